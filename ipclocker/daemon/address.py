@@ -1,0 +1,98 @@
+"""Hosts, ports, services and UNIX sockets, as they are written by people, turned into what a socket takes."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import NamedTuple, Union
+
+from ..errors import ServerUnavailable, UsageError
+
+_HOST = re.compile(r"\[[^\[\]]+\]|[^:\[\]]+")
+# Not left to the resolver: a host whose hosts file lacks it would ask a name server, which may be silent.
+_LOOPBACK = {"localhost": ("127.0.0.1", "::1"), "": ("127.0.0.1", "::1")}
+
+
+class Address(NamedTuple):
+    """Where a socket is bound or connected: the address family, and what the socket call takes."""
+
+    family: socket.AddressFamily
+    sockaddr: Union[str, tuple[str, int], tuple[str, int, int, int]]
+
+    def __str__(self) -> str:
+        if isinstance(self.sockaddr, str):
+            return self.sockaddr
+        host = f"[{self.sockaddr[0]}]" if ":" in self.sockaddr[0] else self.sockaddr[0]
+        return f"{host}:{self.sockaddr[1]}"
+
+
+def split_hosts(text: str) -> list[str]:
+    """The hosts of a colon-separated list, where IPv6 addresses stand in brackets. Raises UsageError."""
+    hosts = _HOST.findall(text)
+    if ":".join(hosts) != text:
+        raise UsageError(
+            f"the host list '{text}' is not understood: separate hosts by one colon, put IPv6 addresses in brackets"
+        )
+    return [host.strip("[]") for host in hosts]
+
+
+def port_number(text: str, service_protocol: str) -> int:
+    """A port number, or the port of a service in the services file ("tcp" or "udp"). Raises UsageError."""
+    if text.isascii() and text.isdigit():
+        if int(text) <= 65535:
+            return int(text)
+    else:
+        try:
+            return socket.getservbyname(text, service_protocol)
+        except (OSError, UnicodeError):
+            pass
+    raise UsageError(
+        f"the port '{text}' is neither a number up to 65535 nor a {service_protocol} service that this host knows"
+    )
+
+
+def service_port(service: str, service_protocol: str, otherwise: int) -> int:
+    """The port of a service in this host's services file, or the usual one where it has no entry."""
+    try:
+        return socket.getservbyname(service, service_protocol)
+    except OSError:
+        return otherwise
+
+
+def is_socket_path(port: str) -> bool:
+    """Whether a port is given as the name of a UNIX socket: it has a slash, which no number or service has."""
+    return "/" in port
+
+
+def find_addresses(host: str, port: int, kind: socket.SocketKind) -> list[Address]:
+    """All addresses of a host, which is looked up if it is a name: this may take as long as the resolver does.
+
+    Raises ServerUnavailable if the host is not known.
+    """
+    addresses: list[Address] = []
+    for name in _LOOPBACK.get(host, (host,)):
+        flags = socket.AI_NUMERICHOST if name != host else 0
+        try:
+            found = socket.getaddrinfo(name, port, type=kind, flags=flags)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ServerUnavailable(f"the host '{host}' is not known: {reason}") from None
+        for family, _, _, _, sockaddr in found:
+            address = Address(family, sockaddr)  # type: ignore[arg-type]
+            if address not in addresses:
+                addresses.append(address)
+    return addresses
+
+
+def socket_path(path: str) -> Address:
+    """The address of a UNIX socket. Raises UsageError if the name is longer than the system allows."""
+    if len(path.encode("utf-8", "surrogateescape")) > 103 or "\0" in path or not path:
+        raise UsageError(f"the UNIX socket's name '{path}' is empty or longer than 103 bytes: choose another")
+    return Address(socket.AF_UNIX, path)
+
+
+def own_host_name() -> str:
+    """The host's own name as the kernel has it; no name server is asked. A nameless host is `localhost`."""
+    name = "".join(socket.gethostname().split())
+    return name if name and name != "(none)" else "localhost"
+

@@ -1,0 +1,25 @@
+"""Bytes from a stream, cut into lines, with a bound on how much one line may keep in memory."""
+
+from __future__ import annotations
+
+MAX_LINE = 65_536  # bytes; a line without an end is given up when it is longer than this
+
+
+class LineTooLong(ValueError):
+    """A line went on for more than MAX_LINE bytes without an end."""
+
+
+def split_lines(kept: bytes, data: bytes) -> tuple[list[bytes], bytes]:
+    """Cut `kept` + `data` at each newline; the complete lines, and the beginning of the next one to keep.
+
+    However the stream was cut into pieces, the same lines come out. Raises LineTooLong if a line,
+    complete or not, is longer than MAX_LINE bytes.
+    """
+    lines = (kept + data if kept else data).split(b"\n")
+    rest = lines.pop()
+    # No single line can be too long while all that arrived is short: the common case costs one comparison.
+    if len(kept) + len(data) > MAX_LINE and max(map(len, lines), default=0) > MAX_LINE:
+        raise LineTooLong
+    if len(rest) > MAX_LINE:
+        raise LineTooLong
+    return lines, rest

@@ -1,0 +1,139 @@
+"""An event loop: descriptors, timers and signals, one thread, nothing that blocks but the wait itself.
+
+Each turn does what is due, waits until the next thing is due or a descriptor is ready, and calls back for each
+ready one. A callback whose descriptor was removed in this turn is skipped, since the number may have been given
+to another file meanwhile. Signal handlers only wake the loop up; what a signal means is done in a turn.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import selectors
+import signal
+import socket
+import time
+from math import inf
+from types import FrameType
+from typing import Callable
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+_LONGEST_WAIT = 3600.0  # seconds; a selector takes no infinity and no huge number
+
+log = logging.getLogger(__name__)
+
+
+class Timer:
+    """A call that is due at a time, unless it is cancelled before."""
+
+    __slots__ = ("call", "when")
+
+    def __init__(self, when: float, call: Callable[[], None]) -> None:
+        self.when = when
+        self.call: Callable[[], None] | None = call
+
+    def cancel(self) -> None:
+        """Do not call; a timer that has gone off already is left alone."""
+        self.call = None
+
+
+class Loop:
+    """`tick` is called once a turn with the time: it does what is due and returns when it wants to be next.
+
+    All times are seconds on the monotonic clock; `now` is the time of this turn.
+    """
+
+    def __init__(self, tick: Callable[[float], float] = lambda now: inf) -> None:
+        self.now = time.monotonic()
+        self._tick = tick
+        self._selector = selectors.DefaultSelector()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._timer_number = 0
+        self._forgotten: set[int] = set()
+        self._running = False
+        self._signals: dict[int, Callable[[], None]] = {}
+        self._handlers_before: dict[int, object] = {}
+        self._wake_receiver: socket.socket | None = None
+
+    def watch(self, sock: socket.socket, events: int, ready: Callable[[int], None]) -> None:
+        """Call `ready` with the events (READ, WRITE or both) whenever the socket is ready for one of them."""
+        self._selector.register(sock, events, ready)
+
+    def change(self, sock: socket.socket, events: int, ready: Callable[[int], None]) -> None:
+        """Wait for other events on a watched socket."""
+        self._selector.modify(sock, events, ready)
+
+    def forget(self, sock: socket.socket) -> None:
+        """Watch a socket no longer; to be called before it is closed."""
+        self._forgotten.add(self._selector.unregister(sock).fd)
+
+    def call_at(self, when: float, call: Callable[[], None]) -> Timer:
+        """Call once, in the first turn at or after `when`."""
+        timer = Timer(when, call)
+        self._timer_number += 1
+        heapq.heappush(self._timers, (when, self._timer_number, timer))
+        return timer
+
+    def on_signal(self, number: int, call: Callable[[], None]) -> None:
+        """Call in the loop's own time when the process gets a signal. Only in the main thread."""
+        if self._wake_receiver is None:
+            self._wake_receiver, sender = socket.socketpair()
+            self._wake_receiver.setblocking(False)
+            sender.setblocking(False)
+            # The descriptor is the handler's from now on; a full pipe is no harm, one byte is enough to wake.
+            signal.set_wakeup_fd(sender.detach(), warn_on_full_buffer=False)
+            self.watch(self._wake_receiver, READ, self._signalled)
+        self._signals[number] = call
+        self._handlers_before.setdefault(number, signal.signal(number, _do_nothing))
+
+    def run(self) -> None:
+        """Serve until `stop` is called."""
+        self._running = True
+        selector, clock = self._selector, time.monotonic
+        while self._running:
+            self.now = clock()
+            due = min(self._run_timers(), self._tick(self.now))
+            timeout = min(max(due - clock(), 0.0), _LONGEST_WAIT)
+            ready = selector.select(None if due == inf else timeout)
+            self.now = clock()
+            self._forgotten.clear()
+            for key, events in ready:
+                if key.fd not in self._forgotten:
+                    key.data(events)
+
+    def stop(self) -> None:
+        """Return from `run` at the end of this turn."""
+        self._running = False
+
+    def close(self) -> None:
+        """Give back the descriptors and the signal handlers. Sockets that were watched stay open."""
+        if self._wake_receiver is not None:
+            os.close(signal.set_wakeup_fd(-1))
+            self._wake_receiver.close()
+            for number, handler in self._handlers_before.items():
+                signal.signal(number, handler)  # type: ignore[arg-type]
+        self._selector.close()
+
+    def _run_timers(self) -> float:
+        """Call what is due; when the next timer is due."""
+        while self._timers:
+            when, _, timer = self._timers[0]
+            if timer.call is not None and when > self.now:
+                return when
+            heapq.heappop(self._timers)
+            if timer.call is not None:
+                timer.call()
+        return inf
+
+    def _signalled(self, events: int) -> None:
+        assert self._wake_receiver is not None
+        for number in dict.fromkeys(self._wake_receiver.recv(4096)):
+            call = self._signals.get(number)
+            if call is not None:
+                call()
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    """A handler of its own, so that the signal is neither ignored nor deadly; the wake-up byte does the work."""

@@ -1,0 +1,58 @@
+"""One root exception, and the exit codes, which are part of the interface.
+
+Every error that a person may meet says what was wrong, with which value, and what to do, in one line; the
+command line prints that line and exits with the error's code. The codes are those of sysexits.h, so that
+scripts can tell a busy lock from a broken one.
+"""
+
+OK = 0
+USAGE = 64  # the command line is wrong
+UNAVAILABLE = 69  # no server could be reached
+INTERNAL = 70  # a fault of ours
+TEMPORARY = 75  # the lock is busy
+LOST = 76  # the lock was lost while the command ran
+CANNOT_EXECUTE = 126  # as a shell: found, but not to be executed
+NOT_FOUND = 127  # as a shell: no such command
+SIGNALLED = 128  # as a shell: plus the number of the signal that ended it
+
+
+class IpclockerError(Exception):
+    """The root of all errors raised on purpose; `exit_code` is what a tool ends with."""
+
+    exit_code = INTERNAL
+
+
+class UsageError(IpclockerError):
+    """A parameter, an option or an environment variable has a value that means nothing."""
+
+    exit_code = USAGE
+
+
+class ServerUnavailable(IpclockerError):
+    """No server could be reached, or it went away and did not come back."""
+
+    exit_code = UNAVAILABLE
+
+
+class ServerRefused(IpclockerError):
+    """A server answered `error WORD`; `word` is that word."""
+
+    def __init__(self, word: str, server: str) -> None:
+        super().__init__(f"the lock server {server} refused the request: {word}")
+        self.word = word
+
+
+class LockBusy(IpclockerError):
+    """The lock is held by somebody else and was not to be waited for any longer."""
+
+    exit_code = TEMPORARY
+
+
+class LockLost(IpclockerError):
+    """A lock that was held is not held any more."""
+
+    exit_code = LOST
+
+
+class NotHeld(IpclockerError, RuntimeError):
+    """A lock was released by one who does not hold it (a RuntimeError, as for threading.Lock)."""

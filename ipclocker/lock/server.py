@@ -1,0 +1,302 @@
+"""The lock server: sockets joined to the lock service.
+
+Nearly all clients come with one request, get one answer and are gone, so that is the short way through: accept,
+read, run, answer, close, and the loop never hears of them. A client that stays (because it waits, or keeps its
+connection) becomes a _Client, which the loop watches.
+
+What is bounded: a line (65,536 bytes), the names in a request (256), the requests that a client sends behind one
+that waits (65,536 bytes), the answers made for a client that reads none (64, after which it is not read from),
+the seconds it may go on so (60), and the connections (as many as there are descriptors: when none is left, new
+clients wait in the kernel's queue until one is given back).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import select
+import socket
+import time
+from signal import SIGHUP, SIGINT, SIGTERM
+
+from ..daemon.address import Address, is_socket_path, port_number, service_port
+from ..daemon.listen import UnixListener, tcp_listeners
+from ..daemon.loop import READ, WRITE, Loop, Timer
+from ..errors import UsageError
+from .protocol import error
+from .service import Conversation, LockService
+
+DEFAULT_PORT = 1751
+SERVICE = "lockerd"
+READ_PATIENCE = 60.0  # seconds that a client may leave its answers unread
+_PIECE = 65_536  # bytes read at a time
+_ACCEPT_AT_ONCE = 64  # new connections served in one turn, so that those that stay have theirs
+_ACCEPT_AGAIN = 1.0  # seconds until the next try when no descriptor was left
+_COMPLAIN_EVERY = 60.0  # seconds
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+
+log = logging.getLogger(__name__)
+
+
+class LockServer:
+    """A lock server (IPC::Locker::Server): `LockServer(port=1234).start_server()`.
+
+    `port` is a number, a service name, or for family "UNIX" the name of a socket; it defaults to the service
+    `lockerd`, else 1751. `host` is one host or several to listen on. `path` names a UNIX socket, and goes
+    before all of these. Raises UsageError or ServerUnavailable when it can't listen there.
+    """
+
+    def __init__(
+        self,
+        host: str | list[str] = "localhost",
+        port: str | int | None = None,
+        family: str = "INET",
+        path: str | None = None,
+    ) -> None:
+        if family not in ("INET", "UNIX"):
+            raise UsageError(f"the family '{family}' is not known: it is INET or UNIX")
+        if path is None and port is not None and (family == "UNIX" or is_socket_path(str(port))):
+            path = str(port)
+        if path is None and family == "UNIX":
+            raise UsageError("the family UNIX needs the name of a socket: give it as port or path")
+        self._service = LockService(self._speak, self._is_connected, last_token=time.time_ns() // 1000)
+        self._loop = Loop(self._tick)
+        self._clients: dict[Conversation, _Client] = {}
+        self._accepting = True
+        self._next_complaint = 0.0
+        self._unix_listener = UnixListener(path) if path is not None else None
+        if self._unix_listener is not None:
+            self._listeners = [self._unix_listener.socket]
+        else:
+            number = service_port(SERVICE, "tcp", DEFAULT_PORT) if port is None else port_number(str(port), "tcp")
+            self._listeners = tcp_listeners([host] if isinstance(host, str) else host, number)
+        for listener in self._listeners:
+            self._watch_listener(listener)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, as `host:port` or as the name of the UNIX socket."""
+        return [str(Address(s.family, s.getsockname())) for s in self._listeners]
+
+    def describe(self) -> str:
+        """One line for the log."""
+        return f"lockerd is listening on {', '.join(self.addresses)}; locks live in memory, a restart forgets them"
+
+    def start_server(self) -> None:
+        """Serve until SIGTERM or SIGINT (in the main thread) or `stop`."""
+        try:
+            self.run()
+        finally:
+            self.close()
+
+    def run(self) -> bool:
+        """Serve; True if it is to be started anew (SIGHUP), False if it is to end (SIGTERM, SIGINT)."""
+        restart = False
+
+        def start_anew() -> None:
+            nonlocal restart
+            restart = True
+            self._loop.stop()
+
+        with contextlib.suppress(ValueError):  # in another thread than the main one, only `stop` ends it
+            self._loop.on_signal(SIGTERM, self._loop.stop)
+            self._loop.on_signal(SIGINT, self._loop.stop)
+            self._loop.on_signal(SIGHUP, start_anew)
+        self._loop.run()
+        return restart
+
+    def stop(self) -> None:
+        """Return from `run` at the end of this turn."""
+        self._loop.stop()
+
+    def close(self) -> None:
+        """Give back the sockets and the name of the UNIX socket; the clients are cut off."""
+        for client in list(self._clients.values()):
+            client.close()
+        for listener in self._listeners:
+            listener.close()
+        if self._unix_listener is not None:
+            self._unix_listener.close()
+        self._loop.close()
+
+    # New clients
+
+    def _watch_listener(self, listener: socket.socket) -> None:
+        self._loop.watch(listener, READ, lambda events: self._accept(listener))
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPT_AT_ONCE):
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as problem:
+                if problem.errno in _NO_DESCRIPTOR:
+                    self._pause_accepting(problem)
+                    return
+                continue  # that connection is gone again; the next one may be well
+            self._welcome(sock, address[0] if address and isinstance(address, tuple) else "")
+
+    def _welcome(self, sock: socket.socket, address: str) -> None:
+        conversation = Conversation(self._service, address)
+        try:
+            data = sock.recv(_PIECE, socket.MSG_DONTWAIT)
+            if not data:
+                sock.close()
+                return
+            conversation.receive(data, self._loop.now)
+            if conversation.closing:
+                answer = b"".join(conversation.output)
+                if sock.send(answer, socket.MSG_DONTWAIT) == len(answer):
+                    sock.close()
+                    return
+                conversation.output = [answer]
+        except BlockingIOError:
+            pass  # it has said nothing yet
+        except OSError:
+            conversation.hang_up(self._loop.now)
+            sock.close()
+            return
+        client = _Client(self, self._loop, sock, conversation)
+        self._clients[conversation] = client
+        client.speak()
+
+    def _pause_accepting(self, problem: OSError) -> None:
+        """Leave new connections in the kernel's queue until a descriptor is free again."""
+        if not self._accepting:
+            return
+        if self._loop.now >= self._next_complaint:
+            self._next_complaint = self._loop.now + _COMPLAIN_EVERY
+            log.warning("%s: new clients wait until one of %d goes", problem.strerror, len(self._clients))
+        self._accepting = False
+        for listener in self._listeners:
+            self._loop.forget(listener)
+        self._loop.call_at(self._loop.now + _ACCEPT_AGAIN, self._accept_again)
+
+    def _accept_again(self) -> None:
+        if not self._accepting:
+            self._accepting = True
+            for listener in self._listeners:
+                self._watch_listener(listener)
+
+    # What the service and the clients ask for
+
+    def _tick(self, now: float) -> float:
+        table = self._service.table
+        if table.next_alarm <= now:
+            for grant in self._service.expire(now):
+                log.info("the hold of lock %s by %s has ended: its time was up", grant.name, grant.user)
+        table.changes.clear()  # memory is the only store, and it has them already
+        return table.next_alarm
+
+    def _speak(self, conversation: Conversation) -> None:
+        client = self._clients.get(conversation)
+        if client is not None:
+            client.speak()
+
+    def _is_connected(self, conversation: Conversation) -> bool:
+        """Whether a waiting client is still there, as far as the kernel knows at this instant."""
+        client = self._clients.get(conversation)
+        if client is None:
+            return False
+        poller = select.poll()
+        poller.register(client.sock, getattr(select, "POLLRDHUP", 0))
+        return not any(events & _GONE for _, events in poller.poll(0))
+
+    def forget_client(self, client: _Client) -> None:
+        """A client was closed; with its descriptor, another one may be let in."""
+        del self._clients[client.conversation]
+        self._accept_again()
+
+
+class _Client:
+    """A client that stays: its socket, its conversation, and what it has not yet read of its answers."""
+
+    __slots__ = ("_events", "_loop", "_patience", "_server", "_unsent", "conversation", "sock")
+
+    def __init__(self, server: LockServer, loop: Loop, sock: socket.socket, conversation: Conversation) -> None:
+        self.sock = sock
+        self.conversation = conversation
+        self._server = server
+        self._loop = loop
+        self._unsent = b""
+        self._patience: Timer | None = None
+        self._events = READ
+        loop.watch(sock, READ, self._ready)
+
+    def speak(self) -> None:
+        """Send what the conversation has for the client, and let it go on as long as the client reads."""
+        conversation = self.conversation
+        try:
+            while True:
+                if conversation.output:
+                    self._unsent += b"".join(conversation.output)
+                    conversation.output.clear()
+                if self._unsent and not self._send():
+                    break
+                conversation.delivered()
+                if not conversation.resume(self._loop.now):
+                    break
+        except OSError:
+            self.close()
+            return
+        if conversation.closing and not self._unsent:
+            self.close()
+        elif self._unsent:
+            self._await(WRITE | READ if conversation.waiting else WRITE)
+        else:
+            self._await(READ)
+
+    def close(self) -> None:
+        """Cut the client off: it is gone, or there is nothing left to say."""
+        if self._patience is not None:
+            self._patience.cancel()
+        self._loop.forget(self.sock)
+        self.sock.close()
+        self._server.forget_client(self)
+        self.conversation.hang_up(self._loop.now)
+
+    def _ready(self, events: int) -> None:
+        try:
+            if events & READ:
+                data = self.sock.recv(_PIECE, socket.MSG_DONTWAIT)
+                if not data:
+                    self.close()
+                    return
+                self.conversation.receive(data, self._loop.now)
+            self.speak()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+        except Exception:
+            # A fault of ours must cost one client its connection, and nobody a lock.
+            log.exception("a request could not be served")
+            self.close()
+
+    def _send(self) -> bool:
+        """Send what is unsent; whether all of it went. Raises OSError if the client is gone."""
+        try:
+            sent = self.sock.send(self._unsent, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        self._unsent = self._unsent[sent:]
+        if self._patience is not None and (sent or not self._unsent):
+            self._patience.cancel()
+            self._patience = None
+        if self._unsent and self._patience is None:
+            self._patience = self._loop.call_at(self._loop.now + READ_PATIENCE, self._lose_patience)
+        return not self._unsent
+
+    def _await(self, events: int) -> None:
+        if events != self._events:
+            self._events = events
+            self._loop.change(self.sock, events, self._ready)
+
+    def _lose_patience(self) -> None:
+        log.warning("a client has left its answers unread for %.0f s and is cut off", READ_PATIENCE)
+        with contextlib.suppress(OSError):
+            self.sock.send(error(b"answers_unread"), socket.MSG_DONTWAIT)
+        self.close()

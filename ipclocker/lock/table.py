@@ -1,0 +1,320 @@
+"""Who holds which lock, who waits for it, and until when: the lock service without sockets, clock or disk.
+
+A lock has a name and at most one grant. A grant belongs to an owner, which is a user and a session (empty for
+a classic client). Each name that is held may have a queue of asks; an ask waits in the queues of all of its
+names and leaves them together, when the first of the names comes free or when its client goes.
+
+The rules that hold at all times, and that the tests check on a model:
+- a name has one grant or none;
+- a name that is free has no queue: what comes free goes at once to the first in the queue whose client is there;
+- each grant's token is greater than all before it;
+- a grant with a hold time, or one that waits for its confirmation, has exactly one valid entry in the heap of
+  alarms, so that time costs nothing per lock and nothing is ever scanned.
+
+Time comes in as `now` (seconds, monotonic). What a call changed comes out as data: `changes` has each grant that
+was made, renewed or freed (for whoever keeps them), `granted` and `dropped` the waiting asks that are to be told.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import Callable, NamedTuple, Optional
+
+CONFIRM_WITHIN = 10.0  # seconds in which a waited grant must be confirmed by a client that promised to
+_COMPACT_ABOVE = 512  # stale alarms are swept out when they are more than this, and more than half
+
+
+class Process(NamedTuple):
+    """The process that a lock lives as long as, as far as its client told; `address` is the client's own."""
+
+    host: bytes
+    pid: int
+    start: Optional[int]
+    boot: bytes
+    pidns: Optional[int]
+    address: str
+
+
+class Ask:
+    """What one client wants, and for whom. It must not change while it waits in a queue."""
+
+    user: bytes = b""
+    session: bytes = b""
+    names: tuple[bytes, ...] = ()
+    hold: float = 0.0  # seconds the lock may be held; 0: for ever
+    process: Optional[Process] = None  # set: the lock may be freed when this process is gone
+    confirms: bool = False  # a waited grant is confirmed, or taken back
+
+
+Owner = tuple[bytes, bytes]
+
+
+class Grant:
+    """One holding of one lock, from its grant to its end; `token` tells it from every other."""
+
+    __slots__ = (
+        "alarm",
+        "confirm_by",
+        "deadline",
+        "hold",
+        "name",
+        "process",
+        "session",
+        "since",
+        "token",
+        "user",
+    )
+
+    def __init__(self, name: bytes, token: int, ask: Ask, now: float) -> None:
+        self.name = name
+        self.token = token
+        self.user = ask.user
+        self.session = ask.session
+        self.process = ask.process
+        self.since = now
+        self.hold = hold = ask.hold
+        self.deadline = now + hold if hold else inf
+        self.confirm_by = inf
+        self.alarm: _Alarm | None = None  # this grant's one valid entry in the heap
+
+    def belongs_to(self, ask: Ask) -> bool:
+        """Whether `ask` comes from the owner of this grant: the same user and the same session."""
+        return self.user == ask.user and self.session == ask.session
+
+
+_Alarm = tuple[float, int, Grant]  # when, a number that decides between equals, whose
+
+
+class LockTable:
+    """All locks of one server.
+
+    `last_token` is the greatest token given so far. `present` says of a waiting ask whether its client is still
+    there; it is asked just before a grant, so that no lock goes to a client that has hung up meanwhile.
+    """
+
+    def __init__(self, last_token: int = 0, present: Callable[[Ask], bool] = lambda ask: True) -> None:
+        self.held: dict[bytes, Grant] = {}
+        self.changes: list[Grant] = []
+        self.granted: list[tuple[Ask, Grant]] = []
+        self.dropped: list[Ask] = []
+        self._token = last_token
+        self._present = present
+        self._queues: dict[bytes, OrderedDict[Owner, Ask]] = {}
+        self._by_process: dict[tuple[bytes, int], dict[bytes, Grant]] = {}
+        self._alarms: list[_Alarm] = []
+        self._alarm_number = 0
+        self._stale = 0
+
+    # Asking and giving back
+
+    def lock(self, ask: Ask, now: float) -> Grant | None:
+        """Grant the first free name, or renew what the owner holds of them already; None: all are busy."""
+        free = None
+        for name in ask.names:
+            grant = self.held.get(name)
+            if grant is None:
+                if free is None:
+                    free = name
+            elif grant.belongs_to(ask):
+                self._change_terms(grant, ask, now)
+                return grant
+        return None if free is None else self._grant(free, ask, now)
+
+    def wait(self, ask: Ask) -> None:
+        """Queue an ask whose names are all busy; it takes the place of one that the same owner has waiting."""
+        owner = (ask.user, ask.session)
+        replaced = []
+        for name in ask.names:
+            queue = self._queues.setdefault(name, OrderedDict())
+            if owner in queue:
+                replaced.append(queue[owner])
+            queue[owner] = ask  # an assignment to a key that is there keeps its place
+        for old in dict.fromkeys(replaced):
+            self.leave(old)
+            self.dropped.append(old)
+
+    def leave(self, ask: Ask) -> bool:
+        """Take an ask off all queues; False if it waited in none. It may be called at any time, and again."""
+        owner = (ask.user, ask.session)
+        waited = False
+        for name in ask.names:
+            queue = self._queues.get(name)
+            if queue is not None and queue.get(owner) is ask:
+                del queue[owner]
+                waited = True
+                if not queue:
+                    del self._queues[name]
+        return waited
+
+    def unlock(self, ask: Ask, now: float) -> None:
+        """Free those of the names that the owner holds, and take the owner off the queues of the others."""
+        owner = (ask.user, ask.session)
+        for name in ask.names:
+            grant = self.held.get(name)
+            if grant is None:
+                continue
+            if grant.belongs_to(ask):
+                self._free(grant, now)
+            else:
+                waiting = self._queues.get(name, {}).get(owner)
+                if waiting is not None:
+                    self.leave(waiting)
+                    self.dropped.append(waiting)
+
+    def break_locks(self, names: Iterable[bytes], now: float) -> list[Grant]:
+        """Free the names whoever holds them; the grants that were taken away."""
+        broken = [grant for grant in map(self.held.get, names) if grant is not None]
+        for grant in broken:
+            self._free(grant, now)
+        return broken
+
+    def dead_process(self, host: bytes, pid: int, address: str, now: float) -> None:
+        """Free the locks of a process said to be dead, if it is said from the address that took them."""
+        for grant in list(self._by_process.get((host, pid), {}).values()):
+            if grant.process is not None and grant.process.address == address:
+                self._free(grant, now)
+
+    # One grant, named by its token
+
+    def current(self, name: bytes, token: int) -> Grant | None:
+        """The grant with this token, if it still stands."""
+        grant = self.held.get(name)
+        return grant if grant is not None and grant.token == token else None
+
+    def confirm(self, name: bytes, token: int) -> None:
+        """A client has received its waited grant."""
+        grant = self.current(name, token)
+        if grant is not None:
+            grant.confirm_by = inf
+
+    def renew(self, name: bytes, token: int, now: float) -> bool:
+        """Start the hold time of a grant anew if it still stands; whoever renews it has received it."""
+        grant = self.current(name, token)
+        if grant is None:
+            return False
+        grant.confirm_by = inf
+        if grant.hold:
+            grant.deadline = now + grant.hold
+        self.changes.append(grant)
+        return True
+
+    # Looking
+
+    def standing(self, ask: Ask) -> Grant | None:
+        """The grant that STATUS speaks of: the asker's own if there is one, else that of the first held name."""
+        first = None
+        for name in ask.names:
+            grant = self.held.get(name)
+            if grant is not None:
+                if grant.belongs_to(ask):
+                    return grant
+                first = first or grant
+        return first
+
+    # Time
+
+    @property
+    def next_alarm(self) -> float:
+        """When `expire` has something to do at the earliest; infinity if nothing has an end."""
+        return self._alarms[0][0] if self._alarms else inf
+
+    def expire(self, now: float) -> list[Grant]:
+        """Free what was held, or left unconfirmed, for too long; the grants that ended."""
+        ended = []
+        while self._alarms and self._alarms[0][0] <= now:
+            alarm = heappop(self._alarms)
+            grant = alarm[2]
+            if grant.alarm is not alarm:
+                self._stale -= 1
+                continue
+            grant.alarm = None
+            due = min(grant.deadline, grant.confirm_by)
+            if due <= now:
+                ended.append(grant)
+                self._free(grant, now)
+            elif due < inf:  # it was renewed since: the entry moves, so a renewal itself costs nothing here
+                self._set_alarm(grant, due)
+        return ended
+
+    # Inside
+
+    def _grant(self, name: bytes, ask: Ask, now: float) -> Grant:
+        self._token = token = self._token + 1
+        self.held[name] = grant = Grant(name, token, ask, now)
+        if grant.hold:
+            self._set_alarm(grant, grant.deadline)
+        if grant.process is not None:
+            self._index(grant)
+        self.changes.append(grant)
+        return grant
+
+    def _change_terms(self, grant: Grant, ask: Ask, now: float) -> None:
+        """A lock asked for again by its owner: the hold time starts anew, under the terms of the new ask."""
+        grant.hold = ask.hold
+        grant.deadline = now + ask.hold if ask.hold else inf
+        grant.confirm_by = inf
+        self._alarm_by(grant, grant.deadline)
+        if grant.process != ask.process:
+            self._unindex(grant)
+            grant.process = ask.process
+            self._index(grant)
+        self.changes.append(grant)
+
+    def _free(self, grant: Grant, now: float) -> None:
+        del self.held[grant.name]
+        if grant.alarm is not None:
+            self._drop_alarm(grant)
+        if grant.process is not None:
+            self._unindex(grant)
+        self.changes.append(grant)
+        if self._queues and grant.name in self._queues:
+            self._grant_next(grant.name, now)
+
+    def _grant_next(self, name: bytes, now: float) -> None:
+        queue = self._queues[name]
+        while queue:
+            ask = next(iter(queue.values()))
+            self.leave(ask)
+            if self._present(ask):
+                grant = self._grant(name, ask, now)
+                if ask.confirms:
+                    grant.confirm_by = now + CONFIRM_WITHIN
+                    self._alarm_by(grant, grant.confirm_by)
+                self.granted.append((ask, grant))
+                return
+
+    def _index(self, grant: Grant) -> None:
+        if grant.process is not None:
+            key = (grant.process.host, grant.process.pid)
+            self._by_process.setdefault(key, {})[grant.name] = grant
+
+    def _unindex(self, grant: Grant) -> None:
+        if grant.process is not None:
+            key = (grant.process.host, grant.process.pid)
+            del self._by_process[key][grant.name]
+            if not self._by_process[key]:
+                del self._by_process[key]
+
+    def _alarm_by(self, grant: Grant, when: float) -> None:
+        """See to it that the grant's alarm goes off at `when` or earlier."""
+        if when < (inf if grant.alarm is None else grant.alarm[0]):
+            if grant.alarm is not None:
+                self._drop_alarm(grant)
+            self._set_alarm(grant, when)
+
+    def _set_alarm(self, grant: Grant, when: float) -> None:
+        self._alarm_number += 1
+        grant.alarm = alarm = (when, self._alarm_number, grant)
+        heappush(self._alarms, alarm)
+
+    def _drop_alarm(self, grant: Grant) -> None:
+        """Leave a grant's entry in the heap as stale; sweep when half of them are, so that each costs O(1)."""
+        grant.alarm = None
+        self._stale += 1
+        if self._stale > _COMPACT_ABOVE and self._stale * 2 > len(self._alarms):
+            self._alarms = [alarm for alarm in self._alarms if alarm[2].alarm is alarm]
+            heapify(self._alarms)
+            self._stale = 0
