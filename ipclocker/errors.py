@@ -9,6 +9,7 @@ OK = 0
 USAGE = 64  # the command line is wrong
 UNAVAILABLE = 69  # no server could be reached
 INTERNAL = 70  # a fault of ours
+OUTPUT = 74  # what was to be printed could not be written
 TEMPORARY = 75  # the lock is busy
 LOST = 76  # the lock was lost while the command ran
 CANNOT_EXECUTE = 126  # as a shell: found, but not to be executed

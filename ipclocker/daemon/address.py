@@ -95,4 +95,3 @@ def own_host_name() -> str:
     """The host's own name as the kernel has it; no name server is asked. A nameless host is `localhost`."""
     name = "".join(socket.gethostname().split())
     return name if name and name != "(none)" else "localhost"
-

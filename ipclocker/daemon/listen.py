@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import socket
 import stat
 import time
@@ -15,7 +16,15 @@ from ..errors import UsageError
 from .address import Address, find_addresses, socket_path
 
 _BACKLOG = 4096  # connections that may wait to be accepted; the kernel lowers it to its own bound
-_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 60_000))
+# Where the system has them. A client whose host went away without a word is noticed within a minute; one that
+# has said nothing yet is not worth a wake-up (the kernel hands it over after a second all the same).
+_TCP_OPTIONS = (
+    ("TCP_KEEPIDLE", 30),
+    ("TCP_KEEPINTVL", 10),
+    ("TCP_KEEPCNT", 3),
+    ("TCP_USER_TIMEOUT", 60_000),
+    ("TCP_DEFER_ACCEPT", 1),
+)
 _LOCK_WITHIN = 5.0  # seconds to wait for another server that is starting in the same folder
 
 
@@ -68,11 +77,10 @@ def _listen(address: Address) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if address.family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Set once here, these pass to each connection accepted: answers are not held back to be sent together,
-        # and a client whose host went away without a word is noticed.
+        # Set once here, these pass to each connection accepted. Answers are not held back to be sent together.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEPALIVE:
+        for name, value in _TCP_OPTIONS:
             if hasattr(socket, name):
                 listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         listener.bind(address.sockaddr)
@@ -82,6 +90,23 @@ def _listen(address: Address) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process as many descriptors, so as many clients, as the system allows it to allow itself."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def accept(listener: socket.socket) -> tuple[socket.SocketType, str]:
+    """The next connection, and the host that it is from (empty for a UNIX socket). Raises OSError.
+
+    This is socket.accept without its wrapping in Python, which costs as much as the whole work for a request.
+    """
+    number, address = listener._accept()
+    sock = socket.SocketType(listener.family, listener.type, listener.proto, number)
+    return sock, address[0] if address and isinstance(address, tuple) else ""
 
 
 class UnixListener:
@@ -101,6 +126,8 @@ class UnixListener:
                 _remove_dead_socket(path)
                 self.socket.bind(address.sockaddr)
                 self._identity = _identity(path)
+            # As a port of this host is: who may connect is for the permissions of its folder to say.
+            Path(path).chmod(0o666)
             self.socket.listen(_BACKLOG)
             self.socket.setblocking(False)
         except OSError as error:

@@ -7,6 +7,7 @@ to another file meanwhile. Signal handlers only wake the loop up; what a signal 
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import logging
 import os
@@ -57,15 +58,15 @@ class Loop:
         self._handlers_before: dict[int, object] = {}
         self._wake_receiver: socket.socket | None = None
 
-    def watch(self, sock: socket.socket, events: int, ready: Callable[[int], None]) -> None:
+    def watch(self, sock: socket.SocketType, events: int, ready: Callable[[int], None]) -> None:
         """Call `ready` with the events (READ, WRITE or both) whenever the socket is ready for one of them."""
         self._selector.register(sock, events, ready)
 
-    def change(self, sock: socket.socket, events: int, ready: Callable[[int], None]) -> None:
+    def change(self, sock: socket.SocketType, events: int, ready: Callable[[int], None]) -> None:
         """Wait for other events on a watched socket."""
         self._selector.modify(sock, events, ready)
 
-    def forget(self, sock: socket.socket) -> None:
+    def forget(self, sock: socket.SocketType) -> None:
         """Watch a socket no longer; to be called before it is closed."""
         self._forgotten.add(self._selector.unregister(sock).fd)
 
@@ -111,9 +112,13 @@ class Loop:
         """Give back the descriptors and the signal handlers. Sockets that were watched stay open."""
         if self._wake_receiver is not None:
             os.close(signal.set_wakeup_fd(-1))
-            self._wake_receiver.close()
             for number, handler in self._handlers_before.items():
                 signal.signal(number, handler)  # type: ignore[arg-type]
+            # What came after the last turn is for whoever handles signals from now on.
+            with contextlib.suppress(BlockingIOError):
+                for number in dict.fromkeys(self._wake_receiver.recv(4096)):
+                    signal.raise_signal(number)
+            self._wake_receiver.close()
         self._selector.close()
 
     def _run_timers(self) -> float:

@@ -63,17 +63,18 @@ def _set_locks(variables: Variables, words: list[bytes]) -> None:
 
 
 def _set_block(variables: Variables, words: list[bytes]) -> None:
-    variables.waits = bool(_whole(words[1]))
+    variables.waits = _flag(words[1])
 
 
 def _set_timeout(variables: Variables, words: list[bytes]) -> None:
-    if not _DECIMAL.fullmatch(words[1]):
+    seconds = words[1]
+    if not (seconds.isdigit() and len(seconds) <= 12 or _DECIMAL.fullmatch(seconds)):
         raise ValueError
-    variables.hold = float(words[1])
+    variables.hold = float(seconds)
 
 
 def _set_autounlock(variables: Variables, words: list[bytes]) -> None:
-    variables.autounlock = bool(_whole(words[1]))
+    variables.autounlock = _flag(words[1])
 
 
 def _set_pid(variables: Variables, words: list[bytes]) -> None:
@@ -97,7 +98,15 @@ def _set_pidns(variables: Variables, words: list[bytes]) -> None:
 
 
 def _set_token(variables: Variables, words: list[bytes]) -> None:
-    variables.confirms = bool(_whole(words[1]))
+    variables.confirms = _flag(words[1])
+
+
+_FLAGS = {b"0": False, b"1": True}
+
+
+def _flag(word: bytes) -> bool:
+    flag = _FLAGS.get(word)
+    return bool(_whole(word)) if flag is None else flag
 
 
 def _whole(word: bytes) -> int:
@@ -121,9 +130,7 @@ _VARIABLES: dict[bytes, Callable[[Variables, list[bytes]], None]] = {
     b"token": _set_token,
 }
 
-COMMANDS = frozenset(
-    b"LOCK UNLOCK STATUS BREAK_LOCK DEAD_PID LOCK_LIST VERSION RESTART EOF GOT RENEW CHECK".split()
-)
+COMMANDS = frozenset(b"LOCK UNLOCK STATUS BREAK_LOCK DEAD_PID LOCK_LIST VERSION RESTART EOF GOT RENEW CHECK".split())
 
 
 def commands(lines: Iterable[bytes], variables: Variables) -> Iterator[list[bytes]]:
@@ -133,6 +140,8 @@ def commands(lines: Iterable[bytes], variables: Variables) -> Iterator[list[byte
     variables of a command that waits.
     """
     for line in lines:
+        if not line:
+            continue
         words = line.split()
         if not words:
             continue

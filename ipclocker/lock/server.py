@@ -20,15 +20,13 @@ import socket
 import time
 from signal import SIGHUP, SIGINT, SIGTERM
 
-from ..daemon.address import Address, is_socket_path, port_number, service_port
-from ..daemon.listen import UnixListener, tcp_listeners
+from ..daemon.address import Address
+from ..daemon.listen import UnixListener, accept, tcp_listeners
 from ..daemon.loop import READ, WRITE, Loop, Timer
-from ..errors import UsageError
+from .endpoint import endpoint
 from .protocol import error
 from .service import Conversation, LockService
 
-DEFAULT_PORT = 1751
-SERVICE = "lockerd"
 READ_PATIENCE = 60.0  # seconds that a client may leave its answers unread
 _PIECE = 65_536  # bytes read at a time
 _ACCEPT_AT_ONCE = 64  # new connections served in one turn, so that those that stay have theirs
@@ -43,9 +41,8 @@ log = logging.getLogger(__name__)
 class LockServer:
     """A lock server (IPC::Locker::Server): `LockServer(port=1234).start_server()`.
 
-    `port` is a number, a service name, or for family "UNIX" the name of a socket; it defaults to the service
-    `lockerd`, else 1751. `host` is one host or several to listen on. `path` names a UNIX socket, and goes
-    before all of these. Raises UsageError or ServerUnavailable when it can't listen there.
+    `host` is one host or several to listen on; for the rest see `endpoint`. Raises UsageError or
+    ServerUnavailable when it can't listen there.
     """
 
     def __init__(
@@ -55,23 +52,19 @@ class LockServer:
         family: str = "INET",
         path: str | None = None,
     ) -> None:
-        if family not in ("INET", "UNIX"):
-            raise UsageError(f"the family '{family}' is not known: it is INET or UNIX")
-        if path is None and port is not None and (family == "UNIX" or is_socket_path(str(port))):
-            path = str(port)
-        if path is None and family == "UNIX":
-            raise UsageError("the family UNIX needs the name of a socket: give it as port or path")
+        where = endpoint(port, family, path)
         self._service = LockService(self._speak, self._is_connected, last_token=time.time_ns() // 1000)
         self._loop = Loop(self._tick)
         self._clients: dict[Conversation, _Client] = {}
+        self._ending = False
+        self._anew = False
         self._accepting = True
         self._next_complaint = 0.0
-        self._unix_listener = UnixListener(path) if path is not None else None
+        self._unix_listener = UnixListener(where.path) if where.path is not None else None
         if self._unix_listener is not None:
             self._listeners = [self._unix_listener.socket]
         else:
-            number = service_port(SERVICE, "tcp", DEFAULT_PORT) if port is None else port_number(str(port), "tcp")
-            self._listeners = tcp_listeners([host] if isinstance(host, str) else host, number)
+            self._listeners = tcp_listeners([host] if isinstance(host, str) else host, where.port)
         for listener in self._listeners:
             self._watch_listener(listener)
 
@@ -82,33 +75,36 @@ class LockServer:
 
     def describe(self) -> str:
         """One line for the log."""
-        return f"lockerd is listening on {', '.join(self.addresses)}; locks live in memory, a restart forgets them"
+        return f"listening on {', '.join(self.addresses)}; locks live in memory, a restart forgets them"
 
     def start_server(self) -> None:
-        """Serve until SIGTERM or SIGINT (in the main thread) or `stop`."""
+        """Serve until SIGTERM or SIGINT (if called in the main thread), SIGHUP or `stop`."""
         try:
+            with contextlib.suppress(ValueError):  # another thread than the main one has no signals
+                self.handle_signals()
             self.run()
         finally:
             self.close()
 
+    def handle_signals(self) -> None:
+        """From now on SIGTERM and SIGINT end the server, and SIGHUP asks for a new one. In the main thread only."""
+        self._loop.on_signal(SIGTERM, self.stop)
+        self._loop.on_signal(SIGINT, self.stop)
+        self._loop.on_signal(SIGHUP, self._start_anew)
+
     def run(self) -> bool:
-        """Serve; True if it is to be started anew (SIGHUP), False if it is to end (SIGTERM, SIGINT)."""
-        restart = False
-
-        def start_anew() -> None:
-            nonlocal restart
-            restart = True
-            self._loop.stop()
-
-        with contextlib.suppress(ValueError):  # in another thread than the main one, only `stop` ends it
-            self._loop.on_signal(SIGTERM, self._loop.stop)
-            self._loop.on_signal(SIGINT, self._loop.stop)
-            self._loop.on_signal(SIGHUP, start_anew)
+        """Serve; True if a new server is to be started (SIGHUP), False if it is to end."""
         self._loop.run()
-        return restart
+        return self._anew
 
     def stop(self) -> None:
-        """Return from `run` at the end of this turn."""
+        """Return from `run` at the end of this turn; to end goes before to start anew."""
+        self._ending = True
+        self._anew = False
+        self._loop.stop()
+
+    def _start_anew(self) -> None:
+        self._anew = not self._ending
         self._loop.stop()
 
     def close(self) -> None:
@@ -129,7 +125,7 @@ class LockServer:
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_ACCEPT_AT_ONCE):
             try:
-                sock, address = listener.accept()
+                sock, host = accept(listener)
             except BlockingIOError:
                 return
             except OSError as problem:
@@ -137,9 +133,9 @@ class LockServer:
                     self._pause_accepting(problem)
                     return
                 continue  # that connection is gone again; the next one may be well
-            self._welcome(sock, address[0] if address and isinstance(address, tuple) else "")
+            self._welcome(sock, host)
 
-    def _welcome(self, sock: socket.socket, address: str) -> None:
+    def _welcome(self, sock: socket.SocketType, address: str) -> None:
         conversation = Conversation(self._service, address)
         try:
             data = sock.recv(_PIECE, socket.MSG_DONTWAIT)
@@ -216,7 +212,7 @@ class _Client:
 
     __slots__ = ("_events", "_loop", "_patience", "_server", "_unsent", "conversation", "sock")
 
-    def __init__(self, server: LockServer, loop: Loop, sock: socket.socket, conversation: Conversation) -> None:
+    def __init__(self, server: LockServer, loop: Loop, sock: socket.SocketType, conversation: Conversation) -> None:
         self.sock = sock
         self.conversation = conversation
         self._server = server

@@ -1,0 +1,48 @@
+"""Locks that hold across hosts, and what goes with them. The names below are the library."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import (
+        IpclockerError,
+        LockBusy,
+        LockLost,
+        NotHeld,
+        ServerRefused,
+        ServerUnavailable,
+        UsageError,
+    )
+    from .lock.client import Locker
+    from .lock.server import LockServer
+
+_HOMES = {
+    "IpclockerError": "errors",
+    "LockBusy": "errors",
+    "LockLost": "errors",
+    "LockServer": "lock.server",
+    "Locker": "lock.client",
+    "NotHeld": "errors",
+    "ServerRefused": "errors",
+    "ServerUnavailable": "errors",
+    "UsageError": "errors",
+}
+__all__ = [
+    "IpclockerError",
+    "LockBusy",
+    "LockLost",
+    "LockServer",
+    "Locker",
+    "NotHeld",
+    "ServerRefused",
+    "ServerUnavailable",
+    "UsageError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: a tool pays only for what it needs."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -1,0 +1,118 @@
+"""The command line: which tool was asked for, and how each one may end. Nothing here imports typer.
+
+A tool is a module beside this one. Most have `main(words) -> exit code`. A tool that stays beside a command it
+runs has `prepare(words)` instead, which is called in the child that becomes the command (run/child.py), and
+`stay(child, options)` in the process that stays: so that one carries neither typer nor its memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Callable
+
+from ..errors import INTERNAL, OK, OUTPUT, USAGE, IpclockerError
+from ..version import VERSION
+
+# Each tool with what it does in a line; the module is named after it.
+TOOLS = {
+    "lockerd": "serve locks to the hosts of a cluster",
+    "lockersh": "run a command under a lock",
+}
+_STAYING = {"lockersh"}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the tool that the program's name or its first word names; the exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ^C ends a tool; it prints no traceback
+    called_as = argv[0].rpartition("/")[2]
+    if called_as in TOOLS:
+        tool, words = called_as, list(argv[1:])
+    elif len(argv) > 1 and argv[1] in TOOLS:
+        tool, words = argv[1], list(argv[2:])
+    else:
+        return _guarded("ipclocker", lambda: _no_tool(list(argv[1:])))
+    return _guarded(tool, lambda: _run_tool(tool, words))
+
+
+def _run_tool(tool: str, words: list[str]) -> int:
+    name = f"{__name__}.{tool.replace('-', '_')}"
+    if tool not in _STAYING:
+        return int(import_module(name).main(words))
+    from ..run.child import Child
+
+    child = Child(lambda: _prepare(tool, f"{name}_words", words))
+    return int(import_module(name).stay(child))
+
+
+def _prepare(tool: str, module: str, words: list[str]) -> Any:
+    prepared = []
+
+    def prepare() -> int:
+        prepared.append(import_module(module).prepare(words))
+        return OK
+
+    code = _guarded(tool, prepare)
+    if not prepared:
+        raise SystemExit(code)
+    return prepared[0]
+
+
+def _no_tool(words: list[str]) -> int:
+    if words in (["--version"], ["version"]):
+        print(f"Version: {VERSION}")
+    elif words in (["--help"], ["help"]):
+        print(_overview())
+    else:
+        problem = f"there is no tool '{words[0]}'" if words else "say which tool"
+        print(f"ipclocker: {problem}: one of {', '.join(TOOLS)}; see ipclocker --help", file=sys.stderr)
+        return USAGE
+    return OK
+
+
+def _overview() -> str:
+    tools = "\n".join(f"  {name:<16} {what}" for name, what in TOOLS.items())
+    return f"""Usage: ipclocker TOOL [OPTIONS] [ARGUMENTS]
+
+Locks that hold across hosts, and what goes with them, in one file.
+
+{tools}
+
+Each has --help. A link to this file that is named after a tool is that tool.
+
+Version: {VERSION}"""
+
+
+def _guarded(name: str, call: Callable[[], int]) -> int:
+    """Run a tool so that whatever it raises comes out as one line on stderr and an exit code."""
+    try:
+        code = call()
+        sys.stdout.flush()
+        return code
+    except IpclockerError as error:
+        return _complain(name, str(error), error.exit_code)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough. What is still buffered must not fail again at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.filename is None and sys.stdout is not None:
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return _complain(name, f"{error.strerror or error}", OUTPUT)
+    except Exception as error:
+        if os.environ.get("IPCLOCKER_DEBUG"):
+            raise
+        kind = type(error).__name__
+        return _complain(name, f"a fault of ours, {kind}: {error} (IPCLOCKER_DEBUG=1 shows where)", INTERNAL)
+
+
+def _complain(name: str, text: str, code: int) -> int:
+    with contextlib.suppress(OSError):
+        print(f"{name}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    return code

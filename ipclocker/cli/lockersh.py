@@ -1,0 +1,42 @@
+"""lockersh, the process that stays beside the command."""
+
+from __future__ import annotations
+
+from ..errors import LockBusy
+from ..lock.settings import Settings
+from ..run.child import Child
+from ..run.locked import list_locks, run_locked, trace_links
+
+
+def stay(child: Child) -> int:
+    """Do what the command line says; the exit code, unless it ends as the command did."""
+    options = child.options()
+    if options is None:
+        return child.exit_code()
+    settings = Settings(
+        host=options["host"],
+        port=options["port"],
+        path=options["path"],
+        lock=options["lock"],
+        timeout=options["hold"],
+        connect_tries=options["connect_tries"],
+        connect_delay=options["connect_delay"],
+        pid=child.pid,
+        autounlock=True,
+    )
+    if options["debug"]:
+        trace_links()
+    if options["locklist"]:
+        list_locks(settings)
+        return 0
+    try:
+        return run_locked(
+            child,
+            settings,
+            wait=options["wait"],
+            release_within=options["release_within"],
+            verbose=options["verbose"],
+        )
+    except LockBusy as busy:
+        busy.exit_code = options["busy_code"]
+        raise

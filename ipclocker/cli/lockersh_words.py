@@ -1,0 +1,138 @@
+"""lockersh's command line. It is read in the child that becomes the command."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Optional
+
+import click
+import typer
+
+from ..errors import TEMPORARY
+from ..run.child import Order, caller_environment
+from ..run.words import command_line
+from .parsing import parse, seconds, version_option
+
+EXAMPLE = "lockersh --dhost lockhost --lock nightly make -C /proj regress"
+
+
+def prepare(words: list[str]) -> tuple[dict[str, Any], Order | None]:
+    """What the staying process is to know, and what this one becomes."""
+    prepared: tuple[dict[str, Any], Order | None] = parse(lockersh, "lockersh", words, EXAMPLE)
+    return prepared
+
+
+def lockersh(
+    command: Annotated[
+        Optional[list[str]],
+        typer.Argument(help="The command. It begins with the first word that is no option.", show_default=False),
+    ] = None,
+    lock: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Name of the lock. Given several times, or with colons between names: the first that is free.",
+            show_default=False,
+        ),
+    ] = None,
+    dhost: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Host of lockerd, or several with colons between, to be tried in turn; IPv6 addresses in brackets. "
+            "[default: IPCLOCKER_HOST, else localhost]",
+            show_default=False,
+        ),
+    ] = None,
+    port: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Port number or service name of lockerd, or the name of its UNIX socket (it has a slash). "
+            "[default: IPCLOCKER_PORT, else the service lockerd, else 1751]",
+            show_default=False,
+        ),
+    ] = None,
+    path: Annotated[Optional[str], typer.Option(help="Name of lockerd's UNIX socket.", show_default=False)] = None,
+    timeout: Annotated[
+        Optional[float],
+        typer.Option(
+            parser=seconds,
+            metavar="SECONDS",
+            help="Longest wait for the lock; 0 tries once. [default: for ever]",
+            show_default=False,
+        ),
+    ] = None,
+    hold_timeout: Annotated[
+        float,
+        typer.Option(
+            parser=seconds,
+            metavar="SECONDS",
+            help="Longest time to hold the lock; then the server takes it away, though the command may still run. "
+            "[default: for ever]",
+            show_default=False,
+        ),
+    ] = 0.0,
+    no_shell: Annotated[
+        bool, typer.Option("--no-shell", help="Execute the words as they are, whatever characters they have.")
+    ] = False,
+    locklist: Annotated[
+        bool, typer.Option("--locklist", help="Run nothing; print the locks that are held and their holders.")
+    ] = False,
+    conflict_exit_code: Annotated[
+        int, typer.Option(metavar="CODE", min=0, max=255, help="Exit code if the lock stays busy.")
+    ] = TEMPORARY,
+    connect_tries: Annotated[
+        int, typer.Option(metavar="N", min=1, help="How often to try all hosts before giving up.")
+    ] = 3,
+    connect_delay: Annotated[
+        float,
+        typer.Option(
+            parser=seconds,
+            metavar="SECONDS",
+            help="Pause between these tries: at random, up to twice as long.",
+        ),
+    ] = 30.0,
+    release_tries: Annotated[
+        float,
+        typer.Option(
+            parser=seconds,
+            metavar="SECONDS",
+            help="How long to try to give the lock back to a server that does not answer.",
+        ),
+    ] = 5.0,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Say on stderr when the lock is waited for and obtained.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show on stderr what is said to the server and back.")] = False,
+    version: Annotated[bool, version_option()] = False,
+) -> tuple[dict[str, Any], Order | None]:
+    """Run a command under a lock that holds across hosts.
+
+    Waits until the lock is granted, runs the command in the foreground, gives the lock back when the command
+    ends, and ends as it did: with its exit status, or by the same signal. The command's environment has the
+    lock's name in IPCLOCKER_LOCK. A command with shell characters is run by /bin/sh -c, others directly.
+
+    Other exit codes: 64 the command line is wrong, 69 no server, 70 an internal fault, 75 the lock is busy,
+    126 the command can't be executed, 127 there is no such command.
+    """
+    names = [name for given in lock or [] for name in given.split(":")]
+    if locklist:
+        order = None
+    elif not names or not all(names):
+        raise click.UsageError("the name of a lock is missing: give --lock NAME")
+    elif not command or not any(command):
+        raise click.UsageError("the command is missing: give it after the options")
+    else:
+        order = Order(command_line(command, caller_environment(), no_shell))
+    return {
+        "lock": names or ["lock"],
+        "host": dhost,
+        "port": port,
+        "path": path,
+        "wait": timeout,
+        "hold": hold_timeout,
+        "connect_tries": connect_tries,
+        "connect_delay": connect_delay,
+        "release_within": release_tries,
+        "busy_code": conflict_exit_code,
+        "verbose": verbose,
+        "debug": debug,
+        "locklist": locklist,
+    }, order

@@ -1,0 +1,62 @@
+"""What the tools' command lines have in common: typer set up plainly, --version, and errors as one line."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+import typer
+
+from ..errors import USAGE
+from ..version import VERSION
+
+
+def parse(function: Callable[..., Any], tool: str, words: list[str], example: str) -> Any:
+    """Call a typer function with the options and words of a command line; what it returns.
+
+    Ends by SystemExit, with what there was to say printed, if the line is wrong, or asks for help or the version.
+    """
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    settings = {"help_option_names": ["--help"], "allow_interspersed_args": False, "max_content_width": 100}
+    epilog = f"Example: {example}\n\nVersion: {VERSION}"
+    app.command(tool, context_settings=settings, epilog=epilog)(function)
+    try:
+        result = typer.main.get_command(app).main(args=words, prog_name=tool, standalone_mode=False)
+    except click.UsageError as error:
+        _end(tool, error.format_message())
+    except click.Abort:
+        raise SystemExit(USAGE) from None
+    if isinstance(result, int):  # the help was shown
+        sys.stdout.flush()
+        raise SystemExit(result)
+    return result
+
+
+def _end(tool: str, problem: str) -> NoReturn:
+    print(f"{tool}: {' '.join(problem.split()).rstrip('.')}; see {tool} --help", file=sys.stderr)
+    raise SystemExit(USAGE)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"Version: {VERSION}")
+        raise typer.Exit
+
+
+def version_option() -> Any:
+    """The --version option of a tool."""
+    return typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+
+
+def seconds(text: str) -> float:
+    """A number of seconds, 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < 1e12:
+        raise click.BadParameter(f"'{text}' is no number of seconds.")
+    return number

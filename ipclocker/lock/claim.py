@@ -1,0 +1,355 @@
+"""One claim on a lock: find a server, ask, wait, hold, give back; whatever breaks in between, exactly once.
+
+A claim has a user name and a session of its own, so that no two share a lock by accident. Whenever the
+connection breaks it asks again under the same session: a server that had granted the lock grants the same once
+more, and one that had not puts it into the queue. From the moment that a server was reached until the lock is
+given back the claim stays with that server, since each server is a lock space of its own. What was asked for and
+is not wanted any more (a time-out, a signal, an exception) is given back over a connection of its own, since the
+grant may be on its way at that very moment.
+
+A lock that was waited for is not taken to be held before the server has said, after the claim's confirmation,
+that the grant still stands: the process may have been stopped for longer than the server waits for a sign of life.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import time
+from math import inf
+from typing import NamedTuple, Optional, Protocol
+
+from ..daemon.address import Address, own_host_name
+from ..errors import IpclockerError, ServerRefused, ServerUnavailable
+from ..pid.identity import Identity, identify
+from .link import Link, LinkLost, TimeIsUp, Value, Wait, block
+from .protocol import Answer, Broke, Reply, Waiting
+from .settings import Settings, user_name
+
+ANSWER_WITHIN = 10.0  # seconds for an answer that depends on nobody else; a server silent for longer is no server
+RELEASE_WITHIN = 5.0  # seconds to reach the server again for giving a lock back
+_FIRST_PAUSE = 0.1  # seconds before the first reconnection; each further one waits twice as long
+
+
+class Held(NamedTuple):
+    """A grant as its holder knows it. `token` is None from a classic server; `until` is on the monotonic clock."""
+
+    name: bytes
+    token: Optional[int]
+    until: float
+
+
+class Listener(Protocol):
+    """Whoever wants to know how a claim fares."""
+
+    def waiting(self, name: str, holder: str) -> None:
+        """The lock is busy, and the claim is in the queue."""
+
+    def obtained(self) -> None:
+        """The lock was granted after a wait."""
+
+    def broke(self, holder: str) -> None:
+        """The lock was broken; it was the holder's."""
+
+    def retry(self, reason: str, pause: float) -> None:
+        """No server answers; it is tried again in so many seconds."""
+
+
+class Claim:
+    """A claim under the name of a user (default: HOST_PID_USER) and a session that is new for each."""
+
+    def __init__(self, settings: Settings, listener: Listener, wait: Wait = block, suffix: str = "") -> None:
+        self.settings = settings
+        self.held: Held | None = None
+        self.link: Link | None = None
+        self.server = ""  # the server that was last tried
+        self.holder = ""  # who held the lock when it was last asked for
+        self.look_up = Settings.addresses  # how the addresses of a server are found, which may take long
+        self._listener = listener
+        self._wait = wait
+        self._session = os.urandom(12).hex().encode()
+        self._suffix = suffix
+        self._user: bytes | None = None
+        self._address: Address | None = None  # the server that the claim stays with
+        self._pause = 0.0  # before the next connection to it
+        self._lost_at = inf  # when the connection to it was lost
+        self._reason: OSError = LinkLost(errno.ECONNRESET, "the connection was lost")
+
+    # Asking
+
+    def obtain(self, wait: bool, deadline: float) -> bool:
+        """Get the lock, or renew it; False if it is busy and not to be waited for any longer.
+
+        Raises ServerUnavailable if no server is reached before the deadline or within the tries, ServerRefused.
+        """
+        try:
+            while True:
+                link = self._reach(deadline)
+                try:
+                    granted = self._ask(link, wait, deadline)
+                except LinkLost as problem:
+                    self.lose_link(problem)
+                    continue
+                if granted is not None:
+                    return granted
+        except TimeIsUp:
+            self.give_back()
+            return False
+        except BaseException:
+            self.give_back()
+            raise
+
+    def _ask(self, link: Link, wait: bool, deadline: float) -> bool | None:
+        """Ask once; None if the answer came too late: the grant does not stand any more."""
+        asked = time.monotonic()
+        link.say(b"LOCK", **self._variables(wait))
+        waited = False
+        while True:
+            reply = link.reply(deadline) if waited else _prompt_reply(link)
+            self._pause, self._lost_at = 0.0, inf
+            if isinstance(reply, Waiting):
+                waited = True
+                self.holder = os.fsdecode(reply.holder)
+                self._listener.waiting(os.fsdecode(self.settings.names[0]), self.holder)
+            elif isinstance(reply, Broke):
+                self._listener.broke(os.fsdecode(reply.holder))
+            elif isinstance(reply, Answer):
+                break
+        self._refuse_error(reply)
+        if not reply.locked or reply.name is None:
+            self.holder = os.fsdecode(reply.owner)
+            # A classic server would still grant the lock to this connection some time, so it has to go.
+            self.drop_link()
+            if not waited:
+                self._address = None
+            return None if waited else False
+        link.heard("locks", (reply.name,))
+        if waited:
+            asked = time.monotonic()
+            if reply.token is not None and not _confirm(link, reply.name, reply.token):
+                return None
+        hold = self.settings.hold
+        self.held = Held(reply.name, reply.token, asked + hold if hold else inf)
+        if waited:
+            self._listener.obtained()
+        if reply.token is None:
+            self.drop_link()  # for a classic server every open connection is work, and of no use
+        return True
+
+    def _variables(self, wait: bool) -> dict[str, Value]:
+        settings = self.settings
+        variables = {
+            **self._who(),
+            "locks": settings.names,
+            "block": int(wait),
+            "timeout": settings.hold,
+            "token": 1,
+        }
+        if settings.autounlock:
+            pid = os.getpid() if settings.pid is None else settings.pid
+            variables.update(autounlock=1, pid=pid, hostname=os.fsencode(settings.hostname or own_host_name()))
+            process = identify(pid) if settings.hostname is None else Identity(pid)
+            if process.start is not None and process.pidns is not None:
+                variables.update(start=process.start, boot=process.boot.encode(), pidns=process.pidns)
+        else:
+            variables["autounlock"] = 0
+        return variables
+
+    def _who(self) -> dict[str, Value]:
+        """Under which user and session the claim asks; the same for all of its life."""
+        if self._user is None:
+            settings = self.settings
+            user = settings.user
+            if user is None:
+                pid = os.getpid() if settings.pid is None else settings.pid
+                user = user_name(settings.hostname or own_host_name(), pid) + self._suffix
+            self._user = os.fsencode(user)
+        return {"user": self._user, "session": self._session}
+
+    def _refuse_error(self, answer: Answer) -> None:
+        if answer.error is not None:
+            self.drop_link()
+            raise ServerRefused(os.fsdecode(answer.error), self.server)
+
+    # Giving back
+
+    def release(self, within: float = RELEASE_WITHIN) -> bool:
+        """Give the lock back; False if the server says that it was lost before.
+
+        Raises ServerUnavailable if the server can't be told in so many seconds; the claim holds nothing then,
+        either, as far as it knows.
+        """
+        held, self.held = self.held, None
+        assert held is not None
+        stood = self._unlock(held, (held.name,), within)
+        self._address = None
+        return stood
+
+    def give_back(self, within: float = RELEASE_WITHIN) -> None:
+        """Give back what was asked for and may have been granted meanwhile; silent if the server is gone."""
+        self.drop_link()
+        self.held = None
+        if self._address is not None:
+            with contextlib.suppress(IpclockerError):
+                self._unlock(None, self.settings.names, within)
+            self.drop_link()
+            self._address = None
+
+    def _unlock(self, held: Held | None, names: tuple[bytes, ...], within: float) -> bool:
+        """Tell the server, over a new connection if need be, until it has answered or the time is over."""
+        deadline = time.monotonic() + within
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                link = self.link or self._connect_again(deadline)
+                if held is not None and held.token is not None:
+                    link.send(b"CHECK %b %d\n" % (held.name, held.token))
+                link.say(b"UNLOCK", **self._who(), locks=names)
+                answer = link.answer(deadline)
+                stood = answer.current is not False
+                if answer.current is not None:
+                    answer = link.answer(deadline)
+                self._refuse_error(answer)
+                return stood
+            except (OSError, TimeIsUp) as problem:
+                self.drop_link()
+                held = None  # the answer may be what was lost: if the lock is gone now, that says nothing
+                if time.monotonic() + pause >= deadline:
+                    raise self._unavailable(problem) from None
+            block(None, 0, time.monotonic() + pause)
+            pause *= 2
+
+    # One question, without a claim
+
+    def query(self, command: bytes, deadline: float = inf) -> Answer:
+        """Ask a server something that has one answer at once. Raises ServerUnavailable, ServerRefused."""
+        link = self._reach_any(deadline)
+        try:
+            link.say(command, **self._who(), locks=self.settings.names)
+            answer = _prompt_answer(link)
+        except LinkLost as problem:
+            raise self._unavailable(problem) from None
+        finally:
+            link.close()
+        self._refuse_error(answer)
+        return answer
+
+    # Connections
+
+    def stands(self) -> bool:
+        """Ask the server, over a new connection if need be, whether it still knows the grant.
+
+        It stays with its server for as long as it takes. A claim that does not stand holds nothing any more.
+        """
+        while self.held is not None and self.held.token is not None:
+            link = self._reach(inf)
+            try:
+                link.send(b"CHECK %b %d\n" % (self.held.name, self.held.token))
+                if _prompt_answer(link).current is False:
+                    self.held = None
+                self._pause, self._lost_at = 0.0, inf
+                break
+            except LinkLost as problem:
+                self.lose_link(problem)
+        return self.held is not None
+
+    def drop_link(self) -> None:
+        """Hang up; a lock that is held stays held."""
+        if self.link is not None:
+            self.link.close()
+            self.link = None
+
+    def lose_link(self, problem: OSError) -> None:
+        """The connection broke; the next one to this server is made after a pause."""
+        self.drop_link()
+        self._reason = problem
+        self._lost_at = min(self._lost_at, time.monotonic())
+        self._pause = min(self._pause * 2 or _FIRST_PAUSE, max(_FIRST_PAUSE, self.settings.connect_delay))
+
+    def _reach(self, deadline: float) -> Link:
+        """The connection to the server that the claim stays with, or to the first that answers."""
+        patience = self.settings.connect_delay * self.settings.connect_tries
+        while self._address is not None and self.link is None:
+            if self.held is None and time.monotonic() - self._lost_at > patience:
+                self._address = None
+                break
+            self._sleep(self._pause, deadline)
+            try:
+                self.link = self._connect_again(deadline)
+            except OSError as problem:
+                self.lose_link(problem)
+        if self.link is None:
+            self.link = self._reach_any(deadline)
+            self._address = self.link.address
+        return self.link
+
+    def _connect_again(self, deadline: float) -> Link:
+        assert self._address is not None
+        self.link = Link.connect(self._address, deadline, self._wait)
+        return self.link
+
+    def _reach_any(self, deadline: float) -> Link:
+        """Connect to the first server that answers, trying all of them as often as the settings say."""
+        settings = self.settings
+        for tries_left in reversed(range(settings.connect_tries)):
+            try:
+                return self._try_each(deadline)
+            except ServerUnavailable as problem:
+                pause = settings.connect_delay * random.uniform(1, 2)
+                if not tries_left or time.monotonic() + pause >= deadline:
+                    raise
+                self._listener.retry(str(problem), pause)
+                self._sleep(pause, deadline)
+        raise AssertionError("there is at least one try")
+
+    def _try_each(self, deadline: float) -> Link:
+        problems = []
+        for server in self.settings.servers():
+            self.server = server
+            try:
+                addresses = self.look_up(self.settings, server)
+            except ServerUnavailable as problem:
+                problems.append(str(problem))
+                continue
+            for address in addresses:
+                self.server = str(address)
+                try:
+                    return Link.connect(address, deadline, self._wait)
+                except OSError as problem:
+                    problems.append(f"{address}: {problem.strerror or problem}")
+        raise ServerUnavailable(
+            f"no lock server answers ({'; '.join(problems)}): start lockerd there, or name its host"
+        )
+
+    def _sleep(self, seconds: float, deadline: float) -> None:
+        until = time.monotonic() + seconds
+        self._wait(None, 0, min(until, deadline))
+        if until > deadline:
+            raise self._unavailable(self._reason)
+
+    def _unavailable(self, problem: BaseException) -> ServerUnavailable:
+        why = (getattr(problem, "strerror", None) or str(problem)) or f"no answer in {ANSWER_WITHIN:.0f} s"
+        return ServerUnavailable(f"the lock server {self.server} does not answer: {why}")
+
+
+def _prompt_reply(link: Link) -> Reply:
+    """A reply that depends on nobody else, so that a server that does not give it is none. Raises LinkLost."""
+    try:
+        return link.reply(time.monotonic() + ANSWER_WITHIN)
+    except TimeIsUp:
+        raise LinkLost(errno.ETIMEDOUT, f"no answer in {ANSWER_WITHIN:.0f} s") from None
+
+
+def _prompt_answer(link: Link) -> Answer:
+    while True:
+        reply = _prompt_reply(link)
+        if isinstance(reply, Answer):
+            return reply
+
+
+def _confirm(link: Link, name: bytes, token: int) -> bool:
+    """Confirm a waited grant; whether it still stands."""
+    link.send(b"GOT %b %d\nCHECK %b %d\n" % (name, token, name, token))
+    return _prompt_answer(link).current is True

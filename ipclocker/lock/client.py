@@ -1,0 +1,263 @@
+"""Locker: a lock that is held across hosts, after IPC::Locker and with what threading.Lock has.
+
+Each Locker has a claim of its own, so two Lockers of one process exclude each other like those of two hosts, and
+one Locker in two threads behaves as a threading.Lock does. A fork does not hold its parent's lock: in the child a
+Locker starts afresh.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from math import inf
+from threading import Lock as ThreadLock
+from threading import get_ident
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Callable, TypedDict
+
+from ..errors import IpclockerError, LockBusy, LockLost, NotHeld, ServerUnavailable, UsageError
+from .claim import Claim
+from .link import Wait, block
+from .protocol import Answer
+from .settings import Message, Parameters, Settings
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_lockers_made = 0
+
+
+class PingStatus(TypedDict):
+    """`ok`: whether a lock server answers; `status`: a line that says how fast, or what is wrong."""
+
+    ok: bool
+    status: str
+
+
+class _OnClassToo:
+    """A method that, called on the class, is called on a Locker that tries once."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self._method = method
+        self.__doc__ = method.__doc__
+
+    def __get__(self, locker: Locker | None, kind: type[Locker]) -> Callable[..., Any]:
+        def call(**parameters: Unpack[Parameters]) -> Any:
+            asked = Locker(**{"connect_tries": 1, **parameters}) if locker is None else locker
+            return self._method(asked)
+
+        return call
+
+
+class Locker:
+    """A lock, or the first that is free of several, which at most one Locker of the cluster holds at a time.
+
+    It takes the parameters of IPC::Locker, which `Parameters` explains. `wait` replaces the way it waits for
+    the network: a callable (socket, events, deadline) -> bool, as `link.block` is.
+    """
+
+    def __init__(self, *, wait: Wait = block, **parameters: Unpack[Parameters]) -> None:
+        global _lockers_made
+        _lockers_made += 1
+        # A classic server knows no sessions, so there the name must tell the Lockers of a process apart.
+        self._suffix = f"~{_lockers_made}" if _lockers_made > 1 else ""
+        self._wait = wait
+        self._settings = Settings(**parameters)
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        self._process = os.getpid()
+        self._claim = Claim(self._settings, self, self._wait, self._suffix)
+        self._turn = ThreadLock()  # taken by the thread that asks for the lock, until it is given back
+        self._thread = 0  # the one that has it
+
+    # As IPC::Locker has it
+
+    def lock(self, **parameters: Unpack[Parameters]) -> Locker | None:
+        """Get the lock; the Locker itself, or None if it is busy and `block` is false.
+
+        A lock that is held already is renewed. Raises ServerUnavailable, ServerRefused, UsageError.
+        """
+        self._check_process()
+        self._change(**parameters)
+        if self._claim.held is not None:
+            return self if self._claim.obtain(self._settings.block, inf) else None
+        return self if self._acquire(self._settings.block, inf) else None
+
+    def locked(self) -> bool:
+        """Whether the lock was obtained, not given back, and its hold time is not over."""
+        self._check_process()
+        return self._claim.held is not None and time.monotonic() < self._claim.held.until
+
+    def lock_name(self) -> str:
+        """The name of the lock that is held, or the first of those that are asked for."""
+        held = self._claim.held
+        return os.fsdecode(self._settings.names[0] if held is None else held.name)
+
+    @property
+    def token(self) -> int | None:
+        """The fencing token of the grant: greater than that of all earlier ones; None from a classic server."""
+        held = self._claim.held
+        return None if held is None else held.token
+
+    def unlock(self) -> Locker:
+        """Give the lock back, if it is held. Raises ServerUnavailable if the server can't be told in 5 s."""
+        self._check_process()
+        if self._claim.held is not None:
+            self._release()
+        return self
+
+    @_OnClassToo
+    def ping(self) -> bool:
+        """Whether a lock server answers."""
+        return bool(self.ping_status()["ok"])
+
+    @_OnClassToo
+    def ping_status(self) -> PingStatus:
+        """Whether a lock server answers, and a line that says how fast, or what is wrong."""
+        start = time.monotonic()
+        query = Claim(self._settings, self, self._wait)
+        try:
+            query.query(b"VERSION")
+        except IpclockerError as error:
+            return {"ok": False, "status": str(error)}
+        return {"ok": True, "status": f"{time.monotonic() - start:.3f} second response on {query.server}"}
+
+    def break_lock(self) -> None:
+        """Free the lock, whoever holds it. Raises ServerUnavailable, ServerRefused."""
+        self._query(b"BREAK_LOCK")
+
+    def owner(self, **parameters: Unpack[Parameters]) -> str | None:
+        """Who holds the lock, or None; it may be another one by the time that you read it."""
+        self._change(**parameters)
+        return os.fsdecode(self._query(b"STATUS").owner) or None
+
+    def lock_list(self) -> list[tuple[str, str]]:
+        """The name and the owner of each lock that is held on the server."""
+        return [(os.fsdecode(name), os.fsdecode(owner)) for name, owner in self._query(b"LOCK_LIST").locks]
+
+    def dead_pid(self, host: str, pid: int) -> None:
+        """Tell the server that a process of a host is gone; it frees those of its locks that it can believe it of."""
+        # The command has no answer of its own. One that has comes behind it, so that it is done on return.
+        self._query(b"DEAD_PID %b %d\nVERSION" % (os.fsencode(host), pid))
+
+    # As threading.Lock has it
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Get the lock; False if it is busy and not to be waited for any longer (`timeout` in seconds).
+
+        Raises ValueError for a timeout that makes no sense, ServerUnavailable, ServerRefused.
+        """
+        if not blocking and timeout != -1:
+            raise ValueError("can't specify a timeout for a non-blocking call")
+        if timeout < 0 and timeout != -1:
+            raise ValueError("timeout value must be a non-negative number")
+        self._check_process()
+        return self._acquire(blocking and timeout != 0, inf if timeout == -1 else time.monotonic() + timeout)
+
+    def release(self) -> None:
+        """Give the lock back. Raises NotHeld if it is not held, LockLost if it was lost meanwhile."""
+        self._check_process()
+        if self._claim.held is None:
+            raise NotHeld(f"cannot release the lock '{self.lock_name()}': it is not held")
+        name = self.lock_name()
+        if not self._release():
+            raise LockLost(f"the lock '{name}' was lost while it was held: it was broken, or its time was up")
+
+    def __enter__(self) -> Locker:
+        """Get the lock, unless this thread has it already. Raises LockBusy if it is busy and `block` is false."""
+        self._check_process()
+        if self._claim.held is not None and self._thread == get_ident():
+            return self  # with Locker(...).lock(): it was obtained on the way here
+        if not self._acquire(self._settings.block, inf):
+            raise LockBusy(f"the lock '{self.lock_name()}' is busy: {self._claim.holder} holds it")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give the lock back. Raises LockLost if it was lost, unless the body raised an error of its own."""
+        if kind is None:
+            self.release()
+        else:
+            with contextlib.suppress(IpclockerError):
+                self.unlock()
+
+    def __del__(self) -> None:
+        claim = getattr(self, "_claim", None)
+        if claim is None:
+            return
+        with contextlib.suppress(Exception):
+            if claim.held is not None and self._settings.destroy_unlock and self._process == os.getpid():
+                claim.release(within=1.0)
+            claim.drop_link()
+
+    # Inside
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            self._claim.drop_link()
+            self._start_afresh()
+
+    def _change(self, **parameters: Unpack[Parameters]) -> None:
+        if not parameters:
+            return
+        settings = self._settings.changed(**parameters)
+        if self._claim.held is not None and settings.names != self._settings.names:
+            raise UsageError(f"the lock '{self.lock_name()}' is held: unlock it before you ask for another")
+        self._settings = self._claim.settings = settings
+
+    def _acquire(self, wait: bool, deadline: float) -> bool:
+        left = -1 if deadline == inf else max(0.0, deadline - time.monotonic())
+        if not self._turn.acquire(wait, left if wait else -1):
+            return False
+        try:
+            got = self._claim.obtain(wait, deadline)
+        except BaseException as error:
+            self._turn.release()
+            if isinstance(error, ServerUnavailable) and self._settings.print_down is not None:
+                self._settings.print_down(self)
+            raise
+        if got:
+            self._thread = get_ident()
+        else:
+            self._turn.release()
+        return got
+
+    def _release(self) -> bool:
+        try:
+            return self._claim.release()
+        finally:
+            self._turn.release()
+
+    def _query(self, command: bytes) -> Answer:
+        return Claim(self._settings, self, self._wait, self._suffix).query(command)
+
+    # What the claim tells
+
+    def waiting(self, name: str, holder: str) -> None:
+        """The lock is busy; the claim waits."""
+        self._print(self._settings.print_waiting, f"waiting for lock {name}: {holder} holds it", name)
+
+    def obtained(self) -> None:
+        """The lock was granted after a wait."""
+        self._print(self._settings.print_obtained, f"obtained lock {self.lock_name()}")
+
+    def broke(self, holder: str) -> None:
+        """The lock was broken."""
+        self._print(self._settings.print_broke, f"broke the lock of {holder}")
+
+    def retry(self, reason: str, pause: float) -> None:
+        """No server answers; it is tried again."""
+        if self._settings.print_retry is not None:
+            self._settings.print_retry(self)
+        else:
+            print(f"{reason}; trying again in {pause:.0f} s", file=sys.stderr, flush=True)
+
+    def _print(self, message: Message | None, text: str, *details: str) -> None:
+        if message is not None:
+            message(self, *details)
+        elif self._settings.verbose:
+            print(text, file=sys.stderr, flush=True)

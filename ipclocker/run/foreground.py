@@ -1,0 +1,175 @@
+"""A command run for somebody, transparently: as if the tool that runs it were not there.
+
+The command is a child in the tool's own process group, so the terminal, job control and pipelines see one job.
+The tool waits for four things at once: the command's end, a socket of its own, signals, and time. What happens:
+
+    signal                                   before the command runs      while it runs
+    sent to the tool alone                   Interrupted, if it ends      passed on
+                                             processes by default
+    sent by the terminal to the group        the same                     the command has it already
+    the command stops (^Z)                   the tool stops too           the tool stops too
+    SIGCONT to the tool                      -                            passed on, if the command still stands
+    the command ends                         CommandEnded                 CommandEnded
+
+As process 1 of a container it reaps whatever is left to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from math import inf
+from typing import Callable, NoReturn, TypeVar
+
+from ..errors import SIGNALLED
+from .child import Child
+from .signals import Signals, ends_by_default, in_foreground
+
+Result = TypeVar("Result")
+_STOPPED_BY_TERMINAL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+
+
+class Interrupted(BaseException):
+    """A signal that ends the tool came before the command was started. Not an Exception: nothing may swallow it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class CommandEnded(BaseException):
+    """The command has ended. Not an Exception: nothing may swallow it."""
+
+
+class Foreground:
+    """Waits, for as long as the command or somebody in its name does. `tick` is called every second, if given."""
+
+    def __init__(self, child: Child, tick: Callable[[], None] | None = None) -> None:
+        self._child = child
+        self._tick = tick
+        self._signals = Signals()
+        self._started = False
+        self._stopped = False
+        self._over = False  # from here on nothing is raised any more
+        self._status: int | None = None
+
+    def start(self, additions: dict[str, str]) -> None:
+        """Let the command run."""
+        self._tick = None
+        self._started = True
+        self._child.start(additions)
+
+    def wait(self, sock: socket.socket | None, events: int, deadline: float) -> bool:
+        """Wait until the socket is ready for the poll(2) events; False when the deadline (monotonic) has passed.
+
+        Raises Interrupted and CommandEnded, each at most once.
+        """
+        poller = select.poll()
+        poller.register(self._signals.descriptor, select.POLLIN)
+        if sock is not None:
+            poller.register(sock, events)
+        while True:
+            now = time.monotonic()
+            until = min(deadline, now + 1.0) if self._tick is not None else deadline
+            ready = poller.poll(None if until == inf else max(0.0, min(until - now, 3600.0)) * 1000)
+            if any(descriptor == self._signals.descriptor for descriptor, _ in ready):
+                self._handle_signals()
+            if any(descriptor != self._signals.descriptor for descriptor, _ in ready):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            if not ready and self._tick is not None:
+                self._tick()
+
+    def interruptibly(self, call: Callable[[], Result]) -> Result:
+        """Do what takes long and is not worth more than a signal: one that ends a process by default does so."""
+        deadly = {n for n in signal.valid_signals() - self._signals.ignored if ends_by_default(n)}
+        before = signal.pthread_sigmask(signal.SIG_UNBLOCK, deadly)
+        try:
+            return call()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def run(self, wait: Callable[[], None]) -> None:
+        """Call `wait`, again and again, until the command has ended."""
+        with contextlib.suppress(CommandEnded):
+            while True:
+                wait()
+
+    def finish(self) -> None:
+        """The command is not to be run, or has ended: nothing interrupts what there is still to do."""
+        self._over = True
+        if not self._started and self._status is None:
+            self._child.dismiss()
+
+    def end_like_command(self) -> NoReturn:
+        """End this process as the command has ended: with its status, or by the same signal."""
+        assert self._status is not None
+        if os.WIFSIGNALED(self._status):
+            end_by_signal(os.WTERMSIG(self._status))
+        os._exit(os.WEXITSTATUS(self._status))
+
+    def _handle_signals(self) -> None:
+        for number, to_group in self._signals.read():
+            if number == signal.SIGCHLD:
+                self._look_at_children()
+            elif self._over:
+                continue
+            elif number == signal.SIGCONT:
+                if self._stopped and not to_group:
+                    self._pass_on(number)
+                self._stopped = False
+            elif self._started or not ends_by_default(number):
+                if not to_group:
+                    self._pass_on(number)
+            elif number not in self._signals.ignored:
+                self._over = True
+                raise Interrupted(number)
+
+    def _pass_on(self, number: int) -> None:
+        if self._status is None:
+            os.kill(self._child.pid, number)
+
+    def _look_at_children(self) -> None:
+        ended = False
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if pid != self._child.pid:
+                continue
+            if os.WIFSTOPPED(status):
+                self._stop_like_command(os.WSTOPSIG(status))
+            elif os.WIFCONTINUED(status):
+                self._stopped = False
+            else:
+                self._status = status
+                ended = True
+        if ended and not self._over:
+            self._over = True
+            raise CommandEnded
+
+    def _stop_like_command(self, number: int) -> None:
+        """The shell waits for this process, so it has to stop for the shell to see that the job has stopped."""
+        if number in _STOPPED_BY_TERMINAL or in_foreground():
+            self._stopped = True
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def end_by_signal(number: int) -> NoReturn:
+    """End this process by a signal, as whoever waits for it expects; with 128 + number where that can't be."""
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the core to look at is the command's
+    with contextlib.suppress(OSError, ValueError):
+        signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+        os.kill(os.getpid(), number)
+    os._exit(SIGNALLED + number)

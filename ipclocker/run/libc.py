@@ -1,0 +1,37 @@
+"""The system calls that Python has no name for. Where they are missing, so is what is built on them: never an error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+_PR_SET_PDEATHSIG = 1
+_SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
+
+try:
+    import ctypes
+
+    _libc = ctypes.CDLL(None, use_errno=True)
+except (ImportError, OSError):  # an interpreter that was built without it
+    _libc = None
+
+
+def die_with_parent(number: int) -> bool:
+    """Have the kernel send this process a signal when the thread that made it ends; whether it can (Linux)."""
+    try:
+        return _libc is not None and _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0) == 0
+    except AttributeError:
+        return False
+
+
+def signal_descriptor(numbers: Iterable[int]) -> int | None:
+    """A descriptor from which blocked signals are read, with who sent them; None where there is none (not Linux)."""
+    try:
+        call = _libc.signalfd  # type: ignore[union-attr]
+    except AttributeError:
+        return None
+    bits = sum(1 << (number - 1) for number in numbers)
+    # A kernel signal set is a bit mask; the C library's is longer, and empty beyond the first 64.
+    mask = (ctypes.c_uint64 * 16)(bits)
+    descriptor: int = call(-1, ctypes.byref(mask), _SFD_FLAGS)
+    return descriptor if descriptor >= 0 else None

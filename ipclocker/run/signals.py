@@ -1,0 +1,114 @@
+"""Signals read from a descriptor like everything else that is waited for, with what is known of their sender.
+
+A signal that the terminal sends (^C, ^Z, a hang-up) reaches each process of the foreground group by itself, so
+whoever passes signals on must tell it from one that somebody sent to a single process. Linux says so; elsewhere
+it is taken for the terminal's if the terminal could have sent it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+from types import FrameType
+from typing import NamedTuple
+
+from . import libc
+
+# Those that can't be caught, and those that tell of a fault in the very instruction.
+_LEFT_ALONE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+# Python has these two ignored at its start, whatever they were before; here nothing depends on them.
+_PYTHON_IGNORES = {signal.SIGPIPE, signal.SIGXFSZ}
+_FROM_TERMINAL = {
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTSTP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGHUP,
+    signal.SIGWINCH,
+    signal.SIGCONT,
+}
+_INFO = struct.Struct("Iii116x")  # signalfd_siginfo(2): number, errno, code
+_SENT_BY_KERNEL = 0x80
+
+
+class Signal(NamedTuple):
+    """A signal that arrived; `to_group`: the terminal sent it to the whole foreground group."""
+
+    number: int
+    to_group: bool
+
+
+class Signals:
+    """All signals that can be, read from `descriptor`. To be made after a child that shall not inherit this."""
+
+    def __init__(self) -> None:
+        self._numbers = signal.valid_signals() - _LEFT_ALONE - _PYTHON_IGNORES
+        self.ignored = {n for n in self._numbers if signal.getsignal(n) == signal.SIG_IGN}
+        if signal.SIGCHLD in self.ignored:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel keeps no status of a child
+        descriptor = libc.signal_descriptor(self._numbers)
+        if descriptor is not None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
+            self.descriptor = descriptor
+            self._read = self._read_descriptor
+        else:
+            receiver, sender = socket.socketpair()
+            self.descriptor = receiver.detach()
+            os.set_blocking(self.descriptor, False)
+            sender.setblocking(False)
+            signal.set_wakeup_fd(sender.detach(), warn_on_full_buffer=False)
+            for number in self._numbers:
+                signal.signal(number, _do_nothing)
+            self._read = self._read_numbers
+
+    def read(self) -> list[Signal]:
+        """The signals that have arrived since the last time; none if there are none."""
+        try:
+            return self._read(os.read(self.descriptor, 128 * 32))
+        except BlockingIOError:
+            return []
+
+    def _read_descriptor(self, data: bytes) -> list[Signal]:
+        return [
+            Signal(number, number in _FROM_TERMINAL and code == _SENT_BY_KERNEL)
+            for number, _, code in _INFO.iter_unpack(data)
+        ]
+
+    def _read_numbers(self, data: bytes) -> list[Signal]:
+        foreground = in_foreground()
+        return [Signal(number, number in _FROM_TERMINAL and foreground) for number in data]
+
+
+def in_foreground() -> bool:
+    """Whether this process belongs to the foreground group of a terminal."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+def ends_by_default(number: int) -> bool:
+    """Whether a process that has not asked for anything else ends when it gets this signal (signal(7))."""
+    return number not in {
+        signal.SIGCHLD,
+        signal.SIGCONT,
+        signal.SIGURG,
+        signal.SIGWINCH,
+        signal.SIGTSTP,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+        getattr(signal, "SIGINFO", signal.SIGURG),
+    }
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    """So that the signal is neither ignored nor deadly; the byte that Python writes does the work."""

@@ -1,0 +1,41 @@
+"""The words of a command line turned into what is executed: directly where that is the same, else by a shell."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+SHELL = "/bin/sh"
+# What makes Perl's exec of one string call a shell, which the classic tools rely on (perldoc -f exec).
+_SHELL_CHARACTERS = re.compile(r"[$&*(){}\[\]'\";\\|?<>~`\n]")
+_ASSIGNMENT = re.compile(r"\s*\w+=")
+
+
+def command_line(words: Sequence[str], environment: Mapping[str, str], no_shell: bool = False) -> list[str]:
+    """What to execute for the words of a command.
+
+    The words are joined by a space. If that has characters which mean something to a shell, or begins with an
+    assignment or with a word that is no program on the PATH (a builtin, say), `/bin/sh -c` gets it. Otherwise
+    a shell would only stand between the caller and the command, so its words are executed as they are.
+    """
+    if no_shell:
+        return list(words)
+    text = " ".join(words)
+    if not _SHELL_CHARACTERS.search(text) and not _ASSIGNMENT.match(text):
+        plain = text.split()
+        if plain and find_program(plain[0], environment) is not None:
+            return plain
+    return [SHELL, "-c", text]
+
+
+def find_program(name: str, environment: Mapping[str, str]) -> str | None:
+    """Where a command is, as execvp(3) looks for it; None if it is not on the PATH."""
+    if "/" in name:
+        return name
+    for folder in environment.get("PATH", os.defpath).split(os.pathsep):
+        candidate = f"{folder or '.'}/{name}"
+        if os.access(candidate, os.X_OK) and Path(candidate).is_file():
+            return candidate
+    return None

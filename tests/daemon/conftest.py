@@ -1,0 +1,19 @@
+"""What the tests of this folder share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .launch import Fake
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[Fake]:
+    server = Fake(tmp_path)
+    try:
+        yield server
+    finally:
+        server.clean_up()
