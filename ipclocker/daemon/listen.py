@@ -58,7 +58,7 @@ def tcp_listeners(hosts: list[str], port: int) -> list[socket.socket]:
 
 
 def _with_port(address: Address, port: int) -> Address:
-    return Address(address.family, (address.sockaddr[0], port, *address.sockaddr[2:]))  # type: ignore[arg-type]
+    return Address(address.family, (address.sockaddr[0], port, *address.sockaddr[2:]))
 
 
 def _advice(error: OSError) -> str:
@@ -104,7 +104,7 @@ def accept(listener: socket.socket) -> tuple[socket.SocketType, str]:
 
     This is socket.accept without its wrapping in Python, which costs as much as the whole work for a request.
     """
-    number, address = listener._accept()
+    number, address = listener._accept()  # type: ignore[attr-defined]
     sock = socket.SocketType(listener.family, listener.type, listener.proto, number)
     return sock, address[0] if address and isinstance(address, tuple) else ""
 

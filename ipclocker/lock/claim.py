@@ -19,7 +19,7 @@ import os
 import random
 import time
 from math import inf
-from typing import NamedTuple, Optional, Protocol
+from typing import Callable, NamedTuple, Optional, Protocol
 
 from ..daemon.address import Address, own_host_name
 from ..errors import IpclockerError, ServerRefused, ServerUnavailable
@@ -66,7 +66,8 @@ class Claim:
         self.link: Link | None = None
         self.server = ""  # the server that was last tried
         self.holder = ""  # who held the lock when it was last asked for
-        self.look_up = Settings.addresses  # how the addresses of a server are found, which may take long
+        # How the addresses of a server are found, which may take long.
+        self.look_up: Callable[[str], list[Address]] = lambda server: self.settings.addresses(server)
         self._listener = listener
         self._wait = wait
         self._session = os.urandom(12).hex().encode()
@@ -309,7 +310,7 @@ class Claim:
         for server in self.settings.servers():
             self.server = server
             try:
-                addresses = self.look_up(self.settings, server)
+                addresses = self.look_up(server)
             except ServerUnavailable as problem:
                 problems.append(str(problem))
                 continue

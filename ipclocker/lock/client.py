@@ -45,8 +45,8 @@ class _OnClassToo:
 
     def __get__(self, locker: Locker | None, kind: type[Locker]) -> Callable[..., Any]:
         def call(**parameters: Unpack[Parameters]) -> Any:
-            asked = Locker(**{"connect_tries": 1, **parameters}) if locker is None else locker
-            return self._method(asked)
+            once: Parameters = {"connect_tries": 1, **parameters}
+            return self._method(Locker(**once) if locker is None else locker)
 
         return call
 

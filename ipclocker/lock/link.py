@@ -33,7 +33,7 @@ class LinkLost(ConnectionError):
     """The connection to the server is gone, or what it says is no lock protocol."""
 
 
-class TimeIsUp(Exception):  # noqa: N818 - it is an event rather than an error
+class TimeIsUp(Exception):
     """The deadline passed before the reply came."""
 
 

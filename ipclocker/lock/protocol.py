@@ -68,7 +68,7 @@ def _set_block(variables: Variables, words: list[bytes]) -> None:
 
 def _set_timeout(variables: Variables, words: list[bytes]) -> None:
     seconds = words[1]
-    if not (seconds.isdigit() and len(seconds) <= 12 or _DECIMAL.fullmatch(seconds)):
+    if not ((seconds.isdigit() and len(seconds) <= 12) or _DECIMAL.fullmatch(seconds)):
         raise ValueError
     variables.hold = float(seconds)
 

@@ -119,7 +119,8 @@ class Settings:
 
     def changed(self, **given: Unpack[Parameters]) -> Settings:
         """The same but for some parameters. Raises as the constructor does."""
-        return Settings(**{**self._given, **given}) if given else self
+        together: Parameters = {**self._given, **given}
+        return Settings(**together) if given else self
 
     def servers(self) -> list[str]:
         """The servers to try, in their order; a UNIX socket is one."""

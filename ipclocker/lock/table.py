@@ -159,8 +159,9 @@ class LockTable:
             if grant.belongs_to(ask):
                 self._free(grant, now)
             else:
-                waiting = self._queues.get(name, {}).get(owner)
-                if waiting is not None:
+                queue = self._queues.get(name)
+                if queue is not None and owner in queue:
+                    waiting = queue[owner]
                     self.leave(waiting)
                     self.dropped.append(waiting)
 

@@ -11,7 +11,7 @@ _SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 try:
     import ctypes
 
-    _libc = ctypes.CDLL(None, use_errno=True)
+    _libc: ctypes.CDLL | None = ctypes.CDLL(None, use_errno=True)
 except (ImportError, OSError):  # an interpreter that was built without it
     _libc = None
 
@@ -19,7 +19,7 @@ except (ImportError, OSError):  # an interpreter that was built without it
 def die_with_parent(number: int) -> bool:
     """Have the kernel send this process a signal when the thread that made it ends; whether it can (Linux)."""
     try:
-        return _libc is not None and _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0) == 0
+        return _libc is not None and int(_libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)) == 0
     except AttributeError:
         return False
 
@@ -27,8 +27,10 @@ def die_with_parent(number: int) -> bool:
 def signal_descriptor(numbers: Iterable[int]) -> int | None:
     """A descriptor from which blocked signals are read, with who sent them; None where there is none (not Linux)."""
     try:
-        call = _libc.signalfd  # type: ignore[union-attr]
+        call = _libc.signalfd if _libc is not None else None
     except AttributeError:
+        call = None
+    if call is None:
         return None
     bits = sum(1 << (number - 1) for number in numbers)
     # A kernel signal set is a bit mask; the C library's is longer, and empty beyond the first 64.

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from math import inf
-from typing import Any
 
 from ..errors import IpclockerError, LockBusy
 from ..lock.claim import Claim
@@ -92,7 +91,7 @@ def run_locked(child: Child, settings: Settings, *, wait: float | None, release_
     reporter = Reporter(verbose)
     foreground = Foreground(child, reporter.tick if reporter.ticks else None)
     claim = Claim(settings, reporter, foreground.wait)
-    claim.look_up = lambda settings, server: foreground.interruptibly(lambda: settings.addresses(server))
+    claim.look_up = lambda server: foreground.interruptibly(lambda: settings.addresses(server))
     try:
         deadline = inf if wait is None else time.monotonic() + wait
         if not claim.obtain(wait != 0, deadline):
