@@ -41,7 +41,7 @@ class Variables(Ask):
         )
 
 
-# Request lines, as a server reads them
+# Request lines, as a server reads them. A setter raises ValueError or IndexError for a value that means nothing.
 
 
 def _set_user(variables: Variables, words: list[bytes]) -> None:
@@ -115,7 +115,7 @@ def _whole(word: bytes) -> int:
     return int(word)
 
 
-_VARIABLES: dict[bytes, Callable[[Variables, list[bytes]], None]] = {
+VARIABLES: dict[bytes, Callable[[Variables, list[bytes]], None]] = {
     b"user": _set_user,
     b"locks": _set_locks,
     b"block": _set_block,
@@ -129,35 +129,6 @@ _VARIABLES: dict[bytes, Callable[[Variables, list[bytes]], None]] = {
     b"pidns": _set_pidns,
     b"token": _set_token,
 }
-
-COMMANDS = frozenset(b"LOCK UNLOCK STATUS BREAK_LOCK DEAD_PID LOCK_LIST VERSION RESTART EOF GOT RENEW CHECK".split())
-
-
-def commands(lines: Iterable[bytes], variables: Variables) -> Iterator[list[bytes]]:
-    """Go through request lines: set the variables, and stop at each command with its words.
-
-    Lazy: a line behind a command is read only when the command is done with, so that it can't change the
-    variables of a command that waits.
-    """
-    for line in lines:
-        if not line:
-            continue
-        words = line.split()
-        if not words:
-            continue
-        verb = words[0]
-        setter = _VARIABLES.get(verb)
-        if setter is None:
-            if verb in COMMANDS:
-                yield words
-            continue
-        try:
-            setter(variables, words)
-        except (ValueError, IndexError):
-            variables.faults |= {verb}
-        else:
-            if variables.faults:
-                variables.faults -= {verb}
 
 
 def grant_named(words: list[bytes]) -> tuple[bytes, int]:

@@ -33,6 +33,7 @@ _ACCEPT_AT_ONCE = 64  # new connections served in one turn, so that those that s
 _ACCEPT_AGAIN = 1.0  # seconds until the next try when no descriptor was left
 _COMPLAIN_EVERY = 60.0  # seconds
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_DONTWAIT = int(socket.MSG_DONTWAIT)
 _GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
 log = logging.getLogger(__name__)
@@ -120,12 +121,13 @@ class LockServer:
     # New clients
 
     def _watch_listener(self, listener: socket.socket) -> None:
-        self._loop.watch(listener, READ, lambda events: self._accept(listener))
+        family = int(listener.family)
+        self._loop.watch(listener, READ, lambda events: self._accept(listener, family))
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket, family: int) -> None:
         for _ in range(_ACCEPT_AT_ONCE):
             try:
-                sock, host = accept(listener)
+                sock, host = accept(listener, family)
             except BlockingIOError:
                 return
             except OSError as problem:
@@ -138,14 +140,14 @@ class LockServer:
     def _welcome(self, sock: socket.SocketType, address: str) -> None:
         conversation = Conversation(self._service, address)
         try:
-            data = sock.recv(_PIECE, socket.MSG_DONTWAIT)
+            data = sock.recv(_PIECE, _DONTWAIT)
             if not data:
                 sock.close()
                 return
             conversation.receive(data, self._loop.now)
             if conversation.closing:
                 answer = b"".join(conversation.output)
-                if sock.send(answer, socket.MSG_DONTWAIT) == len(answer):
+                if sock.send(answer, _DONTWAIT) == len(answer):
                     sock.close()
                     return
                 conversation.output = [answer]
@@ -227,22 +229,24 @@ class _Client:
         conversation = self.conversation
         try:
             while True:
-                if conversation.output:
-                    self._unsent += b"".join(conversation.output)
-                    conversation.output.clear()
+                output = conversation.output
+                if output:
+                    self._unsent += output[0] if len(output) == 1 else b"".join(output)
+                    output.clear()
                 if self._unsent and not self._send():
                     break
-                conversation.delivered()
-                if not conversation.resume(self._loop.now):
+                conversation.undelivered = None
+                if not conversation.stopped or conversation.waiting or conversation.closing:
                     break
+                conversation.resume(self._loop.now)
         except OSError:
             self.close()
             return
-        if conversation.closing and not self._unsent:
-            self.close()
-        elif self._unsent:
+        if self._unsent:
             self._await(WRITE | READ if conversation.waiting else WRITE)
-        else:
+        elif conversation.closing:
+            self.close()
+        elif self._events != READ:
             self._await(READ)
 
     def close(self) -> None:
@@ -257,7 +261,7 @@ class _Client:
     def _ready(self, events: int) -> None:
         try:
             if events & READ:
-                data = self.sock.recv(_PIECE, socket.MSG_DONTWAIT)
+                data = self.sock.recv(_PIECE, _DONTWAIT)
                 if not data:
                     self.close()
                     return
@@ -275,16 +279,17 @@ class _Client:
     def _send(self) -> bool:
         """Send what is unsent; whether all of it went. Raises OSError if the client is gone."""
         try:
-            sent = self.sock.send(self._unsent, socket.MSG_DONTWAIT)
+            sent = self.sock.send(self._unsent, _DONTWAIT)
         except BlockingIOError:
             sent = 0
-        self._unsent = self._unsent[sent:]
-        if self._patience is not None and (sent or not self._unsent):
+        done = sent == len(self._unsent)
+        self._unsent = b"" if done else self._unsent[sent:]
+        if sent and self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        if self._unsent and self._patience is None:
+        if not done and self._patience is None:
             self._patience = self._loop.call_at(self._loop.now + READ_PATIENCE, self._lose_patience)
-        return not self._unsent
+        return done
 
     def _await(self, events: int) -> None:
         if events != self._events:
@@ -294,5 +299,5 @@ class _Client:
     def _lose_patience(self) -> None:
         log.warning("a client has left its answers unread for %.0f s and is cut off", READ_PATIENCE)
         with contextlib.suppress(OSError):
-            self.sock.send(error(b"answers_unread"), socket.MSG_DONTWAIT)
+            self.sock.send(error(b"answers_unread"), _DONTWAIT)
         self.close()

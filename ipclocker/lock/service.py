@@ -8,10 +8,11 @@ the client should first read some. The lines behind are kept, up to a bound, unt
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from itertools import islice
-from typing import Callable
+from typing import Callable, Optional
 
 from ..daemon.lines import LineTooLong, split_lines
 from ..version import VERSION
@@ -32,207 +33,234 @@ class Conversation(Variables):
         self.address = address
         self.output: list[bytes] = []
         self.waiting = False  # a LOCK of this connection is queued
+        self.stopped = False  # lines that arrive are kept: it waits, or goes on when it is told to resume
         self.closing = False  # nothing more is read; close once the output is sent
         self._rest = b""
         self._backlog: list[bytes] = []
         self._listing: Iterator[Grant] | None = None
-        self._undelivered: Grant | None = None  # a waited grant that the client can't know of yet
+        self.undelivered: Grant | None = None  # a waited grant that the client can't have been told of yet
 
     def receive(self, data: bytes, now: float) -> None:
         """Take bytes that arrived, and run the commands that they complete."""
         if self.closing:
             return
+        self.service.now = now
         try:
             lines, self._rest = split_lines(self._rest, data)
         except LineTooLong:
             self._refuse(b"line_too_long", now)
             return
-        if self.waiting or self._backlog or self._listing is not None:
-            self._backlog += lines
-            if sum(map(len, self._backlog)) + len(self._backlog) > MAX_BACKLOG:
-                self._refuse(b"too_much_input", now)
-        else:
-            self._run(lines, now)
+        if not self.stopped:
+            self._run(lines)
+            return
+        self._backlog += lines
+        if sum(map(len, self._backlog)) + len(self._backlog) > MAX_BACKLOG:
+            self._refuse(b"too_much_input", now)
 
-    def resume(self, now: float) -> bool:
-        """Go on where it stopped because of its output; False if there is nothing more to do for now."""
+    def resume(self, now: float) -> None:
+        """Go on where it stopped because of its output, now that the client has been sent that."""
+        self.service.now = now
         if self._listing is not None:
             self._list_more()
-            return True
-        if self.waiting or not self._backlog:
-            return False
-        lines, self._backlog = self._backlog, []
-        self._run(lines, now)
-        return True
+        elif not self.waiting:
+            lines, self._backlog = self._backlog, []
+            self._run(lines)
 
     def hang_up(self, now: float) -> None:
         """The client is gone: it waits for nothing any more. What it knows to hold, it keeps."""
         self.closing = True
-        self.waiting = False
+        self.waiting = self.stopped = False
         self._backlog = []
+        self.service.now = now
         table = self.service.table
         table.leave(self)
-        if self._undelivered is not None and table.current(self._undelivered.name, self._undelivered.token):
-            table.break_locks([self._undelivered.name], now)
-            self.service.settle(now)
+        if self.undelivered is not None and table.current(self.undelivered.name, self.undelivered.token):
+            table.break_locks([self.undelivered.name], now)
+            self.service.settle()
 
-    def obtained(self, grant: Grant, now: float) -> None:
+    def obtained(self, grant: Grant) -> None:
         """The LOCK that waited was granted."""
-        self._undelivered = grant
+        self.undelivered = grant
         self.output.append(protocol.OBTAINED)
         self._answer_granted(grant)
-        self._waited(now)
+        self._waited()
 
-    def delivered(self) -> None:
-        """All output so far was sent."""
-        self._undelivered = None
 
-    def superseded(self, now: float) -> None:
+    def superseded(self) -> None:
         """The LOCK that waited was taken off the queue by another connection of its owner."""
         self.output.append(protocol.status(self.service.table.standing(self), self))
-        self._waited(now)
+        self._waited()
 
     # Inside
 
-    def _waited(self, now: float) -> None:
+    def _waited(self) -> None:
         self.waiting = False
         lines, self._backlog = self._backlog, []
-        self._run(lines, now)
+        self._run(lines)
 
-    def _run(self, lines: list[bytes], now: float) -> None:
-        remaining = iter(lines)
-        for words in protocol.commands(remaining, self):
-            if self.faults and words[0] != b"EOF":
-                self.output.append(protocol.error(b"bad_" + min(self.faults)))
-            else:
-                _COMMANDS[words[0]](self, words, now)
-            if self.waiting or self.closing or self._listing is not None or len(self.output) >= MAX_ANSWERS:
-                break
-        if not self.closing:
-            self._backlog = list(remaining)
+    def _run(self, lines: list[bytes]) -> None:
+        """Go through lines: set variables and run commands, up to one that can't be finished now."""
+        self.stopped = False
+        for number, line in enumerate(lines, 1):
+            words = line.split()
+            if not words:
+                continue
+            handler = (_REFUSALS if self.faults else _HANDLERS).get(words[0])
+            if handler is None:
+                continue
+            try:
+                stops = handler(self, words)
+            except (ValueError, IndexError):
+                if words[0] not in protocol.VARIABLES:
+                    raise
+                self.faults |= {words[0]}
+                continue
+            if stops is None:
+                if self.faults:
+                    self.faults -= {words[0]}
+            elif stops or len(self.output) >= MAX_ANSWERS:
+                self.stopped = True
+                self._backlog = lines[number:]
+                return
 
     def _refuse(self, word: bytes, now: float) -> None:
         """Answer with an error after which nothing that this client says can be made sense of."""
         self.hang_up(now)
         self.output.append(protocol.error(word))
 
-    def _lacks(self, needs_user: bool) -> bool:
-        """Whether the request lacks what it needs; then that is the answer."""
-        if needs_user and not self.user:
-            self.output.append(protocol.error(b"no_user"))
-        elif not self.names:
-            self.output.append(protocol.error(b"no_locks"))
-        else:
-            return False
+    # Commands. Each returns whether the lines behind it have to wait.
+
+    def _lock(self, words: list[bytes]) -> bool:
+        if not self.user or not self.names:
+            return self._answer_lack()
+        if self.autounlock:
+            self.identify(self.address)
+        elif self.process is not None:
+            self.process = None
+        grant = self.service.table.lock(self, self.service.now)
+        if grant is None:
+            return self._answer_busy()
+        self._answer_granted(grant)
+        return False
+
+    def _unlock(self, words: list[bytes]) -> bool:
+        if not self.user or not self.names:
+            return self._answer_lack()
+        table = self.service.table
+        table.unlock(self, self.service.now)
+        self.output.append(protocol.status(table.standing(self), self))
+        if table.granted or table.dropped:
+            self.service.settle()
+        return False
+
+    def _status(self, words: list[bytes]) -> bool:
+        if not self.names:
+            return self._answer_lack()
+        self.output.append(protocol.status(self.service.table.standing(self), self))
+        return False
+
+    def _break_lock(self, words: list[bytes]) -> bool:
+        if not self.names:
+            return self._answer_lack()
+        table = self.service.table
+        broken = table.break_locks(self.names, self.service.now)
+        self.output.append(b"".join(map(protocol.broke, broken)) + protocol.status(table.standing(self), self))
+        self.service.settle()
+        return False
+
+    def _dead_pid(self, words: list[bytes]) -> bool:
+        with contextlib.suppress(ValueError):  # the command has no answer, so there is none to give
+            host, pid = protocol.process_named(words)
+            self.service.table.dead_process(host, pid, self.address, self.service.now)
+            self.service.settle()
+        return False
+
+    def _lock_list(self, words: list[bytes]) -> bool:
+        self._listing = iter(list(self.service.table.held.values()))
+        self._list_more()
+        return self._listing is not None
+
+    def _version(self, words: list[bytes]) -> bool:
+        self.output.append(protocol.version(VERSION, self.service.started))
+        return False
+
+    def _eof(self, words: list[bytes]) -> bool:
+        self.closing = True
         return True
+
+    def _got(self, words: list[bytes]) -> bool:
+        try:
+            self.service.table.confirm(*protocol.grant_named(words))
+        except ValueError:
+            self.output.append(protocol.error(b"bad_token"))
+        return False
+
+    def _renew(self, words: list[bytes]) -> bool:
+        try:
+            name, token = protocol.grant_named(words)
+        except ValueError:
+            self.output.append(protocol.error(b"bad_token"))
+        else:
+            stands = self.service.table.renew(name, token, self.service.now)
+            self.output.append(protocol.renewed(name, token) if stands else protocol.error(b"lost"))
+        return False
+
+    def _check(self, words: list[bytes]) -> bool:
+        try:
+            grant = self.service.table.current(*protocol.grant_named(words))
+        except ValueError:
+            self.output.append(protocol.error(b"bad_token"))
+        else:
+            self.output.append(protocol.current(grant is not None))
+        return False
+
+    def _restart(self, words: list[bytes]) -> bool:
+        self.output.append(protocol.error(b"restart_refused"))
+        return False
+
+    # Answers that are no plain success
+
+    def _answer_fault(self, words: list[bytes]) -> bool:
+        self.output.append(protocol.error(b"bad_" + min(self.faults)))
+        return False
+
+    def _answer_lack(self) -> bool:
+        self.output.append(protocol.error(b"no_locks" if self.user else b"no_user"))
+        return False
 
     def _answer_granted(self, grant: Grant) -> None:
         self.names = (grant.name,)
         self.output.append(protocol.granted(grant, self.confirms))
 
-    def _lock(self, words: list[bytes], now: float) -> None:
-        if self._lacks(needs_user=True):
-            return
-        if self.autounlock:
-            self.identify(self.address)
-        elif self.process is not None:
-            self.process = None
-        grant = self.service.table.lock(self, now)
-        if grant is not None:
-            self._answer_granted(grant)
-        else:
-            self._answer_busy(now)
-
-    def _answer_busy(self, now: float) -> None:
+    def _answer_busy(self) -> bool:
         table = self.service.table
         holders = [table.held[name] for name in self.names]
         if self.process is not None:
             for grant in holders:
                 if grant.process is not None and grant.process.host:
                     self.output.append(protocol.look_for(grant.name, grant.process))
-        if self.waits:
-            self.output.append(protocol.waiting(holders[0]))
-            self.waiting = True
-            table.wait(self)
-            self.service.settle(now)
-        else:
+        if not self.waits:
             self.output.append(protocol.status(holders[0], self))
-
-    def _unlock(self, words: list[bytes], now: float) -> None:
-        if self._lacks(needs_user=True):
-            return
-        table = self.service.table
-        table.unlock(self, now)
-        self.output.append(protocol.status(table.standing(self), self))
-        self.service.settle(now)
-
-    def _status(self, words: list[bytes], now: float) -> None:
-        if not self._lacks(needs_user=False):
-            self.output.append(protocol.status(self.service.table.standing(self), self))
-
-    def _break_lock(self, words: list[bytes], now: float) -> None:
-        if self._lacks(needs_user=False):
-            return
-        table = self.service.table
-        self.output += map(protocol.broke, table.break_locks(self.names, now))
-        self.output.append(protocol.status(table.standing(self), self))
-        self.service.settle(now)
-
-    def _dead_pid(self, words: list[bytes], now: float) -> None:
-        try:
-            host, pid = protocol.process_named(words)
-        except ValueError:
-            return  # the command has no answer, so there is none to give
-        self.service.table.dead_process(host, pid, self.address, now)
-        self.service.settle(now)
-
-    def _lock_list(self, words: list[bytes], now: float) -> None:
-        self._listing = iter(list(self.service.table.held.values()))
-        self._list_more()
+            return False
+        self.output.append(protocol.waiting(holders[0]))
+        self.waiting = True
+        table.wait(self)
+        self.service.settle()
+        return True
 
     def _list_more(self) -> None:
         """Write the next piece of a list, so that a great table holds up nobody else."""
         assert self._listing is not None
         piece = list(islice(self._listing, _LIST_PIECE))
-        self.output += map(protocol.listed, piece)
+        self.output.append(b"".join(map(protocol.listed, piece)))
         if len(piece) < _LIST_PIECE:
             self.output.append(protocol.END)
             self._listing = None
 
-    def _version(self, words: list[bytes], now: float) -> None:
-        self.output.append(protocol.version(VERSION, self.service.started))
 
-    def _restart(self, words: list[bytes], now: float) -> None:
-        self.output.append(protocol.error(b"restart_refused"))
+_Handler = Callable[[Conversation, list[bytes]], Optional[bool]]
 
-    def _eof(self, words: list[bytes], now: float) -> None:
-        self.closing = True
-
-    def _got(self, words: list[bytes], now: float) -> None:
-        try:
-            self.service.table.confirm(*protocol.grant_named(words))
-        except ValueError:
-            self.output.append(protocol.error(b"bad_token"))
-
-    def _renew(self, words: list[bytes], now: float) -> None:
-        try:
-            name, token = protocol.grant_named(words)
-        except ValueError:
-            self.output.append(protocol.error(b"bad_token"))
-            return
-        stands = self.service.table.renew(name, token, now)
-        self.output.append(protocol.renewed(name, token) if stands else protocol.error(b"lost"))
-
-    def _check(self, words: list[bytes], now: float) -> None:
-        try:
-            name, token = protocol.grant_named(words)
-        except ValueError:
-            self.output.append(protocol.error(b"bad_token"))
-            return
-        self.output.append(protocol.current(self.service.table.current(name, token) is not None))
-
-
-_COMMANDS: dict[bytes, Callable[[Conversation, list[bytes], float], None]] = {
+_COMMANDS: dict[bytes, _Handler] = {
     b"LOCK": Conversation._lock,
     b"UNLOCK": Conversation._unlock,
     b"STATUS": Conversation._status,
@@ -245,6 +273,13 @@ _COMMANDS: dict[bytes, Callable[[Conversation, list[bytes], float], None]] = {
     b"GOT": Conversation._got,
     b"RENEW": Conversation._renew,
     b"CHECK": Conversation._check,
+}
+_HANDLERS: dict[bytes, _Handler] = {**protocol.VARIABLES, **_COMMANDS}
+# While a variable is at fault no command is run but the one that has nothing to do with variables.
+_REFUSALS: dict[bytes, _Handler] = {
+    **_HANDLERS,
+    **dict.fromkeys(_COMMANDS, Conversation._answer_fault),
+    b"EOF": Conversation._eof,
 }
 
 
@@ -267,16 +302,18 @@ class LockService:
 
         self.table = LockTable(last_token, is_present)
         self.started = time.time()
+        self.now = 0.0  # the time of what is being done just now
         self._speak = speak
         self._settling = False
 
     def expire(self, now: float) -> list[Grant]:
         """End the holds whose time is up; the grants that ended."""
+        self.now = now
         ended = self.table.expire(now)
-        self.settle(now)
+        self.settle()
         return ended
 
-    def settle(self, now: float) -> None:
+    def settle(self) -> None:
         """Tell those whom the last change of the table concerns besides the one who asked for it."""
         table = self.table
         if self._settling or not (table.granted or table.dropped):
@@ -287,10 +324,10 @@ class LockService:
             dropped, table.dropped = table.dropped, []
             for ask in dropped:
                 assert isinstance(ask, Conversation)
-                ask.superseded(now)
+                ask.superseded()
                 self._speak(ask)
             for ask, grant in granted:
                 assert isinstance(ask, Conversation)
-                ask.obtained(grant, now)
+                ask.obtained(grant)
                 self._speak(ask)
         self._settling = False
