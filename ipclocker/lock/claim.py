@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import random
 import time
 from math import inf
 from typing import Callable, NamedTuple, Optional, Protocol
@@ -205,13 +204,11 @@ class Claim:
         while True:
             try:
                 link = self.link or self._connect_again(deadline)
-                if held is not None and held.token is not None:
-                    link.send(b"CHECK %b %d\n" % (held.name, held.token))
-                link.say(b"UNLOCK", **self._who(), locks=names)
+                # In one packet: does the grant stand, and may it end.
+                check = b"" if held is None or held.token is None else b"CHECK %b %d\n" % (held.name, held.token)
+                link.say(b"UNLOCK", first=check, **self._who(), locks=names)
+                stood = not check or link.answer(deadline).current is not False
                 answer = link.answer(deadline)
-                stood = answer.current is not False
-                if answer.current is not None:
-                    answer = link.answer(deadline)
                 self._refuse_error(answer)
                 return stood
             except (OSError, TimeIsUp) as problem:
@@ -298,7 +295,9 @@ class Claim:
             try:
                 return self._try_each(deadline)
             except ServerUnavailable as problem:
-                pause = settings.connect_delay * random.uniform(1, 2)
+                from random import uniform  # only here, for an import that most runs do without
+
+                pause = settings.connect_delay * uniform(1, 2)
                 if not tries_left or time.monotonic() + pause >= deadline:
                     raise
                 self._listener.retry(str(problem), pause)

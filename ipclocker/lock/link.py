@@ -95,11 +95,14 @@ class Link:
         """Hang up."""
         self.sock.close()
 
-    def say(self, command: bytes, **variables: Value) -> None:
-        """Send a request, with those of the variables that this connection has not been told yet."""
+    def say(self, command: bytes, first: bytes = b"", **variables: Value) -> None:
+        """Send a request, with those of the variables that this connection has not been told yet.
+
+        `first` is sent in front of it.
+        """
         news = {name: value for name, value in variables.items() if self._said.get(name) != value}
         self._said.update(news)
-        self.send(request(command, **news))
+        self.send(first + request(command, **news))
 
     def heard(self, variable: str, value: Value) -> None:
         """The server has changed a variable by itself."""

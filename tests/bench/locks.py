@@ -1,0 +1,149 @@
+"""What the lock server costs, beside the least that a Python server can cost, and what a Locker gets done.
+
+The servers that are compared take turns, so that a slow moment of the machine hits both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ipclocker import Locker
+
+from ..conftest import PROJECT
+from . import load
+
+PYTHON = "/usr/bin/python3"
+FILE = str(PROJECT / "dist" / "ipclocker")
+CLIENTS = 32
+ROUNDS = 5
+SECONDS = 1.0  # a round
+HELD = 100_000
+WAITING = 10_000
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+class Server:
+    """A server under load, and what it has used."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.port = port
+        self._pid = process.pid
+
+    def cpu(self) -> float:
+        """Seconds of processor time so far."""
+        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICK
+
+    def memory(self) -> int:
+        """Bytes in memory that are its own."""
+        return int(re.findall(r"Private_Dirty: +(\d+)", Path(f"/proc/{self._pid}/smaps_rollup").read_text())[0]) * 1024
+
+
+@contextlib.contextmanager
+def server(*command: str) -> Iterator[Server]:
+    """Start a server that says its port in its first line."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=PROJECT) as process:
+        try:
+            assert process.stdout is not None
+            found = re.search(r"127\.0\.0\.1:(\d+)", process.stdout.readline())
+            assert found is not None
+            yield Server(process, int(found[1]))
+        finally:
+            process.kill()
+
+
+def lockerd() -> contextlib.AbstractContextManager[Server]:
+    """The server that is measured, from the built file."""
+    return server(PYTHON, "-IS", FILE, "lockerd", "--nofork", "--host", "127.0.0.1", "--port", "0")
+
+
+def bare(kind: str) -> contextlib.AbstractContextManager[Server]:
+    """The server that does next to nothing."""
+    return server(PYTHON, "-m", "tests.bench.peers", kind, "0")
+
+
+def compare(title: str, kind: str, load_with: type[load.OneShot] | type[load.Kept], held: int = 0) -> None:
+    """Print the processor time for a request: of lockerd, of the bare loop, and their ratio."""
+    other = lockerd() if held else bare(kind)
+    with lockerd() as ours, other as theirs:
+        if held:
+            load.hold(ours.port, held)
+        loads = [load_with(ours.port, CLIENTS), load_with(theirs.port, CLIENTS)]
+        taken: list[list[float]] = [[], []]
+        for _ in range(ROUNDS):
+            for which, measured in enumerate((ours, theirs)):
+                before = measured.cpu()
+                done = loads[which].run(SECONDS)
+                taken[which].append((measured.cpu() - before) / done * 1e6)
+    mine, peer = (statistics.median(each) for each in taken)
+    ratio = statistics.median(a / b for a, b in zip(*taken))
+    against = "with none held" if held else "bare loop"
+    print(f"{title:<34} {mine:7.1f} us  {against} {peer:6.1f} us  ratio {ratio:.2f}", flush=True)
+
+
+def memory() -> None:
+    """Print what a held lock takes."""
+    with lockerd() as ours:
+        before = ours.memory()
+        load.hold(ours.port, HELD)
+        print(f"{'memory of a held lock':<34} {(ours.memory() - before) / HELD:7.0f} bytes", flush=True)
+
+
+def grants() -> None:
+    """Print how long a grant takes from the release, when a great many wait."""
+    with lockerd() as ours:
+        holder = load.queue(ours.port, 1, b"q")[0]
+        waiting = load.queue(ours.port, WAITING, b"q")
+        taken = []
+        for number in range(200):
+            begin = time.perf_counter()
+            holder.sendall(b"UNLOCK\n")
+            waiting[number].recv(4096)
+            taken.append((time.perf_counter() - begin) * 1000)
+            holder = waiting[number]
+        print(
+            f"{'release to grant, 10,000 waiting':<34} {statistics.median(taken):7.2f} ms  "
+            f"99 % within {sorted(taken)[int(len(taken) * 0.99)]:.2f} ms",
+            flush=True,
+        )
+
+
+def locker() -> None:
+    """Print how often a second a Locker locks or unlocks."""
+    with lockerd() as ours:
+        lock = Locker(port=ours.port)
+        begin, done = time.perf_counter(), 20_000
+        for _ in range(done // 2):
+            lock.lock()
+            lock.unlock()
+        print(f"{'Locker in a loop':<34} {done / (time.perf_counter() - begin):7.0f} operations a second", flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    # Load and server share one processor: so there is always something waiting for the server, as on a busy host.
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    compare("a request on its own connection", "one-shot", load.OneShot)
+    compare("a request on a kept connection", "kept", load.Kept)
+    compare("one of its own, 100,000 locks held", "one-shot", load.OneShot, HELD)
+    memory()
+    if hard >= WAITING + 100:
+        grants()
+    else:
+        print(f"release to grant: left out, it takes {WAITING + 100} descriptors and {hard} are allowed")
+    locker()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+if __name__ == "__main__":
+    main()
