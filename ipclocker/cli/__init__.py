@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Any, Callable
 
 from ..errors import INTERNAL, OK, OUTPUT, USAGE, IpclockerError
+from ..run.tell import tell
 from ..version import VERSION
 
 # Each tool with what it does in a line; the module is named after it.
@@ -30,6 +31,7 @@ def run(argv: Sequence[str]) -> int:
     """Run the tool that the program's name or its first word names; the exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # ^C ends a tool; it prints no traceback
+    _replace_closed_streams()
     called_as = argv[0].rpartition("/")[2]
     if called_as in TOOLS:
         tool, words = called_as, list(argv[1:])
@@ -46,7 +48,7 @@ def _run_tool(tool: str, words: list[str]) -> int:
         return int(import_module(name).main(words))
     from ..run.child import Child
 
-    child = Child(lambda: _prepare(tool, f"{name}_words", words))
+    child = Child(tool, lambda: _prepare(tool, f"{name}_words", words))
     return int(import_module(name).stay(child))
 
 
@@ -70,8 +72,7 @@ def _no_tool(words: list[str]) -> int:
         print(_overview())
     else:
         problem = f"there is no tool '{words[0]}'" if words else "say which tool"
-        print(f"ipclocker: {problem}: one of {', '.join(TOOLS)}; see ipclocker --help", file=sys.stderr)
-        return USAGE
+        return _complain("ipclocker", f"{problem}: one of {', '.join(TOOLS)}; see ipclocker --help", USAGE)
     return OK
 
 
@@ -113,6 +114,15 @@ def _guarded(name: str, call: Callable[[], int]) -> int:
 
 
 def _complain(name: str, text: str, code: int) -> int:
-    with contextlib.suppress(OSError):
-        print(f"{name}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    tell(f"{name}: {' '.join(text.split())}")
     return code
+
+
+def _replace_closed_streams() -> None:
+    """Where the caller has closed 0, 1 or 2, put something there: a socket of ours must not get that number.
+
+    A command finds it closed again, since what Python opens is not inherited.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - open as long as the process

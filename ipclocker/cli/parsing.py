@@ -11,6 +11,7 @@ import click
 import typer
 
 from ..errors import USAGE
+from ..run.tell import tell
 from ..version import VERSION
 
 
@@ -36,7 +37,7 @@ def parse(function: Callable[..., Any], tool: str, words: list[str], example: st
 
 
 def _end(tool: str, problem: str) -> NoReturn:
-    print(f"{tool}: {' '.join(problem.split()).rstrip('.')}; see {tool} --help", file=sys.stderr)
+    tell(f"{tool}: {' '.join(problem.split()).rstrip('.')}; see {tool} --help")
     raise SystemExit(USAGE)
 
 

@@ -128,7 +128,7 @@ class Claim:
         link.heard("locks", (reply.name,))
         if waited:
             asked = time.monotonic()
-            if reply.token is not None and not _confirm(link, reply.name, reply.token):
+            if reply.token is not None and not self._confirm(link, reply.name, reply.token):
                 return None
         hold = self.settings.hold
         self.held = Held(reply.name, reply.token, asked + hold if hold else inf)
@@ -137,6 +137,13 @@ class Claim:
         if reply.token is None:
             self.drop_link()  # for a classic server every open connection is work, and of no use
         return True
+
+    def _confirm(self, link: Link, name: bytes, token: int) -> bool:
+        """Confirm a waited grant; whether it still stands. A hold time starts anew with that, so it is full."""
+        check = b"RENEW" if self.settings.hold else b"CHECK"
+        link.send(b"GOT %b %d\n%b %b %d\n" % (name, token, check, name, token))
+        answer = _prompt_answer(link)
+        return answer.renewed or answer.current is True
 
     def _variables(self, wait: bool) -> dict[str, Value]:
         settings = self.settings
@@ -347,9 +354,3 @@ def _prompt_answer(link: Link) -> Answer:
         reply = _prompt_reply(link)
         if isinstance(reply, Answer):
             return reply
-
-
-def _confirm(link: Link, name: bytes, token: int) -> bool:
-    """Confirm a waited grant; whether it still stands."""
-    link.send(b"GOT %b %d\nCHECK %b %d\n" % (name, token, name, token))
-    return _prompt_answer(link).current is True

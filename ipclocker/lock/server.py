@@ -157,6 +157,12 @@ class LockServer:
             conversation.hang_up(self._loop.now)
             sock.close()
             return
+        except Exception:
+            # A fault of ours must cost one client its connection, and nobody a lock.
+            log.exception("a request could not be served")
+            conversation.hang_up(self._loop.now)
+            sock.close()
+            return
         client = _Client(self, self._loop, sock, conversation)
         self._clients[conversation] = client
         client.speak()
@@ -271,8 +277,7 @@ class _Client:
             pass
         except OSError:
             self.close()
-        except Exception:
-            # A fault of ours must cost one client its connection, and nobody a lock.
+        except Exception:  # as above
             log.exception("a request could not be served")
             self.close()
 

@@ -85,7 +85,6 @@ class Conversation(Variables):
         self._answer_granted(grant)
         self._waited()
 
-
     def superseded(self) -> None:
         """The LOCK that waited was taken off the queue by another connection of its owner."""
         self.output.append(protocol.status(self.service.table.standing(self), self))
@@ -319,15 +318,17 @@ class LockService:
         if self._settling or not (table.granted or table.dropped):
             return
         self._settling = True  # whoever is told here may change the table again: the loop below sees to it
-        while table.granted or table.dropped:
-            granted, table.granted = table.granted, []
-            dropped, table.dropped = table.dropped, []
-            for ask in dropped:
-                assert isinstance(ask, Conversation)
-                ask.superseded()
-                self._speak(ask)
-            for ask, grant in granted:
-                assert isinstance(ask, Conversation)
-                ask.obtained(grant)
-                self._speak(ask)
-        self._settling = False
+        try:
+            while table.granted or table.dropped:
+                granted, table.granted = table.granted, []
+                dropped, table.dropped = table.dropped, []
+                for ask in dropped:
+                    assert isinstance(ask, Conversation)
+                    ask.superseded()
+                    self._speak(ask)
+                for ask, grant in granted:
+                    assert isinstance(ask, Conversation)
+                    ask.obtained(grant)
+                    self._speak(ask)
+        finally:
+            self._settling = False

@@ -15,8 +15,9 @@ import signal
 import sys
 from typing import Any, Callable, NamedTuple, NoReturn
 
-from ..errors import CANNOT_EXECUTE, INTERNAL, NOT_FOUND, SIGNALLED
+from ..errors import CANNOT_EXECUTE, INTERNAL, NOT_FOUND, SIGNALLED, IpclockerError
 from . import libc
+from .tell import tell
 from .words import SHELL, find_program
 
 _MESSAGE = 65_536  # bytes read at a time
@@ -32,10 +33,10 @@ class Order(NamedTuple):
 class Child:
     """The parent's end. `options` is what the child found, or None if it ended instead (its status tells)."""
 
-    def __init__(self, prepare: Callable[[], tuple[dict[str, Any], Order | None]]) -> None:
+    def __init__(self, tool: str, prepare: Callable[[], tuple[dict[str, Any], Order | None]]) -> None:
         """Make the child. It calls `prepare`, which returns what the parent is to know and what to become.
 
-        `prepare` may end the child by SystemExit, with a message on stderr.
+        `tool` is whose messages these are. `prepare` may end the child by SystemExit, with a message on stderr. Raises IpclockerError.
         """
         ignores_children = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
         if ignores_children:
@@ -45,13 +46,16 @@ class Child:
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
-        self.pid = os.fork()
+        try:
+            self.pid = os.fork()
+        except OSError as error:
+            raise IpclockerError(f"cannot make a process for the command: {error.strerror}") from None
         if self.pid == 0:
             os.close(news_in)
             os.close(word_out)
             if ignores_children:
                 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-            _be_child(prepare, parent, news_out, word_in)
+            _be_child(tool, prepare, parent, news_out, word_in)
         os.close(news_out)
         os.close(word_in)
         self._word = word_out
@@ -81,7 +85,7 @@ class Child:
 
 
 def _be_child(
-    prepare: Callable[[], tuple[dict[str, Any], Order | None]], parent: int, news: int, word: int
+    tool: str, prepare: Callable[[], tuple[dict[str, Any], Order | None]], parent: int, news: int, word: int
 ) -> NoReturn:
     status = INTERNAL
     try:
@@ -96,7 +100,7 @@ def _be_child(
                 os._exit(INTERNAL)  # it ended before it could have taken us with it
             additions = _read_all(word)
             if additions:
-                status = _become(order, marshal.loads(additions))
+                status = _become(tool, order, marshal.loads(additions))
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 0 if end.code is None else INTERNAL
     finally:
@@ -110,17 +114,19 @@ def _read_all(descriptor: int) -> bytes:
     return b"".join(iter(lambda: os.read(descriptor, _MESSAGE), b""))
 
 
-def _become(order: Order, additions: dict[str, str]) -> int:
+def _become(tool: str, order: Order, additions: dict[str, str]) -> int:
     """Execute the command as the caller would have; only returns if that fails, with the exit code to use."""
     environment = {**caller_environment(), **additions}
-    program = find_program(order.words[0], environment) or order.words[0]
     restore_signals()
     try:
+        program = find_program(order.words[0], environment)
+        if program is None:  # not to be looked for in the current folder
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if order.folder is not None:
             os.chdir(order.folder)
         _execute(program, order.words, environment)
     except OSError as problem:
-        print(f"cannot execute '{order.words[0]}': {problem.strerror}", file=sys.stderr)
+        tell(f"{tool}: cannot execute '{order.words[0]}': {problem.strerror}")
         return NOT_FOUND if problem.errno == errno.ENOENT else CANNOT_EXECUTE
 
 

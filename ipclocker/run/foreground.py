@@ -7,6 +7,7 @@ The tool waits for four things at once: the command's end, a socket of its own, 
     sent to the tool alone                   Interrupted, if it ends      passed on
                                              processes by default
     sent by the terminal to the group        the same                     the command has it already
+    sent by the command (kill 0)             -                            the command has it already
     the command stops (^Z)                   the tool stops too           the tool stops too
     SIGCONT to the tool                      -                            passed on, if the command still stands
     the command ends                         CommandEnded                 CommandEnded
@@ -22,13 +23,15 @@ import resource
 import select
 import signal
 import socket
+import stat
 import time
 from math import inf
 from typing import Callable, NoReturn, TypeVar
 
 from ..errors import SIGNALLED
+from . import libc
 from .child import Child
-from .signals import Signals, ends_by_default, in_foreground
+from .signals import Signal, Signals, descends_from, ends_by_default, in_foreground, leads_session
 
 Result = TypeVar("Result")
 _STOPPED_BY_TERMINAL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
@@ -63,6 +66,7 @@ class Foreground:
         self._tick = None
         self._started = True
         self._child.start(additions)
+        _let_go_of_pipes()
 
     def wait(self, sock: socket.socket | None, events: int, deadline: float) -> bool:
         """Wait until the socket is ready for the poll(2) events; False when the deadline (monotonic) has passed.
@@ -88,16 +92,13 @@ class Foreground:
 
     def interruptibly(self, call: Callable[[], Result]) -> Result:
         """Do what takes long and is not worth more than a signal: one that ends a process by default does so."""
-        deadly = {n for n in signal.valid_signals() - self._signals.ignored if ends_by_default(n)}
-        before = signal.pthread_sigmask(signal.SIG_UNBLOCK, deadly)
-        try:
+        with self._signals.by_default():
             return call()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def run(self, wait: Callable[[], None]) -> None:
         """Call `wait`, again and again, until the command has ended."""
         with contextlib.suppress(CommandEnded):
+            self._look_at_children()  # it may have ended before its end was a signal to be read
             while True:
                 wait()
 
@@ -115,25 +116,30 @@ class Foreground:
         os._exit(os.WEXITSTATUS(self._status))
 
     def _handle_signals(self) -> None:
-        for number, to_group in self._signals.read():
+        # What the command did comes last: after a stop of our own a signal from before it would be stale.
+        for arrived in sorted(self._signals.read(), key=lambda arrived: arrived.number == signal.SIGCHLD):
+            number = arrived.number
             if number == signal.SIGCHLD:
                 self._look_at_children()
             elif self._over:
-                continue
+                if not self._started and self._signals.is_deadly(number):
+                    end_by_signal(number)  # asked for a second time, while the claim is given back
             elif number == signal.SIGCONT:
-                if self._stopped and not to_group:
-                    self._pass_on(number)
+                self._look_at_children()
+                if self._stopped:
+                    self._pass_on(arrived)
                 self._stopped = False
             elif self._started or not ends_by_default(number):
-                if not to_group:
-                    self._pass_on(number)
-            elif number not in self._signals.ignored:
+                self._pass_on(arrived)
+            elif self._signals.is_deadly(number):
                 self._over = True
                 raise Interrupted(number)
 
-    def _pass_on(self, number: int) -> None:
-        if self._status is None:
-            os.kill(self._child.pid, number)
+    def _pass_on(self, arrived: Signal) -> None:
+        child = self._child.pid
+        if self._status is None and not arrived.to_group and not descends_from(arrived.sender, child):
+            with contextlib.suppress(PermissionError):  # it has become another user's; nor could the caller
+                os.kill(child, arrived.number)
 
     def _look_at_children(self) -> None:
         ended = False
@@ -159,17 +165,38 @@ class Foreground:
 
     def _stop_like_command(self, number: int) -> None:
         """The shell waits for this process, so it has to stop for the shell to see that the job has stopped."""
+        self._stopped = True
+        if leads_session():
+            return  # there is no shell, and nobody who would continue this process
         if number in _STOPPED_BY_TERMINAL or in_foreground():
-            self._stopped = True
             os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def end_by_signal(number: int) -> NoReturn:
     """End this process by a signal, as whoever waits for it expects; with 128 + number where that can't be."""
+    libc.leave_no_core()  # the core to look at is the command's
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the core to look at is the command's
-    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError, ValueError):  # SIGKILL needs neither, and takes neither
         signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    with contextlib.suppress(OSError):
         os.kill(os.getpid(), number)
     os._exit(SIGNALLED + number)
+
+
+def _let_go_of_pipes() -> None:
+    """Give up our share in the caller's pipes, so that the other end sees when the command closes its own.
+
+    But for stderr, where there may be something to say. Files stay open: closing one would end the caller's
+    locks on it (fcntl(2)).
+    """
+    with contextlib.suppress(OSError):
+        inherited = [number for number in map(int, os.listdir("/dev/fd")) if number != 2]  # noqa: PTH208 - names only
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in inherited:
+            with contextlib.suppress(OSError):
+                mode = os.fstat(number).st_mode
+                if os.get_inheritable(number) and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+                    os.dup2(null, number, inheritable=False)
+        os.close(null)

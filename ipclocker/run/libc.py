@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 
 try:
@@ -18,8 +19,17 @@ except (ImportError, OSError):  # an interpreter that was built without it
 
 def die_with_parent(number: int) -> bool:
     """Have the kernel send this process a signal when the thread that made it ends; whether it can (Linux)."""
+    return _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def leave_no_core() -> bool:
+    """Have no core dumped when this process ends, not even by a program that takes dumps; whether it can (Linux)."""
+    return _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def _prctl(what: int, value: int) -> bool:
     try:
-        return _libc is not None and int(_libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)) == 0
+        return _libc is not None and int(_libc.prctl(what, value, 0, 0, 0)) == 0
     except AttributeError:
         return False
 

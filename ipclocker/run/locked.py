@@ -13,6 +13,8 @@ from ..lock.link import READ, Link, LinkLost
 from ..lock.settings import Settings
 from .child import Child
 from .foreground import CommandEnded, Foreground, Interrupted, end_by_signal
+from .signals import in_foreground
+from .tell import tell
 
 
 class Reporter:
@@ -50,15 +52,14 @@ class Reporter:
         self.tell(f"{reason}; trying again in {pause:.0f} s")
 
     def tick(self) -> None:
-        """Show the time waited so far, over what was shown before."""
-        if self._waiting_for:
-            waited = time.monotonic() - self._since
-            print(f"\rwaiting for lock {self._waiting_for}: {waited:.0f} s", end="", file=sys.stderr, flush=True)
+        """Show the time waited so far, over what was shown before; not from the background."""
+        if self._waiting_for and in_foreground():
+            tell(f"\rwaiting for lock {self._waiting_for}: {time.monotonic() - self._since:.0f} s", end="")
 
     def tell(self, text: str) -> None:
         """Say something that its reader should know."""
         start = "\r\033[K" if self._on_terminal else ""
-        print(f"{start}lockersh: {text}", file=sys.stderr, flush=True)
+        tell(f"{start}lockersh: {text}")
 
     def _say(self, text: str) -> None:
         if self._verbose:
@@ -70,7 +71,7 @@ def trace_links() -> None:
 
     def show(direction: str, data: bytes) -> None:
         for line in data.decode("utf-8", "backslashreplace").split("\n")[:-1]:
-            print(f"lockersh: {direction} {line}", file=sys.stderr)
+            tell(f"lockersh: {direction} {line}")
 
     Link.trace = show
 
@@ -78,8 +79,8 @@ def trace_links() -> None:
 def list_locks(settings: Settings) -> None:
     """Print the locks that are held and their holders, sorted by name. Raises ServerUnavailable, ServerRefused."""
     answer = Claim(settings, Reporter(False)).query(b"LOCK_LIST")
-    for name, owner in sorted(answer.locks):
-        print(f"{os.fsdecode(name):<20} {os.fsdecode(owner)}")
+    lines = [f"{os.fsdecode(name):<20} {os.fsdecode(owner)}\n" for name, owner in sorted(answer.locks)]
+    sys.stdout.buffer.write(os.fsencode("".join(lines)))  # as bytes: a name comes out as it was given
 
 
 def run_locked(child: Child, settings: Settings, *, wait: float | None, release_within: float, verbose: bool) -> int:

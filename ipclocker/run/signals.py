@@ -7,10 +7,13 @@ it is taken for the terminal's if the terminal could have sent it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import struct
+from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
@@ -30,7 +33,7 @@ _FROM_TERMINAL = {
     signal.SIGWINCH,
     signal.SIGCONT,
 }
-_INFO = struct.Struct("Iii116x")  # signalfd_siginfo(2): number, errno, code
+_INFO = struct.Struct("IiiI112x")  # signalfd_siginfo(2): number, errno, code, sender
 _SENT_BY_KERNEL = 0x80
 
 
@@ -39,6 +42,7 @@ class Signal(NamedTuple):
 
     number: int
     to_group: bool
+    sender: int = 0  # the process that sent it, if that is known
 
 
 class Signals:
@@ -49,6 +53,11 @@ class Signals:
         self.ignored = {n for n in self._numbers if signal.getsignal(n) == signal.SIG_IGN}
         if signal.SIGCHLD in self.ignored:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel keeps no status of a child
+        self._deadly = {n for n in self._numbers - self.ignored if ends_by_default(n)}
+        self._to_group = set(_FROM_TERMINAL)
+        if leads_session():
+            # A terminal that hangs up tells the leader only; the group hears of it when the leader has ended.
+            self._to_group -= {signal.SIGHUP, signal.SIGCONT}
         descriptor = libc.signal_descriptor(self._numbers)
         if descriptor is not None:
             signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
@@ -71,15 +80,37 @@ class Signals:
         except BlockingIOError:
             return []
 
+    def is_deadly(self, number: int) -> bool:
+        """Whether this process would end by the signal if it had not asked for anything else."""
+        return number in self._deadly
+
+    @contextlib.contextmanager
+    def by_default(self) -> Iterator[None]:
+        """Meanwhile a signal that is deadly ends the process at once."""
+        if self._read == self._read_descriptor:
+            before = signal.pthread_sigmask(signal.SIG_UNBLOCK, self._deadly)
+            try:
+                yield
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        else:
+            for number in self._deadly:
+                signal.signal(number, signal.SIG_DFL)
+            try:
+                yield
+            finally:
+                for number in self._deadly:
+                    signal.signal(number, _do_nothing)
+
     def _read_descriptor(self, data: bytes) -> list[Signal]:
         return [
-            Signal(number, number in _FROM_TERMINAL and code == _SENT_BY_KERNEL)
-            for number, _, code in _INFO.iter_unpack(data)
+            Signal(number, number in self._to_group and code == _SENT_BY_KERNEL, sender)
+            for number, _, code, sender in _INFO.iter_unpack(data)
         ]
 
     def _read_numbers(self, data: bytes) -> list[Signal]:
         foreground = in_foreground()
-        return [Signal(number, number in _FROM_TERMINAL and foreground) for number in data]
+        return [Signal(number, number in self._to_group and foreground) for number in data]
 
 
 def in_foreground() -> bool:
@@ -94,6 +125,22 @@ def in_foreground() -> bool:
         return False
     finally:
         os.close(terminal)
+
+
+def leads_session() -> bool:
+    """Whether this process is what a terminal's session began with, so that no shell watches over it."""
+    return os.getsid(0) == os.getpid()
+
+
+def descends_from(pid: int, ancestor: int) -> bool:
+    """Whether a process is that other one or below it, as far as the system tells."""
+    while pid > 1 and pid != ancestor:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_bytes()
+        except OSError:
+            return False
+        pid = int(stat.rpartition(b")")[2].split()[1])  # its parent
+    return pid == ancestor
 
 
 def ends_by_default(number: int) -> bool:

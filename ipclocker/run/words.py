@@ -10,7 +10,8 @@ from pathlib import Path
 SHELL = "/bin/sh"
 # What makes Perl's exec of one string call a shell, which the classic tools rely on (perldoc -f exec).
 _SHELL_CHARACTERS = re.compile(r"[$&*(){}\[\]'\";\\|?<>~`\n]")
-_ASSIGNMENT = re.compile(r"\s*\w+=")
+_ASSIGNMENT = re.compile(r"[ \t]*\w+=")
+_BLANKS = re.compile(r"[ \t]+")  # what parts words for a shell; to Python's split() a no-break space does, too
 
 
 def command_line(words: Sequence[str], environment: Mapping[str, str], no_shell: bool = False) -> list[str]:
@@ -24,8 +25,8 @@ def command_line(words: Sequence[str], environment: Mapping[str, str], no_shell:
         return list(words)
     text = " ".join(words)
     if not _SHELL_CHARACTERS.search(text) and not _ASSIGNMENT.match(text):
-        plain = text.split()
-        if plain and find_program(plain[0], environment) is not None:
+        plain = _BLANKS.split(text.strip(" \t"))
+        if find_program(plain[0], environment) is not None:
             return plain
     return [SHELL, "-c", text]
 
