@@ -1,0 +1,29 @@
+PYTHON ?= python3
+SOURCES := $(shell find ipclocker -name __pycache__ -prune -o -print)
+
+demo: dist/ipclocker
+	tests/demo.sh
+
+test: .venv/ready dist/ipclocker
+	.venv/bin/python -m pytest
+
+check: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: .venv/ready dist/ipclocker
+	.venv/bin/python -m tests.bench
+
+clean:
+	rm -rf .venv build dist *.egg-info .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --editable '.[dev]'
+	touch .venv/ready
+
+dist/ipclocker: $(SOURCES) build.sh pyproject.toml .venv/ready
+	./build.sh
+
+.PHONY: demo test check bench clean

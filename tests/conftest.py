@@ -1,0 +1,20 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def built_file() -> Path:
+    """The one file that is copied to hosts, built anew if any source is newer."""
+    # Under `make test`, make's own variables would reach this make.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    subprocess.run(["make", "--silent", "dist/ipclocker"], cwd=PROJECT, env=environment, check=True)
+    return PROJECT / "dist" / "ipclocker"
