@@ -125,4 +125,4 @@ def _replace_closed_streams() -> None:
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - open as long as the process
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open as long as the process

@@ -1,7 +1,5 @@
 """lockersh's command line. It is read in the child that becomes the command."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Optional
 
 import click
@@ -15,9 +13,9 @@ from .parsing import parse, seconds, version_option
 EXAMPLE = "lockersh --dhost lockhost --lock nightly make -C /proj regress"
 
 
-def prepare(words: list[str]) -> tuple[dict[str, Any], Order | None]:
+def prepare(words: list[str]) -> tuple[dict[str, Any], Optional[Order]]:
     """What the staying process is to know, and what this one becomes."""
-    prepared: tuple[dict[str, Any], Order | None] = parse(lockersh, "lockersh", words, EXAMPLE)
+    prepared: tuple[dict[str, Any], Optional[Order]] = parse(lockersh, "lockersh", words, EXAMPLE)
     return prepared
 
 
@@ -102,7 +100,7 @@ def lockersh(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show on stderr what is said to the server and back.")] = False,
     version: Annotated[bool, version_option()] = False,
-) -> tuple[dict[str, Any], Order | None]:
+) -> tuple[dict[str, Any], Optional[Order]]:
     """Run a command under a lock that holds across hosts.
 
     Waits until the lock is granted, runs the command in the foreground, gives the lock back when the command

@@ -1,4 +1,7 @@
-"""What the tools' command lines have in common: typer set up plainly, --version, and errors as one line."""
+"""What the tools' command lines have in common: typer set up plainly, --version, and errors as one line.
+
+A module with a typer function has no `from __future__ import annotations`: Python 3.9 would hide its options.
+"""
 
 from __future__ import annotations
 

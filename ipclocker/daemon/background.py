@@ -190,7 +190,7 @@ def _detach() -> None:
         os.dup2(null, standard)
     os.close(null)
     with contextlib.suppress(OSError):
-        for number in map(int, os.listdir("/dev/fd")):  # noqa: PTH208 - names only, no paths
+        for number in map(int, os.listdir("/dev/fd")):
             # Python's own descriptors are never inheritable: what is, somebody left open for us by chance.
             with contextlib.suppress(OSError):
                 if number > 2 and os.get_inheritable(number):

@@ -22,9 +22,9 @@ from typing import Callable, NamedTuple, Optional, Protocol
 
 from ..daemon.address import Address, own_host_name
 from ..errors import IpclockerError, ServerRefused, ServerUnavailable
-from ..pid.identity import Identity, identify
+from ..pid.identity import Identity, exists, identify
 from .link import Link, LinkLost, TimeIsUp, Value, Wait, block
-from .protocol import Answer, Broke, Reply, Waiting
+from .protocol import Answer, Broke, LookFor, Reply, Waiting
 from .settings import Settings, user_name
 
 ANSWER_WITHIN = 10.0  # seconds for an answer that depends on nobody else; a server silent for longer is no server
@@ -72,6 +72,7 @@ class Claim:
         self._session = os.urandom(12).hex().encode()
         self._suffix = suffix
         self._user: bytes | None = None
+        self._told_dead: set[LookFor] = set()
         self._address: Address | None = None  # the server that the claim stays with
         self._pause = 0.0  # before the next connection to it
         self._lost_at = inf  # when the connection to it was lost
@@ -105,7 +106,7 @@ class Claim:
         """Ask once; None if the answer came too late: the grant does not stand any more."""
         asked = time.monotonic()
         link.say(b"LOCK", **self._variables(wait))
-        waited = False
+        waited = ask_again = False
         while True:
             reply = link.reply(deadline) if waited else _prompt_reply(link)
             self._pause, self._lost_at = 0.0, inf
@@ -115,16 +116,19 @@ class Claim:
                 self._listener.waiting(os.fsdecode(self.settings.names[0]), self.holder)
             elif isinstance(reply, Broke):
                 self._listener.broke(os.fsdecode(reply.holder))
+            elif isinstance(reply, LookFor):
+                ask_again = self._look_for(reply, link) or ask_again
             elif isinstance(reply, Answer):
                 break
         self._refuse_error(reply)
         if not reply.locked or reply.name is None:
             self.holder = os.fsdecode(reply.owner)
+            ask_again |= waited
             # A classic server would still grant the lock to this connection some time, so it has to go.
             self.drop_link()
-            if not waited:
+            if not ask_again:
                 self._address = None
-            return None if waited else False
+            return None if ask_again else False
         link.heard("locks", (reply.name,))
         if waited:
             asked = time.monotonic()
@@ -144,6 +148,20 @@ class Claim:
         link.send(b"GOT %b %d\n%b %b %d\n" % (name, token, check, name, token))
         answer = _prompt_answer(link)
         return answer.renewed or answer.current is True
+
+    def _look_for(self, sought: LookFor, link: Link) -> bool:
+        """Look for the process that the holder's lock depends on, if it is of this host; whether it was told dead.
+
+        A server that can't look for itself, as a classic one at times, then frees the lock.
+        """
+        if sought in self._told_dead or os.fsdecode(sought.host) != own_host_name() or exists(sought.pid) is not False:
+            return False
+        self._told_dead.add(sought)
+        with contextlib.suppress(OSError):
+            messenger = Link.connect(link.address, time.monotonic() + ANSWER_WITHIN, self._wait)
+            messenger.send(b"DEAD_PID %b %d\n\nEOF\n\n" % (sought.host, sought.pid))
+            messenger.close()
+        return True
 
     def _variables(self, wait: bool) -> dict[str, Value]:
         settings = self.settings
@@ -213,7 +231,7 @@ class Claim:
                 link = self.link or self._connect_again(deadline)
                 # In one packet: does the grant stand, and may it end.
                 check = b"" if held is None or held.token is None else b"CHECK %b %d\n" % (held.name, held.token)
-                link.say(b"UNLOCK", first=check, **self._who(), locks=names)
+                link.say(b"UNLOCK", check, **self._who(), locks=names)
                 stood = not check or link.answer(deadline).current is not False
                 answer = link.answer(deadline)
                 self._refuse_error(answer)

@@ -95,7 +95,7 @@ class Link:
         """Hang up."""
         self.sock.close()
 
-    def say(self, command: bytes, first: bytes = b"", **variables: Value) -> None:
+    def say(self, command: bytes, first: bytes = b"", /, **variables: Value) -> None:
         """Send a request, with those of the variables that this connection has not been told yet.
 
         `first` is sent in front of it.

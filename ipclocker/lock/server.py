@@ -15,18 +15,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import select
 import socket
 import time
 from signal import SIGHUP, SIGINT, SIGTERM
 
-from ..daemon.address import Address
+from ..daemon.address import Address, service_port
 from ..daemon.listen import UnixListener, accept, tcp_listeners
 from ..daemon.loop import READ, WRITE, Loop, Timer
 from .endpoint import endpoint
+from .lookout import Lookout
 from .protocol import error
 from .service import Conversation, LockService
+from .table import Grant, Process
 
+DEFAULT_PID_PORT = 1752
 READ_PATIENCE = 60.0  # seconds that a client may leave its answers unread
 _PIECE = 65_536  # bytes read at a time
 _ACCEPT_AT_ONCE = 64  # new connections served in one turn, so that those that stay have theirs
@@ -54,8 +58,12 @@ class LockServer:
         path: str | None = None,
     ) -> None:
         where = endpoint(port, family, path)
-        self._service = LockService(self._speak, self._is_connected, last_token=time.time_ns() // 1000)
         self._loop = Loop(self._tick)
+        self._lookout = Lookout(self._loop, service_port("pidstatd", "udp", DEFAULT_PID_PORT), self._process_gone)
+        self._followed: dict[int, Process] = {}  # by token, the processes that locks depend on
+        self._service = LockService(
+            self._speak, self._is_connected, self._lookout.hurry, last_token=time.time_ns() // 1000
+        )
         self._clients: dict[Conversation, _Client] = {}
         self._ending = False
         self._anew = False
@@ -116,6 +124,7 @@ class LockServer:
             listener.close()
         if self._unix_listener is not None:
             self._unix_listener.close()
+        self._lookout.close()
         self._loop.close()
 
     # New clients
@@ -191,9 +200,31 @@ class LockServer:
         table = self._service.table
         if table.next_alarm <= now:
             for grant in self._service.expire(now):
-                log.info("the hold of lock %s by %s has ended: its time was up", grant.name, grant.user)
-        table.changes.clear()  # memory is the only store, and it has them already
-        return table.next_alarm
+                log.info("lock %s was taken from %s: its time was up", *map(os.fsdecode, (grant.name, grant.user)))
+        if table.changes:
+            self._follow(table.changes)
+            table.changes.clear()  # memory is the only store, and it has them already
+        return min(table.next_alarm, self._lookout.tick(now))
+
+    def _follow(self, changes: list[Grant]) -> None:
+        """Look out for the processes that locks have come to depend on, and no more for those that they don't."""
+        for grant in changes:
+            before = self._followed.get(grant.token)
+            after = grant.process if self._service.table.current(grant.name, grant.token) is not None else None
+            if before == after:
+                continue
+            if after is not None:
+                self._followed[grant.token] = after
+                self._lookout.follow(after)
+            if before is not None:
+                if after is None:
+                    del self._followed[grant.token]
+                self._lookout.leave(before)
+
+    def _process_gone(self, process: Process) -> None:
+        for grant in self._service.process_gone(process, self._loop.now):
+            name, host = os.fsdecode(grant.name), os.fsdecode(process.host)
+            log.info("lock %s is free: process %d on %s, which held it, is gone", name, process.pid, host)
 
     def _speak(self, conversation: Conversation) -> None:
         client = self._clients.get(conversation)

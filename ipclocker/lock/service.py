@@ -18,7 +18,7 @@ from ..daemon.lines import LineTooLong, split_lines
 from ..version import VERSION
 from . import protocol
 from .protocol import Variables
-from .table import Ask, Grant, LockTable
+from .table import Ask, Grant, LockTable, Process
 
 MAX_BACKLOG = 65_536  # bytes of requests kept behind one that waits
 MAX_ANSWERS = 64  # answers that gather before the client is to read some
@@ -72,6 +72,8 @@ class Conversation(Variables):
         self.waiting = self.stopped = False
         self._backlog = []
         self.service.now = now
+        if self.process is not None:
+            self.service.doubt(self.process)
         table = self.service.table
         table.leave(self)
         if self.undelivered is not None and table.current(self.undelivered.name, self.undelivered.token):
@@ -170,7 +172,8 @@ class Conversation(Variables):
     def _dead_pid(self, words: list[bytes]) -> bool:
         with contextlib.suppress(ValueError):  # the command has no answer, so there is none to give
             host, pid = protocol.process_named(words)
-            self.service.table.dead_process(host, pid, self.address, self.service.now)
+            for process in self.service.table.said_dead(host, pid, self.address, self.service.now):
+                self.service.doubt(process)
             self.service.settle()
         return False
 
@@ -286,13 +289,15 @@ class LockService:
     """The lock table and the conversations about it.
 
     `speak` is called with each conversation that got output while another one was served. `present` says of a
-    waiting conversation whether its client is still connected. `last_token` as for LockTable.
+    waiting conversation whether its client is still connected. `doubt` is called with a process that there is reason
+    to look at: its client hung up, or somebody says that it is gone. `last_token` as for LockTable.
     """
 
     def __init__(
         self,
         speak: Callable[[Conversation], None],
         present: Callable[[Conversation], bool] = lambda conversation: True,
+        doubt: Callable[[Process], None] = lambda process: None,
         last_token: int = 0,
     ) -> None:
         def is_present(ask: Ask) -> bool:
@@ -302,6 +307,7 @@ class LockService:
         self.table = LockTable(last_token, is_present)
         self.started = time.time()
         self.now = 0.0  # the time of what is being done just now
+        self.doubt = doubt
         self._speak = speak
         self._settling = False
 
@@ -309,6 +315,13 @@ class LockService:
         """End the holds whose time is up; the grants that ended."""
         self.now = now
         ended = self.table.expire(now)
+        self.settle()
+        return ended
+
+    def process_gone(self, process: Process, now: float) -> list[Grant]:
+        """Free the locks of a process that is known to be gone; the grants that ended."""
+        self.now = now
+        ended = self.table.process_gone(process, now)
         self.settle()
         return ended
 

@@ -172,11 +172,27 @@ class LockTable:
             self._free(grant, now)
         return broken
 
-    def dead_process(self, host: bytes, pid: int, address: str, now: float) -> None:
-        """Free the locks of a process said to be dead, if it is said from the address that took them."""
+    def said_dead(self, host: bytes, pid: int, address: str, now: float) -> list[Process]:
+        """Free the locks of a process that is said to be dead, if that comes from the address that took them.
+
+        Of the others, the processes are returned: there is reason to look at them.
+        """
+        doubtful = []
         for grant in list(self._by_process.get((host, pid), {}).values()):
-            if grant.process is not None and grant.process.address == address:
+            assert grant.process is not None
+            if grant.process.address == address:
                 self._free(grant, now)
+            else:
+                doubtful.append(grant.process)
+        return doubtful
+
+    def process_gone(self, process: Process, now: float) -> list[Grant]:
+        """Free the locks of a process that is known to be gone; the grants that ended."""
+        grants = self._by_process.get((process.host, process.pid), {}).values()
+        ended = [grant for grant in grants if grant.process == process]
+        for grant in ended:
+            self._free(grant, now)
+        return ended
 
     # One grant, named by its token
 

@@ -143,7 +143,7 @@ def _execute(program: str, words: list[str], environment: dict[str, str]) -> NoR
 def caller_environment() -> dict[str, str]:
     """The environment that this program was started with; Python may have set LC_CTYPE in its own copy."""
     try:
-        with open("/proc/self/environ", "rb") as file:  # noqa: PTH123 - pathlib would be one import more
+        with open("/proc/self/environ", "rb") as file:
             entries = file.read().split(b"\0")
     except OSError:
         return dict(os.environ)

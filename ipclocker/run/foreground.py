@@ -31,7 +31,7 @@ from typing import Callable, NoReturn, TypeVar
 from ..errors import SIGNALLED
 from . import libc
 from .child import Child
-from .signals import Signal, Signals, descends_from, ends_by_default, in_foreground, leads_session
+from .signals import Signal, Signals, descends_from, ends_by_default, foreground_group, in_foreground, leads_session
 
 Result = TypeVar("Result")
 _STOPPED_BY_TERMINAL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
@@ -168,8 +168,13 @@ class Foreground:
         self._stopped = True
         if leads_session():
             return  # there is no shell, and nobody who would continue this process
-        if number in _STOPPED_BY_TERMINAL or in_foreground():
+        ours, theirs, foreground = os.getpgrp(), os.getpgid(self._child.pid), foreground_group()
+        if number in _STOPPED_BY_TERMINAL or foreground in (ours, theirs):
             os.kill(os.getpid(), signal.SIGSTOP)
+            # An interactive shell as the command has a group of its own. Its `suspend` does not give the terminal
+            # back, so it expects to have it when it goes on.
+            if foreground == theirs != ours and in_foreground():
+                foreground_group(give_to=theirs)
 
 
 def end_by_signal(number: int) -> NoReturn:
@@ -192,7 +197,7 @@ def _let_go_of_pipes() -> None:
     locks on it (fcntl(2)).
     """
     with contextlib.suppress(OSError):
-        inherited = [number for number in map(int, os.listdir("/dev/fd")) if number != 2]  # noqa: PTH208 - names only
+        inherited = [number for number in map(int, os.listdir("/dev/fd")) if number != 2]
         null = os.open(os.devnull, os.O_RDWR)
         for number in inherited:
             with contextlib.suppress(OSError):

@@ -114,15 +114,22 @@ class Signals:
 
 
 def in_foreground() -> bool:
-    """Whether this process belongs to the foreground group of a terminal."""
+    """Whether this process belongs to the foreground group of its terminal."""
+    return foreground_group() == os.getpgrp()
+
+
+def foreground_group(give_to: int | None = None) -> int | None:
+    """The group that has this process's terminal, if it has one; before that, give the terminal to a group."""
     try:
-        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
     except OSError:
-        return False
+        return None
     try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
+        if give_to is not None:
+            os.tcsetpgrp(terminal, give_to)
+        return os.tcgetpgrp(terminal)
     except OSError:
-        return False
+        return None
     finally:
         os.close(terminal)
 

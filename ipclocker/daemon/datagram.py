@@ -1,0 +1,263 @@
+"""Datagram sockets that a server is asked on, and many datagrams taken or sent by one system call.
+
+A system call a datagram, twice, is most of what a small answer costs. recvmmsg(2) and sendmmsg(2) take a whole
+queue at a time; Python has no name for them, so they are called by ctypes, on memory that is laid out once. Where
+they are missing, datagrams go one by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import socket
+import sys
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import UsageError
+from .address import Address, find_addresses, socket_path
+from .listen import _advice, _folder_locked, _identity, _with_port
+
+_AT_ONCE = 64  # datagrams in a batch
+_BUFFER = 8 << 20  # bytes that may wait to be read, where that is allowed: 10,000 questions
+_SO_RCVBUFFORCE = 33  # as SO_RCVBUF, beyond the system's bound; for root (socket(7))
+_DONTWAIT = int(socket.MSG_DONTWAIT)
+
+
+def udp_sockets(hosts: list[str], port: int) -> list[socket.socket]:
+    """Bind a port of each host, which may be a name or an address; port 0 takes one that is free.
+
+    What this system has not (an IPv6 address, say) is left out as long as one address remains. Raises
+    ServerUnavailable (host not known) or UsageError (the port is taken, not allowed).
+    """
+    bound: list[socket.socket] = []
+    failure: UsageError | None = None
+    try:
+        for address in dict.fromkeys(a for host in hosts for a in find_addresses(host, port, socket.SOCK_DGRAM)):
+            if port == 0 and bound:
+                address = _with_port(address, bound[0].getsockname()[1])
+            try:
+                bound.append(_bind(address))
+            except OSError as error:
+                failure = UsageError(f"cannot listen on {address}: {error.strerror}{_advice(error)}")
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise failure from None
+        if failure is not None and not bound:
+            raise failure
+    except BaseException:
+        for sock in bound:
+            sock.close()
+        raise
+    return bound
+
+
+def _bind(address: Address) -> socket.socket:
+    sock = socket.socket(address.family, socket.SOCK_DGRAM)
+    try:
+        if address.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        widen(sock)
+        sock.bind(address.sockaddr)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def widen(sock: socket.socket) -> None:
+    """Let as much wait to be read as the system allows, so that a burst is not lost."""
+    for option in (socket.SO_RCVBUF, _SO_RCVBUFFORCE) if sys.platform == "linux" else (socket.SO_RCVBUF,):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+
+
+class UnixDatagram:
+    """A UNIX datagram socket that owns its name in the file system."""
+
+    def __init__(self, path: str) -> None:
+        """Bind `path`, in place of a socket there that no server reads any more.
+
+        Raises UsageError if the name is taken by a server that lives or by a file of another kind, or if it
+        can't be made.
+        """
+        self.path = path
+        address = socket_path(path)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            with _folder_locked(path):
+                _remove_dead(path)
+                self.socket.bind(address.sockaddr)
+                self._identity = _identity(path)
+            # As a port of this host is: who may ask is for the permissions of its folder to say.
+            Path(path).chmod(0o666)
+            self.socket.setblocking(False)
+        except OSError as error:
+            self.socket.close()
+            raise UsageError(
+                f"cannot listen on the UNIX socket '{path}': {error.strerror} (choose another with --port)"
+            ) from None
+        except UsageError:
+            self.socket.close()
+            raise
+
+    def close(self) -> None:
+        """Give back the socket, and the name unless somebody else has it by now."""
+        with contextlib.suppress(OSError, UsageError), _folder_locked(self.path):
+            if _identity(self.path) == self._identity:
+                Path(self.path).unlink()
+        self.socket.close()
+
+
+def _remove_dead(path: str) -> None:
+    if not Path(path).exists():
+        return
+    if not Path(path).is_socket():
+        raise UsageError(f"cannot listen on '{path}': it is a file, and no socket (choose another with --port)")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+            return
+        except OSError:
+            pass  # a socket of another kind, or not ours to connect to: somebody's
+    raise UsageError(
+        f"cannot listen on '{path}': another server answers there (end that one, or choose another with --port)"
+    )
+
+
+class Batches(Protocol):
+    """A datagram socket from which batches are taken; each datagram is answered, or not, before the next batch."""
+
+    def receive(self) -> list[bytes]:
+        """The datagrams that wait, up to a number, each cut to the size asked for; none if none wait."""
+
+    def answer(self, answers: list[bytes]) -> None:
+        """Send to each sender of the last batch what stands in its place, unless that is empty.
+
+        What can't be sent, is lost, as a datagram may be.
+        """
+
+
+def batches(sock: socket.socket, size: int) -> Batches:
+    """Take datagrams of up to `size` bytes in batches; the socket must not block."""
+    try:
+        return _ManyAtOnce(sock, size)
+    except AttributeError:  # the C library has no such calls
+        return _OneByOne(sock, size)
+
+
+class _OneByOne:
+    def __init__(self, sock: socket.socket, size: int) -> None:
+        self._socket = sock
+        self._size = size
+        self._senders: list[Any] = []
+
+    def receive(self) -> list[bytes]:
+        datagrams: list[bytes] = []
+        self._senders.clear()
+        while len(datagrams) < _AT_ONCE:
+            try:
+                datagram, sender = self._socket.recvfrom(self._size)
+            except OSError:
+                break
+            datagrams.append(datagram)
+            self._senders.append(sender)
+        return datagrams
+
+    def answer(self, answers: list[bytes]) -> None:
+        for answer, sender in zip(answers, self._senders):
+            if answer and sender is not None:
+                with contextlib.suppress(OSError):
+                    self._socket.sendto(answer, sender)
+
+
+class _Part(ctypes.Structure):  # iovec, readv(2)
+    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+
+class _Header(ctypes.Structure):  # msghdr, recvmsg(2)
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_size", ctypes.c_uint32),
+        ("parts", ctypes.c_void_p),
+        ("part_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_size", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    )
+
+
+class _Message(ctypes.Structure):  # mmsghdr, recvmmsg(2)
+    _fields_ = (("header", _Header), ("length", ctypes.c_uint))
+
+
+_NAME_SIZE = 128  # bytes of a sockaddr_storage
+
+
+class _ManyAtOnce:
+    """Each datagram has a slot; its answer is written over it, and goes to the address that came with it."""
+
+    def __init__(self, sock: socket.socket, size: int) -> None:
+        library = ctypes.CDLL(None)
+        self._receive, self._send = library.recvmmsg, library.sendmmsg
+        self._receive.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
+        self._send.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
+        self._descriptor = sock.fileno()
+        self._data = ctypes.create_string_buffer(_AT_ONCE * size)
+        self._names = ctypes.create_string_buffer(_AT_ONCE * _NAME_SIZE)
+        self._parts = (_Part * _AT_ONCE)()
+        self._messages = (_Message * _AT_ONCE)()
+        self._address = ctypes.addressof(self._messages)
+        data, names, parts = (ctypes.addressof(each) for each in (self._data, self._names, self._parts))
+        for slot, (part, message) in enumerate(zip(self._parts, self._messages)):
+            part.base, part.size = data + slot * size, size
+            header = message.header
+            header.name, header.name_size = names + slot * _NAME_SIZE, _NAME_SIZE
+            header.parts, header.part_count = parts + slot * ctypes.sizeof(_Part), 1
+        # Views on one field of all structures: in Python, ten times as fast as one structure's after another.
+        self._lengths = _field(self._messages, _Message.length, "I")
+        self._name_sizes = _field(self._messages, _Header.name_size, "I")  # a message begins with its header
+        self._sizes = _field(self._parts, _Part.size, "N")
+        self._slots = range(0, _AT_ONCE * size, size)
+        self._bytes = memoryview(self._data).cast("B")
+        self._full_sizes = memoryview((ctypes.c_size_t * _AT_ONCE)(*[size] * _AT_ONCE)).cast("B").cast("N")
+        self._full_names = memoryview((ctypes.c_uint32 * _AT_ONCE)(*[_NAME_SIZE] * _AT_ONCE)).cast("B").cast("I")
+        self._used = 0
+
+    def receive(self) -> list[bytes]:
+        used = self._used
+        if used:
+            self._sizes[:used] = self._full_sizes[:used]
+            self._name_sizes[:used] = self._full_names[:used]
+        used = self._used = max(self._receive(self._descriptor, self._address, _AT_ONCE, _DONTWAIT, None), 0)
+        data = self._data
+        return [data[slot : slot + length] for slot, length in zip(self._slots, self._lengths[:used])]
+
+    def answer(self, answers: list[bytes]) -> None:
+        data, sizes = self._bytes, self._sizes
+        for number, (slot, answer) in enumerate(zip(self._slots, answers)):
+            size = len(answer)
+            data[slot : slot + size] = answer
+            sizes[number] = size
+        self._send_all(answers, 0)
+
+    def _send_all(self, answers: list[bytes], first: int) -> None:
+        while first < len(answers):
+            last = first
+            while last < len(answers) and answers[last] and self._name_sizes[last]:
+                last += 1
+            while first < last:
+                sent = self._send(
+                    self._descriptor, self._address + first * ctypes.sizeof(_Message), last - first, _DONTWAIT
+                )
+                first += max(sent, 1)  # what can't be sent is left out
+            first += 1
+
+
+def _field(structures: Any, field: Any, code: str) -> memoryview:
+    """One field of each structure of an array, as a view."""
+    step = ctypes.sizeof(structures) // len(structures)
+    return memoryview(structures).cast("B").cast(code)[field.offset // field.size :: step // field.size]

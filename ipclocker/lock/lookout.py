@@ -1,0 +1,119 @@
+"""Whether the processes that locks depend on are still there; no lock is freed unless somebody knows that it is gone.
+
+A process of this server's own kernel is watched by the kernel (pid/watch.py). About any other the pid server of its
+host is asked, in rounds: at the address that the lock came from; if that stays silent, at the addresses of the host's
+name in turn with it. An answer counts if it says "gone". "Unknown" and silence say nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Callable
+
+from ..daemon.loop import Loop
+from ..daemon.resolver import Resolver
+from ..pid.asking import Asker
+from ..pid.identity import Identity, is_own
+from ..pid.protocol import Answer
+from ..pid.watch import Watch, Watched
+from .rounds import Rounds
+from .table import Process
+
+
+class Lookout:
+    """Calls `gone` with a process once it is known to be gone. All in turns of the loop."""
+
+    def __init__(self, loop: Loop, pid_port: int, gone: Callable[[Process], None]) -> None:
+        self._loop = loop
+        self._gone = gone
+        self._watch = Watch(loop)
+        self._asker = Asker(loop, pid_port)
+        self._resolver = Resolver(loop)
+        self._rounds = Rounds()
+        self._locks: dict[Process, int] = {}  # how many depend on each
+        self._own: dict[Process, Watched] = {}
+        self._silences: dict[Process, int] = {}  # questions without an answer; each one moves on to the next address
+
+    def follow(self, process: Process) -> None:
+        """A lock depends on the process from now on."""
+        self._locks[process] = self._locks.get(process, 0) + 1
+        if self._locks[process] > 1:
+            return
+        if is_own(_identity(process), os.fsdecode(process.host)) and (process.boot or _is_own_address(process.address)):
+            self._own[process] = self._watch.add(_identity(process), lambda: self._gone(process))
+        else:
+            self._rounds.add(process, self._loop.now)
+
+    def leave(self, process: Process) -> None:
+        """A lock does not depend on it any more."""
+        self._locks[process] -= 1
+        if not self._locks[process]:
+            del self._locks[process]
+            self._silences.pop(process, None)
+            self._rounds.remove(process)
+            watched = self._own.pop(process, None)
+            if watched is not None:
+                self._watch.remove(watched)
+
+    def hurry(self, process: Process) -> None:
+        """There is reason to believe that it is gone: look as soon as possible."""
+        self._rounds.hurry(process)
+
+    def tick(self, now: float) -> float:
+        """Ask after those whose turn it is; when it is the next one's."""
+        while True:
+            process = self._rounds.due(now)
+            if process is None:
+                return self._rounds.next_due
+            self._ask(process)
+
+    def close(self) -> None:
+        """Look no more."""
+        self._watch.close()
+        self._asker.close()
+        self._resolver.close()
+
+    def _ask(self, process: Process) -> None:
+        addresses = self._addresses(process)
+        if addresses:
+            address = addresses[self._silences.get(process, 0) % len(addresses)]
+            self._asker.ask(address, _identity(process), lambda answer: self._answered(process, answer))
+
+    def _addresses(self, process: Process) -> list[str]:
+        """Where to ask: the host's name is looked up only when the address has been silent once."""
+        addresses = [process.address] if process.address else []
+        if not addresses or self._silences.get(process, 0):
+            for address in self._resolver.addresses(os.fsdecode(process.host)):
+                # A name that means another host here than there must not lead to this one.
+                if address not in addresses and (not _is_loopback(address) or _is_loopback(process.address)):
+                    addresses.append(address)
+        return addresses
+
+    def _answered(self, process: Process, answer: Answer | None) -> None:
+        if process not in self._locks:
+            return
+        if answer is None:
+            self._silences[process] = self._silences.get(process, 0) + 1
+        elif answer.exists is False:
+            self._gone(process)
+
+
+def _identity(process: Process) -> Identity:
+    return Identity(process.pid, process.start, os.fsdecode(process.boot), process.pidns)
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address in ("::1", "")
+
+
+def _is_own_address(address: str) -> bool:
+    """Whether an address is one of this host: then a socket can be bound to it. A UNIX socket's has none."""
+    if not address:
+        return True
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind((address, 0))
+    except OSError:
+        return False
+    return True

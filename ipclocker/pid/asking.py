@@ -1,0 +1,122 @@
+"""Questions to pid servers that are open: what is asked, and which answer is believed.
+
+Anybody can send a datagram that says a process is gone, in the name of any address. So each question carries, as its
+host word, a number that nobody can guess; an answer counts if it carries that of a question that is still open and
+names the same process. It may come from any address, since a host may have many, and it counts once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import Callable, Generic, NamedTuple, Optional, TypeVar
+
+from ..daemon.loop import READ, Loop, Timer
+from .identity import Identity
+from .protocol import ALWAYS, MAX_DATAGRAM, Answer, Question, read_answer, write_question
+
+_READ_AT_ONCE = 100  # datagrams taken in one turn of the loop
+About = TypeVar("About")
+
+
+class OpenQuestions(Generic[About]):
+    """What is asked and not answered yet, the eldest first; `most` of them, for more the eldest are given up."""
+
+    def __init__(self, most: int = 100_000) -> None:
+        self._most = most
+        self._open: dict[bytes, tuple[int, About]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def ask(self, process: Identity, about: About, flags: int = ALWAYS) -> tuple[bytes, bytes]:
+        """Open a question: its secret, by which it can be given up, and the datagram to send, however often."""
+        secret = os.urandom(8).hex().encode()
+        self._open[secret] = (process.pid, about)
+        if len(self._open) > self._most:
+            del self._open[next(iter(self._open))]
+        pid, start, boot, pidns = process
+        return secret, write_question(Question(pid, secret, flags, start, boot, pidns))
+
+    def give_up(self, secret: bytes) -> bool:
+        """Believe no answer to this question any more; whether it was open."""
+        return self._open.pop(secret, None) is not None
+
+    def receive(self, datagram: bytes) -> tuple[Answer, About] | None:
+        """The answer in a datagram and what its question was about, if it fits one that is open; that is closed."""
+        answer = read_answer(datagram)
+        if answer is None:
+            return None
+        pid, about = self._open.get(answer.host, (None, None))
+        if answer.pid != pid or about is None:
+            return None
+        del self._open[answer.host]
+        return answer, about
+
+
+class _Asked(NamedTuple):
+    answered: Callable[[Optional[Answer]], None]
+    timer: Timer
+
+
+class Asker:
+    """Asks pid servers from an event loop, which it never holds up. How many questions there are is the caller's."""
+
+    def __init__(self, loop: Loop, port: int) -> None:
+        """`port` is the UDP port of the servers."""
+        self._loop = loop
+        self._port = port
+        self._questions: OpenQuestions[_Asked] = OpenQuestions()
+        self._sockets: dict[int, socket.socket] = {}
+
+    def ask(
+        self, address: str, process: Identity, answered: Callable[[Answer | None], None], within: float = 1.0
+    ) -> None:
+        """Ask the server at an IPv4 or IPv6 address, once, about a process of its host.
+
+        `answered` is called once, in a turn of the loop: with an answer, or with None when there was none
+        `within` so many seconds. Raises ValueError if the address is a name, which would have to be looked up.
+        """
+        try:
+            found = socket.getaddrinfo(address, self._port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+        except (OSError, UnicodeError):
+            raise ValueError(f"'{address}' is no address") from None
+        family, _, _, _, sockaddr = found[0]
+        timer = self._loop.call_at(self._loop.now + within, lambda: self._give_up(secret, answered))
+        secret, datagram = self._questions.ask(process, _Asked(answered, timer))
+        with contextlib.suppress(OSError):  # no way there, no room: as if it had been lost on the way
+            self._socket(family).sendto(datagram, sockaddr)
+
+    def close(self) -> None:
+        """Give back the sockets; nobody is called any more."""
+        for sock in self._sockets.values():
+            self._loop.forget(sock)
+            sock.close()
+        self._sockets.clear()
+        self._questions = OpenQuestions()
+
+    def _give_up(self, secret: bytes, answered: Callable[[Answer | None], None]) -> None:
+        if self._questions.give_up(secret):
+            answered(None)
+
+    def _socket(self, family: int) -> socket.socket:
+        sock = self._sockets.get(family)
+        if sock is None:
+            sock = socket.socket(family, socket.SOCK_DGRAM)
+            sock.setblocking(False)
+            self._loop.watch(sock, READ, lambda events: self._receive(sock))
+            self._sockets[family] = sock
+        return sock
+
+    def _receive(self, sock: socket.socket) -> None:
+        for _ in range(_READ_AT_ONCE):
+            try:
+                datagram = sock.recv(MAX_DATAGRAM + 1)
+            except OSError:  # nothing more, or word of a datagram that did not arrive
+                return
+            found = self._questions.receive(datagram)
+            if found is not None:
+                answer, asked = found
+                asked.timer.cancel()
+                asked.answered(answer)

@@ -1,0 +1,121 @@
+"""The pid protocol's datagrams: questions and answers, both written and both read.
+
+    PIDR PID [HOST [FLAGS [NAME=VALUE ...]]]      a newline may end it
+    EXIS PID 1 HOST     EXIS PID 0 HOST     UNKN PID na HOST
+
+FLAGS adds up what is to be answered: 1 if the process exists, 2 if it does not, 4 if that can't be known; 3 if left
+out. HOST is handed back as it came, so an asker who puts a word there that nobody can guess knows the answer to its
+own question, from a classic server too. PROTOCOL.md, "Pid protocol", has the rest.
+
+A number alone is given to one process after another. The words behind FLAGS, which a classic server skips, say
+which one is meant, as far as the asker knows:
+
+    start=TICKS     when it was started, in clock ticks since boot (proc(5), /proc/PID/stat, field 22)
+    boot=UUID       the boot of its kernel (/proc/sys/kernel/random/boot_id)
+    pidns=NUMBER    the pid namespace of its number (the inode of /proc/PID/ns/pid)
+
+Another boot or another start: that process is gone. Another pid namespace: not this server's to say. Other words are
+skipped; one of these three with a value that is none makes the question one that is not understood.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Optional
+
+IF_EXISTS, IF_GONE, IF_UNKNOWN = 1, 2, 4
+ALWAYS = IF_EXISTS | IF_GONE | IF_UNKNOWN
+USUAL = IF_EXISTS | IF_GONE  # for a question without FLAGS
+MAX_DATAGRAM = 1023  # bytes; what is longer is no question and no answer
+
+_ANSWER = re.compile(rb"(?:EXIS (\d{1,20}) ([01])|UNKN (\d{1,20}) na) (\S+)")
+
+
+class Question(NamedTuple):
+    """Whether a process exists; `host` empty: the answer carries the server's own name."""
+
+    pid: int
+    host: bytes = b""
+    flags: int = USUAL
+    start: Optional[int] = None
+    boot: str = ""
+    pidns: Optional[int] = None
+
+
+class Answer(NamedTuple):
+    """`exists` is None where that can't be known; `host` is the question's."""
+
+    pid: int
+    exists: Optional[bool]
+    host: bytes
+
+
+def write_question(question: Question) -> bytes:
+    """The datagram of a question, whose `host` is one word."""
+    pid, host, flags, start, boot, pidns = question
+    words = [b"PIDR %d %b %d" % (pid, host, flags)]
+    if start is not None:
+        words.append(b"start=%d" % start)
+    if boot:
+        words.append(b"boot=" + boot.encode("latin-1"))
+    if pidns is not None:
+        words.append(b"pidns=%d" % pidns)
+    return b" ".join(words) + b"\n"
+
+
+def read_question(datagram: bytes) -> Question | None:
+    """The question of a datagram, or None if there is none in it, or none about a positive number."""
+    words = datagram.split()
+    if len(words) < 2 or len(datagram) > MAX_DATAGRAM or words[0] != b"PIDR":
+        return None
+    try:
+        pid = _whole(words[1])
+        host = words[2] if len(words) > 2 else b""
+        flags = _whole(words[3]) & ALWAYS if len(words) > 3 else USUAL
+        plain = Question(pid, host, flags)
+        question = _with_identity(plain, words[4:]) if len(words) > 4 else plain
+    except ValueError:
+        return None
+    return question if pid > 0 else None
+
+
+def _with_identity(question: Question, words: list[bytes]) -> Question:
+    for word in words:
+        name, _, value = word.partition(b"=")
+        if name == b"start":
+            question = question._replace(start=_whole(value))
+        elif name == b"boot":
+            question = question._replace(boot=value.decode("latin-1"))
+        elif name == b"pidns":
+            question = question._replace(pidns=_whole(value))
+    return question
+
+
+def _whole(word: bytes) -> int:
+    if not word.isdigit() or len(word) > 20:  # int() takes signs, underscores and endless digits, too
+        raise ValueError
+    return int(word)
+
+
+def write_answer(answer: Answer) -> bytes:
+    """The datagram of an answer."""
+    pid, exists, host = answer
+    if exists is None:
+        return b"UNKN %d na %b" % (pid, host)
+    return b"EXIS %d %d %b" % (pid, exists, host)
+
+
+def read_answer(datagram: bytes) -> Answer | None:
+    """The answer of a datagram, or None if there is none in it."""
+    found = _ANSWER.match(datagram)
+    if found is None:
+        return None
+    pid, exists, unknown, host = found.groups()
+    if unknown is not None:
+        return Answer(int(unknown), None, host)
+    return Answer(int(pid), exists == b"1", host)
+
+
+def is_wanted(flags: int, exists: bool | None) -> bool:
+    """Whether the asker wants to hear this answer."""
+    return bool(flags & (IF_UNKNOWN if exists is None else IF_EXISTS if exists else IF_GONE))

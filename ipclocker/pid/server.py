@@ -1,0 +1,176 @@
+"""The pid server: a datagram with a question comes, one with the answer goes.
+
+It keeps nothing of those who ask, so there is nothing to bound but what it keeps of processes (processes.py). What
+it does not understand it does not answer; and no answer is longer than its question and its own name together,
+so that nobody can use it to flood a third.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from signal import SIGHUP, SIGINT, SIGTERM
+
+from ..daemon.address import Address, is_socket_path, own_host_name, port_number, service_port
+from ..daemon.datagram import Batches, UnixDatagram, batches, udp_sockets
+from ..daemon.loop import READ, Loop
+from .identity import own_boot, own_pidns, proc_status
+from .processes import Processes
+from .protocol import MAX_DATAGRAM, Answer, Question, is_wanted, read_question, write_answer
+
+SERVICE = "pidstatd"
+DEFAULT_PORT = 1752
+EVERYWHERE = ("0.0.0.0", "::")
+_BATCHES_AT_ONCE = 16  # batches answered before the loop has its turn
+
+log = logging.getLogger(__name__)
+
+
+def pid_port(port: str | int | None) -> int:
+    """A port number or UDP service; the service `pidstatd`, else 1752, if None is given. Raises UsageError."""
+    return service_port(SERVICE, "udp", DEFAULT_PORT) if port is None else port_number(str(port), "udp")
+
+
+class Answers:
+    """Answers datagrams: no socket here."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._alive = processes.alive
+        self._own_name = os.fsencode(own_host_name())
+        self._boot = own_boot()
+        self._pidns = own_pidns()
+
+    def answer(self, datagram: bytes) -> bytes:
+        """The answer to a datagram; empty if there is to be none."""
+        # The short way, for what nearly all ask: no identity, and an answer whatever it is.
+        try:
+            verb, number, host, flags = datagram.split()
+        except ValueError:
+            return self._answer_any(datagram)
+        if verb == b"PIDR" and flags == b"7" and len(datagram) <= MAX_DATAGRAM:
+            if number in self._alive:
+                return b"EXIS %b 1 %b" % (number, host)
+            if number.isdigit() and number[0] != 48 and self._processes.look_up(number) is False:
+                return b"EXIS %b 0 %b" % (number, host)
+        return self._answer_any(datagram)
+
+    def _answer_any(self, datagram: bytes) -> bytes:
+        question = read_question(datagram)
+        if question is None:
+            return b""
+        exists = self._exists(question)
+        if not is_wanted(question.flags, exists):
+            return b""
+        return write_answer(Answer(question.pid, exists, question.host or self._own_name))
+
+    def _exists(self, question: Question) -> bool | None:
+        pid, _, _, start, boot, pidns = question
+        if boot and boot != self._boot:
+            return False if self._boot else None
+        if pidns is not None and pidns != self._pidns:
+            return None
+        number = b"%d" % pid
+        if start is not None:
+            return self._processes.is_same(number, start)
+        return number in self._alive or self._processes.look_up(number)
+
+
+class PidServer:
+    """A pid server (IPC::PidStat::PidServer): `PidServer(port=1234).start_server()`.
+
+    `port` is a number, a UDP service, or the name of a UNIX datagram socket (it has a slash); see `pid_port` for
+    None. `host` is one host or several whose addresses it listens on. Raises UsageError or ServerUnavailable when
+    it can't listen there.
+    """
+
+    def __init__(self, port: str | int | None = None, host: str | list[str] | None = None) -> None:
+        self._loop = Loop()
+        self._ending = False
+        self._anew = False
+        self._unix: UnixDatagram | None = None
+        if port is not None and is_socket_path(str(port)):
+            self._unix = UnixDatagram(str(port))
+            self._sockets = [self._unix.socket]
+        else:
+            hosts = list(EVERYWHERE) if host is None else [host] if isinstance(host, str) else host
+            self._sockets = udp_sockets(hosts, pid_port(port))
+        self._processes = Processes()
+        self._answers = Answers(self._processes)
+        for sock in self._sockets:
+            self._watch(sock)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it is asked, as `host:port` or as the name of the UNIX socket."""
+        return [str(Address(s.family, s.getsockname())) for s in self._sockets]
+
+    def describe(self) -> str:
+        """One line for the log."""
+        return f"listening on {', '.join(self.addresses)}{_what_is_hidden()}"
+
+    def start_server(self) -> None:
+        """Serve until SIGTERM or SIGINT (if called in the main thread), SIGHUP or `stop`."""
+        try:
+            with contextlib.suppress(ValueError):  # another thread than the main one has no signals
+                self.handle_signals()
+            self.run()
+        finally:
+            self.close()
+
+    def handle_signals(self) -> None:
+        """From now on SIGTERM and SIGINT end the server, and SIGHUP asks for a new one. In the main thread only."""
+        self._loop.on_signal(SIGTERM, self.stop)
+        self._loop.on_signal(SIGINT, self.stop)
+        self._loop.on_signal(SIGHUP, self._start_anew)
+
+    def run(self) -> bool:
+        """Serve; True if a new server is to be started (SIGHUP), False if it is to end."""
+        self._loop.run()
+        return self._anew
+
+    def stop(self) -> None:
+        """Return from `run` at the end of this turn; to end goes before to start anew."""
+        self._ending = True
+        self._anew = False
+        self._loop.stop()
+
+    def _start_anew(self) -> None:
+        self._anew = not self._ending
+        self._loop.stop()
+
+    def close(self) -> None:
+        """Give back the sockets and the name of the UNIX socket."""
+        for sock in self._sockets:
+            sock.close()
+        if self._unix is not None:
+            self._unix.close()
+        self._processes.close()
+        self._loop.close()
+
+    def _watch(self, sock: socket.socket) -> None:
+        taken = batches(sock, MAX_DATAGRAM + 1)
+        self._loop.watch(sock, READ, lambda events: self._serve(taken))
+
+    def _serve(self, taken: Batches) -> None:
+        answer = self._answers.answer
+        for _ in range(_BATCHES_AT_ONCE):
+            datagrams = taken.receive()
+            if not datagrams:
+                return
+            self._processes.settle()
+            taken.answer([answer(datagram) for datagram in datagrams])
+
+
+def _what_is_hidden() -> str:
+    """What a server that was started without root can't see."""
+    if os.geteuid() == 0:
+        return ""
+    if proc_status(1) is None:
+        return (
+            "; without root, /proc hides the processes of other users here: when those were started is not known, "
+            "and questions that depend on it are answered as unknown"
+        )
+    return "; without root, but /proc hides nothing here"
