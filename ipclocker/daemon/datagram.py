@@ -11,18 +11,22 @@ import contextlib
 import ctypes
 import errno
 import socket
+import struct
 import sys
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import UsageError
 from .address import Address, find_addresses, socket_path
 from .listen import _advice, _folder_locked, _identity, _with_port
 
+LINGER = 0.02  # seconds; a wait that is no longer can be done by a socket's own call, without a loop around it
 _AT_ONCE = 64  # datagrams in a batch
+_ALONE = 16
 _BUFFER = 8 << 20  # bytes that may wait to be read, where that is allowed: 10,000 questions
 _SO_RCVBUFFORCE = 33  # as SO_RCVBUF, beyond the system's bound; for root (socket(7))
 _DONTWAIT = int(socket.MSG_DONTWAIT)
+_MSG_WAITFORONE = 0x10000  # recvmmsg(2)
 
 
 def udp_sockets(hosts: list[str], port: int) -> list[socket.socket]:
@@ -128,50 +132,55 @@ def _remove_dead(path: str) -> None:
     )
 
 
-class Batches(Protocol):
-    """A datagram socket from which batches are taken; each datagram is answered, or not, before the next batch."""
+class Batches:
+    """A datagram socket that is read and answered in batches; each batch is answered before the next is taken.
 
-    def receive(self) -> list[bytes]:
-        """The datagrams that wait, up to a number, each cut to the size asked for; none if none wait."""
+    Which way is used follows the load: as long as datagrams come alone, Python's own calls are the faster ones.
+    """
+
+    def __init__(self, sock: socket.socket, size: int) -> None:
+        """Take datagrams of up to `size` bytes; what is longer is cut."""
+        self._socket = sock
+        self._size = size
+        self._many: _ManyAtOnce | None = None
+        with contextlib.suppress(AttributeError):  # the C library has no such calls
+            self._many = _ManyAtOnce(sock.fileno(), size)
+        self._alone = 0  # how many are to be taken alone before several are tried again
+        self._sender: Any = None  # of the one that was taken alone
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(LINGER * 1e6)))
+            sock.setblocking(True)
+            self._waiting = 0
+        except OSError:  # times have another size here
+            self._waiting = _DONTWAIT
+
+    def receive(self, wait: bool = False) -> list[bytes]:
+        """The datagrams that there are, up to a number; if there are none, one that comes within LINGER seconds."""
+        if self._alone or self._many is None:
+            self._alone -= 1
+            try:
+                datagram, self._sender = self._socket.recvfrom(self._size, self._waiting if wait else _DONTWAIT)
+            except OSError:
+                self._alone = 0
+                return []
+            return [datagram]
+        self._sender = None
+        datagrams = self._many.receive(self._waiting if wait else _DONTWAIT)
+        if len(datagrams) == 1:
+            self._alone = _ALONE
+        return datagrams
 
     def answer(self, answers: list[bytes]) -> None:
         """Send to each sender of the last batch what stands in its place, unless that is empty.
 
-        What can't be sent, is lost, as a datagram may be.
+        What can't be sent at once is lost, as a datagram may be.
         """
-
-
-def batches(sock: socket.socket, size: int) -> Batches:
-    """Take datagrams of up to `size` bytes in batches; the socket must not block."""
-    try:
-        return _ManyAtOnce(sock, size)
-    except AttributeError:  # the C library has no such calls
-        return _OneByOne(sock, size)
-
-
-class _OneByOne:
-    def __init__(self, sock: socket.socket, size: int) -> None:
-        self._socket = sock
-        self._size = size
-        self._senders: list[Any] = []
-
-    def receive(self) -> list[bytes]:
-        datagrams: list[bytes] = []
-        self._senders.clear()
-        while len(datagrams) < _AT_ONCE:
-            try:
-                datagram, sender = self._socket.recvfrom(self._size)
-            except OSError:
-                break
-            datagrams.append(datagram)
-            self._senders.append(sender)
-        return datagrams
-
-    def answer(self, answers: list[bytes]) -> None:
-        for answer, sender in zip(answers, self._senders):
-            if answer and sender is not None:
-                with contextlib.suppress(OSError):
-                    self._socket.sendto(answer, sender)
+        if self._sender is None:
+            if self._many is not None:
+                self._many.answer(answers)
+        elif answers[0]:
+            with contextlib.suppress(OSError):
+                self._socket.sendto(answers[0], _DONTWAIT, self._sender)
 
 
 class _Part(ctypes.Structure):  # iovec, readv(2)
@@ -200,49 +209,53 @@ _NAME_SIZE = 128  # bytes of a sockaddr_storage
 class _ManyAtOnce:
     """Each datagram has a slot; its answer is written over it, and goes to the address that came with it."""
 
-    def __init__(self, sock: socket.socket, size: int) -> None:
+    def __init__(self, descriptor: int, size: int) -> None:
         library = ctypes.CDLL(None)
         self._receive, self._send = library.recvmmsg, library.sendmmsg
         self._receive.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
         self._send.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
-        self._descriptor = sock.fileno()
+        self._descriptor = descriptor
         self._data = ctypes.create_string_buffer(_AT_ONCE * size)
         self._names = ctypes.create_string_buffer(_AT_ONCE * _NAME_SIZE)
         self._parts = (_Part * _AT_ONCE)()
         self._messages = (_Message * _AT_ONCE)()
-        self._address = ctypes.addressof(self._messages)
-        data, names, parts = (ctypes.addressof(each) for each in (self._data, self._names, self._parts))
+        data, names, parts, self._address = map(
+            ctypes.addressof, (self._data, self._names, self._parts, self._messages)
+        )
         for slot, (part, message) in enumerate(zip(self._parts, self._messages)):
             part.base, part.size = data + slot * size, size
             header = message.header
             header.name, header.name_size = names + slot * _NAME_SIZE, _NAME_SIZE
             header.parts, header.part_count = parts + slot * ctypes.sizeof(_Part), 1
         # Views on one field of all structures: in Python, ten times as fast as one structure's after another.
+        self._bytes = memoryview(self._data).cast("B")
         self._lengths = _field(self._messages, _Message.length, "I")
         self._name_sizes = _field(self._messages, _Header.name_size, "I")  # a message begins with its header
         self._sizes = _field(self._parts, _Part.size, "N")
         self._slots = range(0, _AT_ONCE * size, size)
-        self._bytes = memoryview(self._data).cast("B")
-        self._full_sizes = memoryview((ctypes.c_size_t * _AT_ONCE)(*[size] * _AT_ONCE)).cast("B").cast("N")
-        self._full_names = memoryview((ctypes.c_uint32 * _AT_ONCE)(*[_NAME_SIZE] * _AT_ONCE)).cast("B").cast("I")
-        self._used = 0
+        self._full_names = memoryview(bytes(self._name_sizes)).cast("I")
+        self._full_sizes = memoryview(bytes(self._sizes)).cast("N")
 
-    def receive(self) -> list[bytes]:
-        used = self._used
-        if used:
-            self._sizes[:used] = self._full_sizes[:used]
-            self._name_sizes[:used] = self._full_names[:used]
-        used = self._used = max(self._receive(self._descriptor, self._address, _AT_ONCE, _DONTWAIT, None), 0)
+    def receive(self, flags: int) -> list[bytes]:
+        """One batch, up to _AT_ONCE datagrams; none if none are there, or came in time."""
+        count = self._receive(self._descriptor, self._address, _AT_ONCE, flags or _MSG_WAITFORONE, None)
+        if count <= 0:
+            return []
         data = self._data
-        return [data[slot : slot + length] for slot, length in zip(self._slots, self._lengths[:used])]
+        return [data[slot : slot + length] for slot, length in zip(self._slots, self._lengths[:count])]
 
     def answer(self, answers: list[bytes]) -> None:
+        """See Batches."""
         data, sizes = self._bytes, self._sizes
         for number, (slot, answer) in enumerate(zip(self._slots, answers)):
             size = len(answer)
             data[slot : slot + size] = answer
             sizes[number] = size
-        self._send_all(answers, 0)
+        count = len(answers)
+        if not all(answers) or self._send(self._descriptor, self._address, count, _DONTWAIT) != count:
+            self._answer_some(answers)
+        sizes[:count] = self._full_sizes[:count]
+        self._name_sizes[:count] = self._full_names[:count]
 
     def _send_all(self, answers: list[bytes], first: int) -> None:
         while first < len(answers):

@@ -220,7 +220,8 @@ def _variable(name: bytes, value: bytes | int | float | Iterable[bytes]) -> byte
     if isinstance(value, int):
         return b"%b %d\n" % (name, value)
     if isinstance(value, float):
-        return b"%b %b\n" % (name, (b"%.3f" % value).rstrip(b"0").rstrip(b"."))
+        at_least = max(value, 0.001) if value else value  # rounded to 0, a short time would mean for ever
+        return b"%b %b\n" % (name, (b"%.3f" % at_least).rstrip(b"0").rstrip(b"."))
     return b"%b %b\n" % (name, b" ".join(value))
 
 

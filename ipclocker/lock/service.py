@@ -133,7 +133,7 @@ class Conversation(Variables):
 
     def _lock(self, words: list[bytes]) -> bool:
         if not self.user or not self.names:
-            return self._answer_lack()
+            return self._answer_error(b"no_locks" if self.user else b"no_user")
         if self.autounlock:
             self.identify(self.address)
         elif self.process is not None:
@@ -146,7 +146,7 @@ class Conversation(Variables):
 
     def _unlock(self, words: list[bytes]) -> bool:
         if not self.user or not self.names:
-            return self._answer_lack()
+            return self._answer_error(b"no_locks" if self.user else b"no_user")
         table = self.service.table
         table.unlock(self, self.service.now)
         self.output.append(protocol.status(table.standing(self), self))
@@ -156,13 +156,13 @@ class Conversation(Variables):
 
     def _status(self, words: list[bytes]) -> bool:
         if not self.names:
-            return self._answer_lack()
+            return self._answer_error(b"no_locks")
         self.output.append(protocol.status(self.service.table.standing(self), self))
         return False
 
     def _break_lock(self, words: list[bytes]) -> bool:
         if not self.names:
-            return self._answer_lack()
+            return self._answer_error(b"no_locks")
         table = self.service.table
         broken = table.break_locks(self.names, self.service.now)
         self.output.append(b"".join(map(protocol.broke, broken)) + protocol.status(table.standing(self), self))
@@ -217,17 +217,15 @@ class Conversation(Variables):
         return False
 
     def _restart(self, words: list[bytes]) -> bool:
-        self.output.append(protocol.error(b"restart_refused"))
-        return False
+        return self._answer_error(b"restart_refused")
 
     # Answers that are no plain success
 
     def _answer_fault(self, words: list[bytes]) -> bool:
-        self.output.append(protocol.error(b"bad_" + min(self.faults)))
-        return False
+        return self._answer_error(b"bad_" + min(self.faults))
 
-    def _answer_lack(self) -> bool:
-        self.output.append(protocol.error(b"no_locks" if self.user else b"no_user"))
+    def _answer_error(self, word: bytes) -> bool:
+        self.output.append(protocol.error(word))
         return False
 
     def _answer_granted(self, grant: Grant) -> None:

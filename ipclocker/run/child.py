@@ -36,7 +36,8 @@ class Child:
     def __init__(self, tool: str, prepare: Callable[[], tuple[dict[str, Any], Order | None]]) -> None:
         """Make the child. It calls `prepare`, which returns what the parent is to know and what to become.
 
-        `tool` is whose messages these are. `prepare` may end the child by SystemExit, with a message on stderr. Raises IpclockerError.
+        `tool` is whose messages these are. `prepare` may end the child by SystemExit, with a message on stderr.
+        Raises IpclockerError if there can be no further process.
         """
         ignores_children = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
         if ignores_children:
@@ -98,9 +99,7 @@ def _be_child(
             protected = libc.die_with_parent(signal.SIGKILL)
             if protected and os.getppid() != parent:
                 os._exit(INTERNAL)  # it ended before it could have taken us with it
-            additions = _read_all(word)
-            if additions:
-                status = _become(tool, order, marshal.loads(additions))
+            status = _become(tool, order, word)
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 0 if end.code is None else INTERNAL
     finally:
@@ -114,12 +113,20 @@ def _read_all(descriptor: int) -> bytes:
     return b"".join(iter(lambda: os.read(descriptor, _MESSAGE), b""))
 
 
-def _become(tool: str, order: Order, additions: dict[str, str]) -> int:
-    """Execute the command as the caller would have; only returns if that fails, with the exit code to use."""
-    environment = {**caller_environment(), **additions}
+def _become(tool: str, order: Order, word: int) -> int:
+    """Wait for the word and execute the command as the caller would have.
+
+    Only returns if there is no word, or that fails, with the exit code to use. All that can be done before the word
+    is done before: what comes after it is time in which the lock is held and nothing runs.
+    """
+    environment = caller_environment()
+    program = find_program(order.words[0], environment)
     restore_signals()
+    additions = _read_all(word)
+    if not additions:
+        return INTERNAL
+    environment.update(marshal.loads(additions))
     try:
-        program = find_program(order.words[0], environment)
         if program is None:  # not to be looked for in the current folder
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if order.folder is not None:
