@@ -251,23 +251,19 @@ class _ManyAtOnce:
             size = len(answer)
             data[slot : slot + size] = answer
             sizes[number] = size
+        self._send_all(answers)
         count = len(answers)
-        if not all(answers) or self._send(self._descriptor, self._address, count, _DONTWAIT) != count:
-            self._answer_some(answers)
         sizes[:count] = self._full_sizes[:count]
         self._name_sizes[:count] = self._full_names[:count]
 
-    def _send_all(self, answers: list[bytes], first: int) -> None:
+    def _send_all(self, answers: list[bytes]) -> None:
+        ends = [*answers, b""]
+        first = 0
         while first < len(answers):
-            last = first
-            while last < len(answers) and answers[last] and self._name_sizes[last]:
-                last += 1
-            while first < last:
-                sent = self._send(
-                    self._descriptor, self._address + first * ctypes.sizeof(_Message), last - first, _DONTWAIT
-                )
-                first += max(sent, 1)  # what can't be sent is left out
-            first += 1
+            count = ends.index(b"", first) - first
+            place = self._address + first * ctypes.sizeof(_Message)
+            sent = self._send(self._descriptor, place, count, _DONTWAIT) if count else 0
+            first += max(sent, 1)  # one that is empty, or that can't be sent, is left out
 
 
 def _field(structures: Any, field: Any, code: str) -> memoryview:

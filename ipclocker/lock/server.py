@@ -156,10 +156,11 @@ class LockServer:
             conversation.receive(data, self._loop.now)
             if conversation.closing:
                 answer = b"".join(conversation.output)
-                if sock.send(answer, _DONTWAIT) == len(answer):
+                sent = sock.send(answer, _DONTWAIT)
+                if sent == len(answer):
                     sock.close()
                     return
-                conversation.output = [answer]
+                conversation.output = [answer[sent:]]
         except BlockingIOError:
             pass  # it has said nothing yet
         except OSError:
@@ -288,6 +289,8 @@ class _Client:
 
     def close(self) -> None:
         """Cut the client off: it is gone, or there is nothing left to say."""
+        if self.sock.fileno() < 0:
+            return  # it was cut off while others were told of something
         if self._patience is not None:
             self._patience.cancel()
         self._loop.forget(self.sock)

@@ -11,7 +11,7 @@ import os
 import resource
 import select
 
-from .identity import exists, open_pidfd
+from .identity import exists
 
 _MOST = 16_384  # processes kept
 _SPARE = 4  # one in so many of the descriptors that this process may have is kept for other things
@@ -43,15 +43,14 @@ class Processes:
 
     def look_up(self, number: bytes) -> bool | None:
         """Whether a process that is not kept exists; from now on it may be."""
-        pid = int(number)
         if self._epoll is None:
-            return exists(pid)
+            return exists(int(number))
         try:
-            descriptor = open_pidfd(pid)
+            descriptor = os.pidfd_open(int(number))
         except (ProcessLookupError, OverflowError):
             return False
-        if descriptor is None:
-            return exists(pid)
+        except OSError:  # an older kernel, no descriptor left, a thread's number
+            return exists(int(number))
         self._epoll.register(descriptor, select.EPOLLIN)
         if len(self.alive) >= self._most:
             self._drop(next(iter(self.alive)))

@@ -12,9 +12,10 @@ import logging
 import os
 import socket
 from signal import SIGHUP, SIGINT, SIGTERM
+from time import monotonic
 
 from ..daemon.address import Address, is_socket_path, own_host_name, port_number, service_port
-from ..daemon.datagram import Batches, UnixDatagram, batches, udp_sockets
+from ..daemon.datagram import Batches, UnixDatagram, udp_sockets
 from ..daemon.loop import READ, Loop
 from .identity import own_boot, own_pidns, proc_status
 from .processes import Processes
@@ -23,7 +24,7 @@ from .protocol import MAX_DATAGRAM, Answer, Question, is_wanted, read_question, 
 SERVICE = "pidstatd"
 DEFAULT_PORT = 1752
 EVERYWHERE = ("0.0.0.0", "::")
-_BATCHES_AT_ONCE = 16  # batches answered before the loop has its turn
+_LONGEST_TURN = 0.1  # seconds until the loop looks at signals and other sockets
 
 log = logging.getLogger(__name__)
 
@@ -151,17 +152,21 @@ class PidServer:
         self._loop.close()
 
     def _watch(self, sock: socket.socket) -> None:
-        taken = batches(sock, MAX_DATAGRAM + 1)
-        self._loop.watch(sock, READ, lambda events: self._serve(taken))
+        batches = Batches(sock, MAX_DATAGRAM + 1)
+        self._loop.watch(sock, READ, lambda events: self._serve(batches))
 
-    def _serve(self, taken: Batches) -> None:
-        answer = self._answers.answer
-        for _ in range(_BATCHES_AT_ONCE):
-            datagrams = taken.receive()
+    def _serve(self, batches: Batches) -> None:
+        """Answer what has come, and what comes while that is done."""
+        # With one socket there is nothing else to wait for, so a short wait needs no turn of the loop.
+        wait = len(self._sockets) == 1
+        answer, settle = self._answers.answer, self._processes.settle
+        until = self._loop.now + _LONGEST_TURN
+        while monotonic() < until:
+            datagrams = batches.receive(wait)
             if not datagrams:
                 return
-            self._processes.settle()
-            taken.answer([answer(datagram) for datagram in datagrams])
+            settle()
+            batches.answer([answer(datagram) for datagram in datagrams])
 
 
 def _what_is_hidden() -> str:
