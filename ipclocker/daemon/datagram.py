@@ -13,6 +13,7 @@ import errno
 import socket
 import struct
 import sys
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -231,10 +232,10 @@ class _ManyAtOnce:
         self._bytes = memoryview(self._data).cast("B")
         self._lengths = _field(self._messages, _Message.length, "I")
         self._name_sizes = _field(self._messages, _Header.name_size, "I")  # a message begins with its header
-        self._sizes = _field(self._parts, _Part.size, "N")
+        self._sizes = _field(self._parts, _Part.size, "L")
         self._slots = range(0, _AT_ONCE * size, size)
         self._full_names = memoryview(bytes(self._name_sizes)).cast("I")
-        self._full_sizes = memoryview(bytes(self._sizes)).cast("N")
+        self._full_sizes = memoryview(bytes(self._sizes)).cast("L")
 
     def receive(self, flags: int) -> list[bytes]:
         """One batch, up to _AT_ONCE datagrams; none if none are there, or came in time."""
@@ -246,14 +247,13 @@ class _ManyAtOnce:
 
     def answer(self, answers: list[bytes]) -> None:
         """See Batches."""
-        data, sizes = self._bytes, self._sizes
-        for number, (slot, answer) in enumerate(zip(self._slots, answers)):
-            size = len(answer)
-            data[slot : slot + size] = answer
-            sizes[number] = size
-        self._send_all(answers)
+        data = self._bytes
+        for slot, answer in zip(self._slots, answers):
+            data[slot : slot + len(answer)] = answer
         count = len(answers)
-        sizes[:count] = self._full_sizes[:count]
+        self._sizes[:count] = memoryview(array("L", map(len, answers)))
+        self._send_all(answers)
+        self._sizes[:count] = self._full_sizes[:count]
         self._name_sizes[:count] = self._full_names[:count]
 
     def _send_all(self, answers: list[bytes]) -> None:

@@ -96,6 +96,8 @@ class Loop:
         while self._running:
             self.now = clock()
             due = min(self._run_timers(), self._tick(self.now))
+            if not self._running:
+                return
             timeout = min(max(due - clock(), 0.0), _LONGEST_WAIT)
             ready = selector.select(None if due == inf else timeout)
             self.now = clock()

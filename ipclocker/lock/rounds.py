@@ -62,6 +62,5 @@ class Rounds:
         self._urgent.pop(process, None)
         self._line[process] = now + REPEAT
         self._line.move_to_end(process)
-        # A budget left unused for a while does not add up to more than one look at once.
-        self._next_look = max(self._next_look, now - 1 / BUDGET) + 1 / BUDGET
+        self._next_look = now + 1 / BUDGET  # what was left unused for a while does not add up
         return process

@@ -26,6 +26,8 @@ DEFAULT_PORT = 1752
 EVERYWHERE = ("0.0.0.0", "::")
 _LONGEST_TURN = 0.1  # seconds until the loop looks at signals and other sockets
 
+_ZERO = ord("0")
+
 log = logging.getLogger(__name__)
 
 
@@ -44,19 +46,28 @@ class Answers:
         self._boot = own_boot()
         self._pidns = own_pidns()
 
-    def answer(self, datagram: bytes) -> bytes:
-        """The answer to a datagram; empty if there is to be none."""
-        # The short way, for what nearly all ask: no identity, and an answer whatever it is.
-        try:
-            verb, number, host, flags = datagram.split()
-        except ValueError:
-            return self._answer_any(datagram)
-        if verb == b"PIDR" and flags == b"7" and len(datagram) <= MAX_DATAGRAM:
-            if number in self._alive:
-                return b"EXIS %b 1 %b" % (number, host)
-            if number.isdigit() and number[0] != 48 and self._processes.look_up(number) is False:
-                return b"EXIS %b 0 %b" % (number, host)
-        return self._answer_any(datagram)
+    def answer(self, datagrams: list[bytes]) -> list[bytes]:
+        """The answers to a batch of datagrams that have come just now; empty where there is to be none."""
+        processes = self._processes
+        processes.settle()
+        alive, look_up = processes.alive, processes.look_up
+        answers = []
+        for datagram in datagrams:
+            # The short way, for what nearly all ask: no identity, and an answer whatever it is.
+            try:
+                verb, number, host, flags = datagram.split()
+            except ValueError:
+                answers.append(self._answer_any(datagram))
+                continue
+            if flags != b"7" or verb != b"PIDR" or len(datagram) > MAX_DATAGRAM:
+                answers.append(self._answer_any(datagram))
+            elif number in alive:
+                answers.append(b"EXIS %b 1 %b" % (number, host))
+            elif number.isdigit() and number[0] != _ZERO and look_up(number) is False:
+                answers.append(b"EXIS %b 0 %b" % (number, host))
+            else:
+                answers.append(self._answer_any(datagram))
+        return answers
 
     def _answer_any(self, datagram: bytes) -> bytes:
         question = read_question(datagram)
@@ -159,14 +170,13 @@ class PidServer:
         """Answer what has come, and what comes while that is done."""
         # With one socket there is nothing else to wait for, so a short wait needs no turn of the loop.
         wait = len(self._sockets) == 1
-        answer, settle = self._answers.answer, self._processes.settle
+        answer = self._answers.answer
         until = self._loop.now + _LONGEST_TURN
         while monotonic() < until:
             datagrams = batches.receive(wait)
             if not datagrams:
                 return
-            settle()
-            batches.answer([answer(datagram) for datagram in datagrams])
+            batches.answer(answer(datagrams))
 
 
 def _what_is_hidden() -> str:
