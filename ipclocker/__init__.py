@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     )
     from .lock.client import Locker
     from .lock.server import LockServer
+    from .pid.client import PidStat
+    from .pid.server import PidServer
 
 _HOMES = {
     "IpclockerError": "errors",
@@ -22,6 +24,8 @@ _HOMES = {
     "LockServer": "lock.server",
     "Locker": "lock.client",
     "NotHeld": "errors",
+    "PidServer": "pid.server",
+    "PidStat": "pid.client",
     "ServerRefused": "errors",
     "ServerUnavailable": "errors",
     "UsageError": "errors",
@@ -33,6 +37,8 @@ __all__ = [
     "LockServer",
     "Locker",
     "NotHeld",
+    "PidServer",
+    "PidStat",
     "ServerRefused",
     "ServerUnavailable",
     "UsageError",

@@ -23,8 +23,14 @@ from ..version import VERSION
 TOOLS = {
     "lockerd": "serve locks to the hosts of a cluster",
     "lockersh": "run a command under a lock",
+    "pidwatch": "run a command for as long as a process elsewhere lives",
+    "pidstatd": "say which processes of this host exist",
+    "pidstat": "ask whether processes of other hosts exist",
+    "uriexec": "run a command that was encoded to pass through shells",
+    "check-lockerd": "check a lock server, as a monitoring plugin",
+    "check-pidstatd": "check a pid server, as a monitoring plugin",
 }
-_STAYING = {"lockersh"}
+_STAYING = {"lockersh", "pidwatch"}
 
 
 def run(argv: Sequence[str]) -> int:

@@ -28,11 +28,18 @@ def parse(function: Callable[..., Any], tool: str, words: list[str], example: st
     epilog = f"Example: {example}\n\nVersion: {VERSION}"
     app.command(tool, context_settings=settings, epilog=epilog)(function)
     try:
-        result = typer.main.get_command(app).main(args=words, prog_name=tool, standalone_mode=False)
+        result = typer.main.get_command(app).main(
+            args=words,
+            prog_name=tool,
+            complete_var="",  # else a variable of the environment turns a tool into a helper of shells
+            standalone_mode=False,
+        )
     except click.UsageError as error:
         _end(tool, error.format_message())
     except click.Abort:
         raise SystemExit(USAGE) from None
+    except SystemExit:  # what click makes of a pipe that nobody reads
+        raise BrokenPipeError from None
     if isinstance(result, int):  # the help was shown
         sys.stdout.flush()
         raise SystemExit(result)

@@ -26,6 +26,7 @@ from typing import Callable, NoReturn, Protocol
 
 from ..errors import INTERNAL, OK, IpclockerError
 from ..version import VERSION
+from .detach import detach
 from .guardian import (
     SIGNALS,
     Guardian,
@@ -172,29 +173,12 @@ def _guard(start: Start, name: str, file: PidFile, launcher: socket.socket) -> W
         with launcher:
             launcher.sendall(f"{OK} ".encode())
 
-    _detach()
+    detach()
     try:
         file.write()
         return Guardian(serve, ready).run()
     except (IpclockerError, OSError) as error:
         return Word(getattr(error, "exit_code", INTERNAL), str(error))
-
-
-def _detach() -> None:
-    """Leave the terminal, the folder and everything else of the caller that a server would hold on to."""
-    os.setsid()
-    os.chdir("/")
-    os.umask(0o022)
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
-    os.close(null)
-    with contextlib.suppress(OSError):
-        for number in map(int, os.listdir("/dev/fd")):
-            # Python's own descriptors are never inheritable: what is, somebody left open for us by chance.
-            with contextlib.suppress(OSError):
-                if number > 2 and os.get_inheritable(number):
-                    os.close(number)
 
 
 def _serve_in_background(start: Start, name: str, say_to_guardian: Say) -> int:

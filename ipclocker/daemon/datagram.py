@@ -15,7 +15,7 @@ import struct
 import sys
 from array import array
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import UsageError
 from .address import Address, find_addresses, socket_path
@@ -57,11 +57,23 @@ def udp_sockets(hosts: list[str], port: int) -> list[socket.socket]:
     return bound
 
 
-def _bind(address: Address) -> socket.socket:
+def udp_everywhere(port: int) -> list[socket.socket]:
+    """Bind a port of all addresses of this host, by one socket for IPv4 and IPv6 alike; by one for IPv4 where the
+    system has nothing else. Raises UsageError.
+    """
+    try:
+        return [_bind(Address(socket.AF_INET6, ("::", port, 0, 0)), both=True)]
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EPERM):
+            raise UsageError(f"cannot listen on port {port}: {error.strerror}{_advice(error)}") from None
+        return udp_sockets(["0.0.0.0"], port)
+
+
+def _bind(address: Address, both: bool = False) -> socket.socket:
     sock = socket.socket(address.family, socket.SOCK_DGRAM)
     try:
         if address.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         widen(sock)
         sock.bind(address.sockaddr)
         sock.setblocking(False)
@@ -216,13 +228,12 @@ class _ManyAtOnce:
         self._receive.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
         self._send.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
         self._descriptor = descriptor
-        self._data = ctypes.create_string_buffer(_AT_ONCE * size)
+        self._data: Any = ctypes.create_string_buffer(_AT_ONCE * size)
         self._names = ctypes.create_string_buffer(_AT_ONCE * _NAME_SIZE)
         self._parts = (_Part * _AT_ONCE)()
         self._messages = (_Message * _AT_ONCE)()
-        data, names, parts, self._address = map(
-            ctypes.addressof, (self._data, self._names, self._parts, self._messages)
-        )
+        buffers: tuple[Any, ...] = (self._data, self._names, self._parts, self._messages)
+        data, names, parts, self._address = (ctypes.addressof(each) for each in buffers)
         for slot, (part, message) in enumerate(zip(self._parts, self._messages)):
             part.base, part.size = data + slot * size, size
             header = message.header
@@ -266,7 +277,8 @@ class _ManyAtOnce:
             first += max(sent, 1)  # one that is empty, or that can't be sent, is left out
 
 
-def _field(structures: Any, field: Any, code: str) -> memoryview:
+def _field(structures: Any, field: Any, code: Literal["I", "L"]) -> memoryview:
     """One field of each structure of an array, as a view."""
     step = ctypes.sizeof(structures) // len(structures)
-    return memoryview(structures).cast("B").cast(code)[field.offset // field.size :: step // field.size]
+    whole = memoryview(structures).cast("B").cast(code)
+    return whole[field.offset // field.size :: step // field.size]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import logging
 import os
 import selectors
 import signal
@@ -22,8 +21,6 @@ from typing import Callable
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 _LONGEST_WAIT = 3600.0  # seconds; a selector takes no infinity and no huge number
-
-log = logging.getLogger(__name__)
 
 
 class Timer:
@@ -53,7 +50,7 @@ class Loop:
         self._timers: list[tuple[float, int, Timer]] = []
         self._timer_number = 0
         self._forgotten: set[int] = set()
-        self._running = False
+        self._stopped = False
         self._signals: dict[int, Callable[[], None]] = {}
         self._handlers_before: dict[int, object] = {}
         self._wake_receiver: socket.socket | None = None
@@ -91,24 +88,37 @@ class Loop:
 
     def run(self) -> None:
         """Serve until `stop` is called."""
-        self._running = True
-        selector, clock = self._selector, time.monotonic
-        while self._running:
-            self.now = clock()
-            due = min(self._run_timers(), self._tick(self.now))
-            if not self._running:
-                return
-            timeout = min(max(due - clock(), 0.0), _LONGEST_WAIT)
-            ready = selector.select(None if due == inf else timeout)
-            self.now = clock()
-            self._forgotten.clear()
-            for key, events in ready:
-                if key.fd not in self._forgotten:
-                    key.data(events)
+        self._stopped = False
+        while not self._stopped:
+            self.turn()
+
+    def turn(self, longest: float = inf) -> None:
+        """Do what is due, wait for the next thing, `longest` so many seconds, and call back for what is ready."""
+        clock = time.monotonic
+        self.now = clock()
+        due = min(self._run_timers(), self._tick(self.now))
+        if self._stopped:
+            return
+        timeout = min(max(due - clock(), 0.0), longest, _LONGEST_WAIT)
+        ready = self._selector.select(None if due == longest == inf else timeout)
+        self.now = clock()
+        self._forgotten.clear()
+        for key, events in ready:
+            if key.fd not in self._forgotten:
+                key.data(events)
+
+    def fileno(self) -> int:
+        """For one who waits elsewhere: readable when a descriptor is ready, so that a turn has something to do."""
+        return self._selector.fileno()
+
+    @property
+    def next_timer(self) -> float:
+        """When the next timer is due; infinite if there is none."""
+        return self._timers[0][0] if self._timers else inf
 
     def stop(self) -> None:
         """Return from `run` at the end of this turn."""
-        self._running = False
+        self._stopped = True
 
     def close(self) -> None:
         """Give back the descriptors and the signal handlers. Sockets that were watched stay open."""

@@ -3,6 +3,9 @@
 A process of this server's own kernel is watched by the kernel (pid/watch.py). About any other the pid server of its
 host is asked, in rounds: at the address that the lock came from; if that stays silent, at the addresses of the host's
 name in turn with it. An answer counts if it says "gone". "Unknown" and silence say nothing.
+
+A lockersh that sees its command end gives the lock back itself, and at once. So a process that is gone is reported
+a moment later, unless its client is gone, too.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from .rounds import Rounds
 from .table import Process
 
 
+GRACE = 0.1  # seconds for whoever asked in the name of a process to give its locks back when it has ended
+
+
 class Lookout:
     """Calls `gone` with a process once it is known to be gone. All in turns of the loop."""
 
@@ -33,6 +39,8 @@ class Lookout:
         self._rounds = Rounds()
         self._locks: dict[Process, int] = {}  # how many depend on each
         self._own: dict[Process, Watched] = {}
+        self._abandoned: set[Process] = set()  # the client that asked in their name has hung up
+        self._ended: set[Process] = set()  # gone, and not reported yet
         self._silences: dict[Process, int] = {}  # questions without an answer; each one moves on to the next address
 
     def follow(self, process: Process) -> None:
@@ -41,7 +49,7 @@ class Lookout:
         if self._locks[process] > 1:
             return
         if is_own(_identity(process), os.fsdecode(process.host)) and (process.boot or _is_own_address(process.address)):
-            self._own[process] = self._watch.add(_identity(process), lambda: self._gone(process))
+            self._own[process] = self._watch.add(_identity(process), lambda: self._end(process))
         else:
             self._rounds.add(process, self._loop.now)
 
@@ -50,6 +58,8 @@ class Lookout:
         self._locks[process] -= 1
         if not self._locks[process]:
             del self._locks[process]
+            self._abandoned.discard(process)
+            self._ended.discard(process)
             self._silences.pop(process, None)
             self._rounds.remove(process)
             watched = self._own.pop(process, None)
@@ -57,8 +67,11 @@ class Lookout:
                 self._watch.remove(watched)
 
     def hurry(self, process: Process) -> None:
-        """There is reason to believe that it is gone: look as soon as possible."""
-        self._rounds.hurry(process)
+        """Its client is gone, or somebody says that it is gone itself: look as soon as possible."""
+        if process in self._locks:
+            self._abandoned.add(process)
+            self._rounds.hurry(process)
+            self._report(process)
 
     def tick(self, now: float) -> float:
         """Ask after those whose turn it is; when it is the next one's."""
@@ -96,6 +109,18 @@ class Lookout:
         if answer is None:
             self._silences[process] = self._silences.get(process, 0) + 1
         elif answer.exists is False:
+            self._end(process)
+
+    def _end(self, process: Process) -> None:
+        if process in self._locks and process not in self._ended:
+            self._ended.add(process)
+            if process in self._abandoned:
+                self._report(process)
+            else:
+                self._loop.call_at(self._loop.now + GRACE, lambda: self._report(process))
+
+    def _report(self, process: Process) -> None:
+        if process in self._ended:
             self._gone(process)
 
 

@@ -19,6 +19,7 @@ import os
 import select
 import socket
 import time
+from math import inf
 from signal import SIGHUP, SIGINT, SIGTERM
 
 from ..daemon.address import Address, service_port
@@ -35,6 +36,7 @@ READ_PATIENCE = 60.0  # seconds that a client may leave its answers unread
 _PIECE = 65_536  # bytes read at a time
 _ACCEPT_AT_ONCE = 64  # new connections served in one turn, so that those that stay have theirs
 _ACCEPT_AGAIN = 1.0  # seconds until the next try when no descriptor was left
+_FOLLOW_AFTER = 0.05  # seconds
 _COMPLAIN_EVERY = 60.0  # seconds
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _DONTWAIT = int(socket.MSG_DONTWAIT)
@@ -60,10 +62,9 @@ class LockServer:
         where = endpoint(port, family, path)
         self._loop = Loop(self._tick)
         self._lookout = Lookout(self._loop, service_port("pidstatd", "udp", DEFAULT_PID_PORT), self._process_gone)
+        self._follow_at = inf  # when what has changed since is looked at
         self._followed: dict[int, Process] = {}  # by token, the processes that locks depend on
-        self._service = LockService(
-            self._speak, self._is_connected, self._lookout.hurry, last_token=time.time_ns() // 1000
-        )
+        self._service = LockService(self._speak, self._is_connected, self._doubt, last_token=time.time_ns() // 1000)
         self._clients: dict[Conversation, _Client] = {}
         self._ending = False
         self._anew = False
@@ -202,13 +203,23 @@ class LockServer:
         if table.next_alarm <= now:
             for grant in self._service.expire(now):
                 log.info("lock %s was taken from %s: its time was up", *map(os.fsdecode, (grant.name, grant.user)))
-        if table.changes:
-            self._follow(table.changes)
-            table.changes.clear()  # memory is the only store, and it has them already
-        return min(table.next_alarm, self._lookout.tick(now))
+        if table.changes and self._follow_at == inf:
+            self._follow_at = now + _FOLLOW_AFTER
+        elif self._follow_at <= now:
+            self._follow_changes()
+        return min(table.next_alarm, self._lookout.tick(now), self._follow_at)
 
-    def _follow(self, changes: list[Grant]) -> None:
-        """Look out for the processes that locks have come to depend on, and no more for those that they don't."""
+    def _doubt(self, process: Process) -> None:
+        self._follow_changes()
+        self._lookout.hurry(process)
+
+    def _follow_changes(self) -> None:
+        """Look out for the processes that locks have come to depend on, and no more for those that they don't.
+
+        Not at once: many locks are given back before, and all others have their answers first.
+        """
+        self._follow_at = inf
+        changes, self._service.table.changes = self._service.table.changes, []
         for grant in changes:
             before = self._followed.get(grant.token)
             after = grant.process if self._service.table.current(grant.name, grant.token) is not None else None

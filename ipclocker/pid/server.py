@@ -14,26 +14,19 @@ import socket
 from signal import SIGHUP, SIGINT, SIGTERM
 from time import monotonic
 
-from ..daemon.address import Address, is_socket_path, own_host_name, port_number, service_port
-from ..daemon.datagram import Batches, UnixDatagram, udp_sockets
+from ..daemon.address import Address, own_host_name
+from ..daemon.datagram import Batches, UnixDatagram, udp_everywhere, udp_sockets
 from ..daemon.loop import READ, Loop
+from .endpoint import pid_endpoint
 from .identity import own_boot, own_pidns, proc_status
 from .processes import Processes
 from .protocol import MAX_DATAGRAM, Answer, Question, is_wanted, read_question, write_answer
 
-SERVICE = "pidstatd"
-DEFAULT_PORT = 1752
-EVERYWHERE = ("0.0.0.0", "::")
 _LONGEST_TURN = 0.1  # seconds until the loop looks at signals and other sockets
 
 _ZERO = ord("0")
 
 log = logging.getLogger(__name__)
-
-
-def pid_port(port: str | int | None) -> int:
-    """A port number or UDP service; the service `pidstatd`, else 1752, if None is given. Raises UsageError."""
-    return service_port(SERVICE, "udp", DEFAULT_PORT) if port is None else port_number(str(port), "udp")
 
 
 class Answers:
@@ -93,9 +86,8 @@ class Answers:
 class PidServer:
     """A pid server (IPC::PidStat::PidServer): `PidServer(port=1234).start_server()`.
 
-    `port` is a number, a UDP service, or the name of a UNIX datagram socket (it has a slash); see `pid_port` for
-    None. `host` is one host or several whose addresses it listens on. Raises UsageError or ServerUnavailable when
-    it can't listen there.
+    For `port` see `pid_endpoint`. `host` is one host or several whose addresses it listens on, all of this host if
+    it is None. Raises UsageError or ServerUnavailable when it can't listen there.
     """
 
     def __init__(self, port: str | int | None = None, host: str | list[str] | None = None) -> None:
@@ -103,12 +95,14 @@ class PidServer:
         self._ending = False
         self._anew = False
         self._unix: UnixDatagram | None = None
-        if port is not None and is_socket_path(str(port)):
-            self._unix = UnixDatagram(str(port))
+        where = pid_endpoint(port)
+        if where.path is not None:
+            self._unix = UnixDatagram(where.path)
             self._sockets = [self._unix.socket]
+        elif host is None:
+            self._sockets = udp_everywhere(where.port)
         else:
-            hosts = list(EVERYWHERE) if host is None else [host] if isinstance(host, str) else host
-            self._sockets = udp_sockets(hosts, pid_port(port))
+            self._sockets = udp_sockets([host] if isinstance(host, str) else host, where.port)
         self._processes = Processes()
         self._answers = Answers(self._processes)
         for sock in self._sockets:

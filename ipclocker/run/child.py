@@ -1,8 +1,12 @@
-"""A child process that is made first and becomes the command later, when it is told to.
+"""The command's process, made first and told later what to become.
 
-What the command is to be worked out in the child: reading the command line takes more memory than all the rest,
-and the child gives it back when it becomes the command. What it found goes to the parent; then it waits. If the
-parent ends before it gives the word, the child ends too.
+    this process --fork--> reader    reads the command line, says what it found, ends
+                 --fork--> command   waits for the word, becomes the command
+
+The command's process is there before the lock is asked for, so that the lock can be recorded under its number. The
+command line is read in a process of its own, because that takes more memory than all the rest: so neither the process
+that stays beside the command nor the one that waits to become it carries that, however long the wait. If this process
+ends before it gives the word, the others end too.
 """
 
 from __future__ import annotations
@@ -13,10 +17,9 @@ import marshal
 import os
 import signal
 import sys
-from typing import Any, Callable, NamedTuple, NoReturn
+from typing import Any, Callable, NamedTuple, NoReturn, Optional
 
 from ..errors import CANNOT_EXECUTE, INTERNAL, NOT_FOUND, SIGNALLED, IpclockerError
-from . import libc
 from .tell import tell
 from .words import SHELL, find_program
 
@@ -24,82 +27,96 @@ _MESSAGE = 65_536  # bytes read at a time
 
 
 class Order(NamedTuple):
-    """What the child becomes: the words to execute, and where; the parent sees neither."""
+    """What the command's process becomes: the words to execute, and in which folder."""
 
     words: list[str]
     folder: str | None = None
 
 
+Prepare = Callable[[], tuple[dict[str, Any], Optional[Order]]]
+
+
 class Child:
-    """The parent's end. `options` is what the child found, or None if it ended instead (its status tells)."""
+    """The process that becomes the command: `pid`."""
 
-    def __init__(self, tool: str, prepare: Callable[[], tuple[dict[str, Any], Order | None]]) -> None:
-        """Make the child. It calls `prepare`, which returns what the parent is to know and what to become.
+    def __init__(self, tool: str, prepare: Prepare) -> None:
+        """Make it, and the reader, which calls `prepare` for what this process is to know and what to execute.
 
-        `tool` is whose messages these are. `prepare` may end the child by SystemExit, with a message on stderr.
+        `tool` is whose messages these are. `prepare` may end the reader by SystemExit, with a message on stderr.
         Raises IpclockerError if there can be no further process.
         """
         ignores_children = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
         if ignores_children:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a caller's whim; a status is needed here
-        news_in, news_out = os.pipe()
-        word_in, word_out = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
-        try:
-            self.pid = os.fork()
-        except OSError as error:
-            raise IpclockerError(f"cannot make a process for the command: {error.strerror}") from None
+        self._news, news = os.pipe()
+        self._reader = _fork()
+        if self._reader == 0:
+            _read_command_line(prepare, news)
+        os.close(news)
+        word, self._word = os.pipe()
+        self.pid = _fork()
         if self.pid == 0:
-            os.close(news_in)
-            os.close(word_out)
+            os.close(self._news)
+            os.close(self._word)
             if ignores_children:
                 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-            _be_child(tool, prepare, parent, news_out, word_in)
-        os.close(news_out)
-        os.close(word_in)
-        self._word = word_out
-        self._news = news_in
+            _wait_for_word(tool, parent, word)
+        os.close(word)
 
     def options(self) -> dict[str, Any] | None:
-        """What the child found, once; None if it has ended instead."""
-        data = b"".join(iter(lambda: os.read(self._news, _MESSAGE), b""))
+        """What the reader found, once; None if there is nothing to do any more, and `exit_code` tells how it ended."""
+        data = _read_all(self._news)
         os.close(self._news)
-        found: dict[str, Any] | None = marshal.loads(data) if data else None
-        return found
+        if not data:
+            self.dismiss()
+            return None
+        options: dict[str, Any]
+        options, order = marshal.loads(data)
+        if order is not None:
+            self._send(order)
+        return options
 
     def exit_code(self) -> int:
-        """How a child has ended that found nothing; waits for it."""
-        status = os.waitpid(self.pid, 0)[1]
+        """How a reader ended that found nothing; waits for it."""
+        status = os.waitpid(self._reader, 0)[1]
         return os.WEXITSTATUS(status) if os.WIFEXITED(status) else SIGNALLED + os.WTERMSIG(status)
 
     def start(self, additions: dict[str, str]) -> None:
-        """Give the word: the child becomes the command, with these additions to the caller's environment."""
-        with contextlib.suppress(BrokenPipeError):  # it is gone already; its status will tell
-            os.write(self._word, marshal.dumps(additions))
+        """Give the word: the command runs, with these additions to the caller's environment."""
+        self._send(additions)
         os.close(self._word)
 
     def dismiss(self) -> None:
-        """The child is not needed: let it end."""
+        """The process is not needed: let it end."""
         os.close(self._word)
 
+    def _send(self, what: object) -> None:
+        data = marshal.dumps(what)
+        data = len(data).to_bytes(4, "big") + data
+        with contextlib.suppress(BrokenPipeError):  # it is gone already; its status will tell
+            while data:
+                data = data[os.write(self._word, data) :]
 
-def _be_child(
-    tool: str, prepare: Callable[[], tuple[dict[str, Any], Order | None]], parent: int, news: int, word: int
-) -> NoReturn:
+
+def _fork() -> int:
+    try:
+        return os.fork()
+    except OSError as error:
+        raise IpclockerError(f"cannot make a process for the command: {error.strerror}") from None
+
+
+def _read_command_line(prepare: Prepare, news: int) -> NoReturn:
     status = INTERNAL
     try:
         options, order = prepare()
-        os.write(news, marshal.dumps(options))
-        os.close(news)
-        if order is None:
-            status = 0
-        else:
-            protected = libc.die_with_parent(signal.SIGKILL)
-            if protected and os.getppid() != parent:
-                os._exit(INTERNAL)  # it ended before it could have taken us with it
-            status = _become(tool, order, word)
+        data = marshal.dumps((options, None if order is None else tuple(order)))
+        while data:
+            data = data[os.write(news, data) :]
+        os.close(news)  # not left to the end of this process, which takes its time
+        status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 0 if end.code is None else INTERNAL
     finally:
@@ -109,31 +126,55 @@ def _be_child(
         os._exit(status)
 
 
+def _wait_for_word(tool: str, parent: int, word: int) -> NoReturn:
+    """Do all that can be done before the word comes: what is left is time in which the lock is held for nothing."""
+    status = INTERNAL
+    try:
+        from . import libc  # here, so that the reader need not wait for it
+
+        if libc.die_with_parent(signal.SIGKILL) and os.getppid() != parent:
+            os._exit(INTERNAL)  # it ended before it could have taken us with it
+        environment = caller_environment()
+        restore_signals()
+        order = _receive(word)
+        if order is not None:
+            words, folder = order
+            program = find_program(words[0], environment)
+            additions = _receive(word)
+            if additions is not None:
+                environment.update(additions)
+                status = _become(tool, program, words, folder, environment)
+    finally:
+        os._exit(status)
+
+
+def _receive(word: int) -> Any:
+    """What was sent next; None if there comes nothing more."""
+    size = os.read(word, 4)
+    wanted = int.from_bytes(size, "big")
+    data = b""
+    while len(data) < wanted:
+        piece = os.read(word, wanted - len(data))
+        if not piece:
+            return None
+        data += piece
+    return marshal.loads(data) if size else None
+
+
 def _read_all(descriptor: int) -> bytes:
     return b"".join(iter(lambda: os.read(descriptor, _MESSAGE), b""))
 
 
-def _become(tool: str, order: Order, word: int) -> int:
-    """Wait for the word and execute the command as the caller would have.
-
-    Only returns if there is no word, or that fails, with the exit code to use. All that can be done before the word
-    is done before: what comes after it is time in which the lock is held and nothing runs.
-    """
-    environment = caller_environment()
-    program = find_program(order.words[0], environment)
-    restore_signals()
-    additions = _read_all(word)
-    if not additions:
-        return INTERNAL
-    environment.update(marshal.loads(additions))
+def _become(tool: str, program: str | None, words: list[str], folder: str | None, environment: dict[str, str]) -> int:
+    """Execute the command as the caller would have; only returns if that fails, with the exit code to use."""
     try:
         if program is None:  # not to be looked for in the current folder
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if order.folder is not None:
-            os.chdir(order.folder)
-        _execute(program, order.words, environment)
+        if folder is not None:
+            os.chdir(folder)
+        _execute(program, words, environment)
     except OSError as problem:
-        tell(f"{tool}: cannot execute '{order.words[0]}': {problem.strerror}")
+        tell(f"{tool}: cannot execute '{words[0]}': {problem.strerror}")
         return NOT_FOUND if problem.errno == errno.ENOENT else CANNOT_EXECUTE
 
 

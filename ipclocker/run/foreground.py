@@ -22,11 +22,10 @@ import os
 import resource
 import select
 import signal
-import socket
 import stat
 import time
 from math import inf
-from typing import Callable, NoReturn, TypeVar
+from typing import Callable, NoReturn, Protocol, TypeVar
 
 from ..errors import SIGNALLED
 from . import libc
@@ -35,6 +34,12 @@ from .signals import Signal, Signals, descends_from, ends_by_default, foreground
 
 Result = TypeVar("Result")
 _STOPPED_BY_TERMINAL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+
+
+class Pollable(Protocol):
+    """What can be waited for: a socket, or a loop of many."""
+
+    def fileno(self) -> int: ...
 
 
 class Interrupted(BaseException):
@@ -56,19 +61,20 @@ class Foreground:
         self._child = child
         self._tick = tick
         self._signals = Signals()
+        _let_go_of_pipes()  # now, since there is nothing to do when the command starts but to start it
         self._started = False
         self._stopped = False
         self._over = False  # from here on nothing is raised any more
         self._status: int | None = None
+        os.kill(os.getpid(), signal.SIGCHLD)  # a child may have ended before there was anybody to hear of it
 
     def start(self, additions: dict[str, str]) -> None:
         """Let the command run."""
         self._tick = None
         self._started = True
         self._child.start(additions)
-        _let_go_of_pipes()
 
-    def wait(self, sock: socket.socket | None, events: int, deadline: float) -> bool:
+    def wait(self, sock: Pollable | None, events: int, deadline: float) -> bool:
         """Wait until the socket is ready for the poll(2) events; False when the deadline (monotonic) has passed.
 
         Raises Interrupted and CommandEnded, each at most once.

@@ -1,0 +1,65 @@
+"""pidstatd: the pid server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ..daemon import background
+from ..daemon.listen import raise_descriptor_limit
+from ..pid.endpoint import pid_endpoint
+from ..pid.server import PidServer
+from .parsing import parse, version_option
+
+
+def main(words: list[str]) -> int:
+    """Run pidstatd; the exit code."""
+    return int(parse(pidstatd, "pidstatd", words, "pidstatd --pid-file /run/pidstatd.pid")["code"])
+
+
+def pidstatd(
+    port: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Port number or service name to be asked on, or the name of a UNIX datagram socket (it has a slash). "
+            "[default: the service pidstatd, else 1752]",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Address or name to be asked on; may be given several times. [default: all addresses of this host]",
+            show_default=False,
+        ),
+    ] = None,
+    nofork: Annotated[bool, typer.Option("--nofork", help="Stay in the foreground and log to stderr.")] = False,
+    pid_file: Annotated[
+        Optional[str],
+        typer.Option(help="Write the process id there; removed at the end.", show_default=False),
+    ] = None,
+    log_file: Annotated[
+        Optional[str],
+        typer.Option(help="Log there. [default: stderr with --nofork, else syslog]", show_default=False),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Log what is of use only to find a fault.")] = False,
+    version: Annotated[bool, version_option()] = False,
+) -> dict[str, int]:
+    """Say which processes of this host exist, to whoever asks by UDP.
+
+    Goes to the background once it is listening, where it is started again if it dies. SIGTERM and SIGINT end it,
+    SIGHUP starts it anew.
+    """
+    where = pid_endpoint(port)
+    place = str(where.port) if where.path is None else str(Path(where.path).absolute())
+
+    def start() -> PidServer:
+        raise_descriptor_limit()
+        server = PidServer(place, host or None)
+        server.handle_signals()
+        return server
+
+    code = background.run(start, name="pidstatd", foreground=nofork, pid_file=pid_file, log_file=log_file, debug=debug)
+    return {"code": code}

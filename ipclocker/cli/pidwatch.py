@@ -1,0 +1,20 @@
+"""pidwatch, the process that stays beside the command, or in the background."""
+
+from __future__ import annotations
+
+from ..run.child import Child
+from ..run.killing import Way
+from ..run.vigil import Target
+from ..run.watched import run_watched, watch_in_background
+
+
+def stay(child: Child) -> int:
+    """Do what the command line says; the exit code, unless it ends as the command did."""
+    options = child.options()
+    if options is None:
+        return child.exit_code()
+    target, way = Target(*options["target"]), Way(*options["way"])
+    if options["foreground"] is None:
+        run_watched(child, target, way, options["additions"], options["debug"])
+    child.dismiss()
+    return watch_in_background(options["foreground"], target, way, options["debug"])

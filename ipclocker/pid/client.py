@@ -1,0 +1,289 @@
+"""PidStat: whether processes of other hosts exist, after IPC::PidStat.
+
+Answers come by UDP, so they are fast and may be lost: nothing should depend on getting one. Processes of this host
+are looked up in the kernel; the server is asked about those that can't be seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Iterable
+from threading import Thread
+from typing import Callable, Optional, TypedDict, Union
+
+from ..daemon.address import Address, find_addresses, own_host_name, socket_path
+from ..errors import ServerUnavailable, UsageError
+from .endpoint import pid_endpoint
+from .identity import Identity, exists, own_boot, own_pidns
+from .protocol import IF_EXISTS, IF_GONE, IF_UNKNOWN, MAX_DATAGRAM, is_wanted
+from .questions import OpenQuestions
+
+PAUSE = 1.0  # seconds to wait for an answer before the question is sent again
+
+Stat = tuple[int, Optional[bool], str]  # pid; whether it exists, None if that can't be known; host, as it was asked
+
+
+class PidPing(TypedDict):
+    """`ok`: whether the server says that the process exists; `status`: a line that says how fast, or what is wrong."""
+
+    ok: bool
+    status: str
+
+
+class PidStat:
+    """Asks pid servers. `host` is the one to be asked if a question names none; for `port` see `pid_endpoint`.
+
+    A host's name is looked up once, and again after it has not answered; a question goes to all its addresses, and
+    the first answer counts. `trace` is called with each datagram that is sent or received, as a line.
+    """
+
+    def __init__(
+        self,
+        host: str = "localhost",
+        port: str | int | None = None,
+        tries: int = 5,
+        trace: Callable[[str], None] | None = None,
+    ) -> None:
+        self.host = host
+        self.port, self._path = pid_endpoint(port)
+        self.tries = tries
+        self._trace = trace
+        self._questions: OpenQuestions[str] = OpenQuestions()
+        self._known: deque[Stat] = deque()  # answers that wait to be fetched
+        self._addresses: dict[str, list[Address]] = {}
+        self._selector: selectors.BaseSelector | None = None
+
+    # As IPC::PidStat has it
+
+    def pid_request(
+        self,
+        host: str | None = None,
+        pid: int | Identity | None = None,
+        *,
+        return_exist: bool = True,
+        return_doesnt: bool = True,
+        return_unknown: bool = True,
+    ) -> None:
+        """Ask whether a process exists: this one, if none is given. `recv_stat` gets the answer.
+
+        An answer of a kind that is not to be returned may not come at all. Raises UsageError for a pid that is no
+        positive number, ServerUnavailable if the host is not known.
+        """
+        host, process = host or self.host, _process(pid)
+        flags = IF_EXISTS * return_exist | IF_GONE * return_doesnt | IF_UNKNOWN * return_unknown
+        if not self._look_here(host, process, flags):
+            self._send(self._questions.ask(process, host, flags)[1], host)
+
+    def recv_stat(self, timeout: float | None = None) -> Stat | None:
+        """Wait for one datagram, `timeout` seconds at most: the pid, whether it exists, and the host as it was asked.
+
+        None if none came, or what came is no answer to a question that is open, or none is open.
+        """
+        if self._known:
+            if len(self._known) == 1:
+                self._wake_in.recv(1)
+            return self._known.popleft()
+        found = self._receive(timeout)
+        return None if found is None else found[1]
+
+    def pid_request_recv(self, host: str | None = None, pid: int | Identity | None = None) -> Stat | None:
+        """Ask and wait for the answer, a second for each of the tries; None if there is none. Raises as pid_request."""
+        host, process = host or self.host, _process(pid)
+        if self._look_here(host, process):
+            return self._known.pop() if len(self._known) > 1 else self.recv_stat()
+        return self._ask_and_wait(host, process)
+
+    def ping_status(self, host: str | None = None, pid: int | Identity = 1) -> PidPing:
+        """Whether the server of a host answers, and a process exists there; with a line that says how fast, or what
+        is wrong.
+        """
+        host, process = host or self.host, _process(pid)
+        where = self._path or str(Address(socket.AF_INET, (host, self.port)))
+        begin = time.monotonic()
+        try:
+            stat = self._ask_and_wait(host, process)
+        except ServerUnavailable as error:
+            return {"ok": False, "status": str(error)}
+        if stat is None:
+            return {"ok": False, "status": f"No response from pidstatd on {where}"}
+        if not stat[1]:
+            state = "does not exist" if stat[1] is False else "cannot be seen"
+            return {"ok": False, "status": f"process {process.pid} {state}, says pidstatd on {where}"}
+        return {"ok": True, "status": f"{time.monotonic() - begin:.3f} second response on {where}"}
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when `recv_stat` has something to return or to look at."""
+        self._open()
+        assert self._selector is not None
+        return self._selector.fileno()  # type: ignore[attr-defined, no-any-return]
+
+    def fh(self) -> PidStat:
+        """What to give to a select loop: this object, since it has a `fileno`."""
+        self._open()
+        return self
+
+    @staticmethod
+    def local_pid_exists(pid: int) -> bool | None:
+        """Whether a process of this host exists; None if that can't be known."""
+        return exists(pid)
+
+    @staticmethod
+    def local_pid_doesnt_exist(pid: int) -> bool | None:
+        """Whether no process of this host has this number; None if that can't be known."""
+        there = exists(pid)
+        return None if there is None else not there
+
+    # For those who ask about many
+
+    def look_up(self, hosts: Iterable[str]) -> None:
+        """Look up the addresses of many hosts at once; whoever is not known shows when it is asked."""
+
+        def find(host: str) -> None:
+            with contextlib.suppress(ServerUnavailable):
+                self._find(host)
+
+        names = [host for host in dict.fromkeys(hosts) if not is_this_host(host)]
+        threads = [Thread(target=find, args=(host,), daemon=True) for host in names]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def close(self) -> None:
+        """Give back the sockets; questions that are open are given up."""
+        self._questions = OpenQuestions()
+        self._known.clear()
+        if self._selector is not None:
+            self._selector.close()
+            for sock in (self._socket, self._wake_in, self._wake_out):
+                sock.close()
+            self._selector = None
+
+    def __enter__(self) -> PidStat:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # Inside
+
+    def _open(self) -> None:
+        if self._selector is not None:
+            return
+        self._socket = self._new_socket()
+        self._wake_in, self._wake_out = socket.socketpair()  # makes `fileno` readable when answers wait here
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._socket, selectors.EVENT_READ)
+        self._selector.register(self._wake_in, selectors.EVENT_READ)
+
+    def _new_socket(self) -> socket.socket:
+        self._maps = False
+        if self._path is not None:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            sock.bind("")  # a name of its own, or there is no way back
+        else:
+            try:
+                sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # one socket for both
+                self._maps = True
+            except OSError:
+                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        return sock
+
+    def _look_here(self, host: str, process: Identity, flags: int = IF_EXISTS | IF_GONE) -> bool:
+        """Look up a process of this host, and keep the answer if it is wanted; whether there is one."""
+        if not is_this_host(host):
+            return False
+        if process.boot and process.boot != own_boot():
+            there: bool | None = False
+        elif process.pidns is not None and process.pidns != own_pidns():
+            return False
+        else:
+            there = exists(process.pid, process.start)
+        if there is None:
+            return False
+        if is_wanted(flags, there):
+            self._keep((process.pid, there, host))
+        return True
+
+    def _keep(self, stat: Stat) -> None:
+        self._open()
+        if not self._known:
+            self._wake_out.send(b".")
+        self._known.append(stat)
+
+    def _ask_and_wait(self, host: str, process: Identity) -> Stat | None:
+        secret, datagram = self._questions.ask(process, host)
+        for _ in range(self.tries):
+            self._send(datagram, host)
+            until = time.monotonic() + PAUSE
+            while True:
+                left = until - time.monotonic()
+                if left <= 0:
+                    break
+                found = self._receive(left)
+                if found is not None:
+                    if found[0] == secret:
+                        return found[1]
+                    self._keep(found[1])  # the answer to another question
+        self._questions.give_up(secret)
+        self._addresses.pop(host, None)
+        return None
+
+    def _send(self, datagram: bytes, host: str) -> None:
+        self._open()
+        for address in self._find(host):
+            sockaddr = address.sockaddr
+            if self._maps and address.family == socket.AF_INET:
+                sockaddr = (f"::ffff:{sockaddr[0]}", int(sockaddr[1]))
+            if self._trace is not None:
+                self._trace(f"to {address}: {datagram.decode().strip()}")
+            with contextlib.suppress(OSError):  # no way there: as if it had been lost on the way
+                self._socket.sendto(datagram, sockaddr)
+
+    def _find(self, host: str) -> list[Address]:
+        if self._path is not None:
+            return [socket_path(self._path)]
+        found = self._addresses.get(host)
+        if found is None:
+            found = self._addresses[host] = find_addresses(host, self.port, socket.SOCK_DGRAM)
+        return found
+
+    def _receive(self, timeout: float | None) -> tuple[bytes, Stat] | None:
+        """One datagram, if it answers an open question: the secret of that, and what it says."""
+        if not self._questions:
+            return None
+        self._open()
+        assert self._selector is not None
+        if not any(key.fileobj is self._socket for key, _ in self._selector.select(timeout)):
+            return None
+        try:
+            datagram = self._socket.recv(MAX_DATAGRAM + 1)
+        except OSError:
+            return None
+        if self._trace is not None:
+            self._trace(f"received: {datagram.decode(errors='backslashreplace')}")
+        found = self._questions.receive(datagram)
+        if found is None:
+            return None
+        answer, host = found
+        return answer.host, (answer.pid, answer.exists, host)
+
+
+def is_this_host(host: str) -> bool:
+    """Whether a name is one that this host calls itself; other names may be its own, too, and are looked up."""
+    own = own_host_name()
+    return host in ("localhost", own) or (host.startswith(f"{own}.") and host == socket.getfqdn())
+
+
+def _process(pid: Union[int, Identity, None]) -> Identity:
+    process = pid if isinstance(pid, Identity) else Identity(os.getpid() if pid is None else pid)
+    if process.pid <= 0:
+        raise UsageError(f"the pid '{process.pid}' is no positive number: it names no process")
+    return process

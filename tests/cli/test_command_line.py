@@ -1,0 +1,85 @@
+"""The command line's own parts, without a server: what is understood, and what an error looks like."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipclocker.cli import TOOLS, run
+from ipclocker.cli.lockersh_words import prepare
+from ipclocker.cli.parsing import seconds
+from ipclocker.errors import USAGE
+
+OPTIONS = ["--lock", "--dhost", "--port", "--path", "--timeout", "--hold-timeout", "--connect-tries", "--nonsense"]
+WORDS = st.one_of(
+    st.sampled_from([*OPTIONS, *(f"{option}=1" for option in OPTIONS), "--", "-", "true"]),
+    st.text(st.characters(exclude_characters="\0")),
+)
+
+
+@given(st.lists(WORDS, max_size=6))
+def test_any_words_are_understood_or_refused(words: list[str]) -> None:
+    try:
+        options, order = prepare(["--lock", "x", *words])
+    except SystemExit as end:
+        assert end.code == USAGE
+    else:
+        assert order is not None and order.words and options["lock"]
+
+
+def test_defaults() -> None:
+    options, order = prepare(["--lock", "x", "true"])
+    assert order is not None
+    assert order.words == ["true"]
+    assert (options["wait"], options["hold"], options["release_within"]) == (None, 0, 5)
+    assert (options["connect_tries"], options["connect_delay"], options["busy_code"]) == (3, 30, 75)
+
+
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("1.5", 1.5), ("1e3", 1000), (" 5 ", 5)])
+def test_seconds(text: str, number: float) -> None:
+    assert seconds(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "-1", "nan", "inf", "-inf", "1e12", "soon", "5s"])
+def test_no_seconds(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        seconds(text)
+
+
+def test_no_tool(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["ipclocker", "nonsense\nof two lines"]) == USAGE
+    assert capfd.readouterr().err.count("\n") == 1
+    assert run(["ipclocker", "help"]) == 0
+    overview = capfd.readouterr().out
+    assert all(tool in overview for tool in TOOLS)
+
+
+def test_who_stays_beside_the_command_carries_no_command_line() -> None:
+    """Its memory is that of as many processes as there are commands under a lock."""
+    script = (
+        "import sys; import ipclocker.cli.lockersh, ipclocker.cli; "
+        "print([name for name in ('typer', 'click', 'asyncio', 'logging', 'subprocess') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("variable", ["_LOCKERSH_COMPLETE", "_LOCKERD_COMPLETE", "_TYPER_COMPLETE_ARGS"])
+def test_variables_of_the_library_below_mean_nothing(variable: str) -> None:
+    for tool in ("lockersh", "lockerd"):
+        done = subprocess.run(
+            [sys.executable, "-m", "ipclocker", tool, "--version"],
+            env={**os.environ, variable: "complete_bash"},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert (done.returncode, done.stdout[:9]) == (0, "Version: ")

@@ -1,0 +1,38 @@
+"""What the tests with real processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .site import Site, new_site
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the built file keeps its modules, so that nothing is left on this host."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def bare_site(built_file: Path, cache: Path) -> Iterator[Site]:
+    """A site without a server."""
+    with new_site(built_file, cache) as site:
+        yield site
+
+
+@pytest.fixture
+def site(bare_site: Site) -> Site:
+    """A site with a lock server on a UNIX socket."""
+    bare_site.serve()
+    return bare_site
+
+
+@pytest.fixture(scope="module")
+def shared_site(built_file: Path, cache: Path) -> Iterator[Site]:
+    """A site with a lock server for tests that leave no lock behind."""
+    with new_site(built_file, cache) as site:
+        site.serve()
+        yield site
