@@ -43,10 +43,10 @@ while True:
     try:
         line = sys.stdin.readline()
     except OSError:
-        signal.pause()
-        continue
+        line = ""
     if not line:
-        signal.pause()
+        time.sleep(0.05)  # not pause(2): a signal that comes just before it would be handled after the next one only
+        continue
     tell("read " + line.strip())
     if line.strip() == "end":
         sys.exit(8)

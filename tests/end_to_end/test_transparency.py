@@ -315,10 +315,9 @@ def test_what_the_command_sends_to_its_group_reaches_it_once(site: Site) -> None
         "seen = []\n"
         "signal.signal(signal.SIGTERM, lambda n, f: seen.append(n))\n"
         "os.kill(0, signal.SIGTERM)\n"
-        "subprocess = os.spawnlp(os.P_WAIT, sys.executable, 'python', '-c',\n"
-        "    'import os, signal; signal.signal(15, signal.SIG_IGN); os.kill(0, 15)')\n"
-        "os.kill(os.getppid(), signal.SIGUSR1)\n"  # not passed back either; what comes later would be behind it
-        "time.sleep(0.3)\n"
+        # A sender that is gone by the time that lockersh looks is not known to be of the command.
+        "os.spawnlp(os.P_WAIT, sys.executable, 'python', '-c',\n"
+        "    'import os, signal, time; signal.signal(15, signal.SIG_IGN); os.kill(0, 15); time.sleep(0.5)')\n"
         "print(seen)\n"
     )
     tool = site.start_lockersh(

@@ -58,6 +58,19 @@ def test_a_waiter_whose_connection_is_gone_is_never_granted(how: str) -> None:
             assert there.ask("UNLOCK") == ["owner ", "locked 0"]
 
 
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_an_unlock_and_then_a_hang_up_that_arrive_in_one_instant(how: str) -> None:
+    """The server comes to read the UNLOCK first, and has to know all the same."""
+    with Lockerd() as server:
+        holder = held_by(server)
+        gone, there = waiting(server, "bob"), waiting(server, "eve")
+        with server.stopped():
+            holder.say("UNLOCK")
+            gone.close() if how == "close" else gone.reset()
+        assert holder.hear() == ["owner eve", "locked 0"]
+        assert there.hear()[-2:] == ["locked 1", "lockname x"]
+
+
 def test_of_a_crowd_that_leaves_in_one_instant_the_only_one_left_gets_it() -> None:
     with ThreadServer() as server:
         holder = held_by(server)
@@ -287,7 +300,8 @@ def test_garbage_of_all_kinds() -> None:
     chance = random.Random(7)
     words = (
         b"user u;locks x y;block 1;LOCK;UNLOCK;STATUS;EOF;\xff\xfe;timeout 1e9;timeout 0.01;token 1;RENEW x 1;"
-        b"DEAD_PID h 7;autounlock 1;pid 7;hostname h;BREAK_LOCK;LOCK_LIST;VERSION;GET / HTTP/1.1;;\0\0;RESTART;CHECK;GOT x y;start 1"
+        b"DEAD_PID h 7;autounlock 1;pid 7;hostname h;BREAK_LOCK;LOCK_LIST;VERSION;GET / HTTP/1.1;;\0\0;RESTART;CHECK;"
+        b"GOT x y;start 1"
     ).split(b";")
     with ThreadServer() as server:
         peers: list[Peer] = []

@@ -1,0 +1,75 @@
+"""The monitoring plugins: one line, performance data, and their exit codes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ..pid.processes import NOBODY
+from ..pid.servers import port_of, thread_server
+from ..servers import PROJECT, ThreadServer
+
+
+def check(*words: str) -> tuple[int, str]:
+    """The exit code, and the line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ipclocker", *words], cwd=PROJECT, capture_output=True, text=True, timeout=60
+    )
+    return done.returncode, done.stdout.rstrip("\n")
+
+
+def test_check_lockerd() -> None:
+    with ThreadServer() as server:
+        where = ["-H", "127.0.0.1", "-p", str(server.port)]
+        code, line = check("check-lockerd", *where, "-w", "20", "-c", "30.5")
+        at = rf"127\.0\.0\.1:{server.port}"
+        assert code == 0
+        assert re.fullmatch(rf"LOCKERD OK - (\d+\.\d{{3}}) second response on {at} \| time=\1s;20;30.5", line)
+        assert check("check-lockerd", *where)[1].endswith("s;;")
+        code, line = check("check-lockerd", *where, "-c", "0")
+        assert code in (0, 2) and line.startswith(("LOCKERD OK - 0.000", "LOCKERD CRITICAL - 0."))
+
+
+def test_check_lockerd_without_a_server() -> None:
+    code, line = check("check-lockerd", "-H", "127.0.0.1", "-p", "1")
+    assert code == 2 and line.startswith("LOCKERD CRITICAL - ") and "\n" not in line
+
+
+def test_check_pidstatd() -> None:
+    with thread_server() as server:
+        where = ["-H", "127.0.0.1", "-p", str(port_of(server))]
+        code, line = check("check-pidstatd", *where, "-w", "20", "-c", "30")
+        assert code == 0
+        assert re.fullmatch(r"PIDSTATD OK - (\d+\.\d{3}) second response on \S+ \| time=\1s;20;30", line)
+        code, line = check("check-pidstatd", *where, "--pid", str(NOBODY))
+        assert code == 2 and line.startswith(f"PIDSTATD CRITICAL - process {NOBODY} does not exist")
+
+
+def test_check_pidstatd_asks_the_server_of_this_host_too() -> None:
+    code, line = check("check-pidstatd", "-p", "1")
+    assert (code, line) == (2, "PIDSTATD CRITICAL - No response from pidstatd on localhost:1")
+
+
+@pytest.mark.parametrize("tool", ["check-lockerd", "check-pidstatd"])
+@pytest.mark.parametrize("words", [["-w", "x"], ["--nonsense"], ["-p", "nosuch"], ["-p", "70000"], ["-c", "-1"]])
+def test_trouble(tool: str, words: list[str]) -> None:
+    code, line = check(tool, *words)
+    assert code == 3
+    assert line.startswith(f"{tool[6:].upper()} UNKNOWN - ") and "\n" not in line
+
+
+@pytest.mark.parametrize("tool", ["check-lockerd", "check-pidstatd"])
+def test_help(tool: str) -> None:
+    code, text = check(tool, "--help")
+    assert code == 0 and "--critical" in text
+
+
+@pytest.mark.parametrize(("taken", "code"), [(0.5, 0), (1.0, 0), (1.5, 1), (2.0, 1), (2.5, 2)])
+def test_thresholds(taken: float, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    from ipclocker.cli.plugin import report
+
+    assert report("X", True, f"{taken:.3f} second response on h:1", 1.0, 2.0) == {"code": code}
+    assert capsys.readouterr().out.split()[1] == ["OK", "WARNING", "CRITICAL"][code]

@@ -1,0 +1,82 @@
+"""pidstat as a process: lines, exit codes, options."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ..pid.processes import NOBODY, alive
+from ..pid.servers import false_server, port_of, thread_server
+from ..servers import PROJECT
+
+
+def pidstat(*words: str) -> tuple[int, list[str], str]:
+    """The exit code, the lines of stdout, and stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ipclocker", "pidstat", *words], cwd=PROJECT, capture_output=True, text=True, timeout=60
+    )
+    return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[str]:
+    with thread_server(host=None) as server:
+        yield str(port_of(server))
+
+
+def test_all_exist(port: str) -> None:
+    with alive() as process:
+        code, lines, _ = pidstat("--host", "127.0.0.1", "--port", port, "exists", "1", f"127.0.0.2:{process.pid}", "[::1]:1")
+    assert (code, lines) == (0, ["127.0.0.1:1 up", f"127.0.0.2:{process.pid} up", "[::1]:1 up"])
+
+
+def test_one_does_not(port: str) -> None:
+    code, lines, _ = pidstat("--port", port, "--host", "127.0.0.1", "exists", str(NOBODY), "1", str(NOBODY))
+    assert (code, lines) == (1, [f"127.0.0.1:{NOBODY} down", "127.0.0.1:1 up", f"127.0.0.1:{NOBODY} down"])
+
+
+def test_this_host_without_a_server() -> None:
+    assert pidstat("--port", "1", "exists", str(os.getpid())) == (0, [f"localhost:{os.getpid()} up"], "")
+
+
+def test_a_host_that_does_not_answer(port: str) -> None:
+    hosts = [f"127.0.1.{number}:1" for number in range(1, 6)]
+    with false_server(lambda datagram: []) as silent:
+        begin = time.monotonic()
+        code, lines, _ = pidstat("--port", str(silent), "exists", *hosts, f"localhost:{NOBODY}", "host.invalid:5")
+        taken = time.monotonic() - begin
+    assert code == 2
+    assert lines == [*(f"{host} host_down" for host in hosts), f"localhost:{NOBODY} down", "host.invalid:5 host_down"]
+    assert 5 <= taken < 20  # five tries of a second, for all together
+
+
+def test_what_is_unknown() -> None:
+    def unknown(datagram: bytes) -> list[bytes]:
+        _, pid, secret = datagram.split()[:3]
+        return [b"UNKN %b na %b" % (pid, secret)]
+
+    with false_server(unknown) as port:
+        assert pidstat("--port", str(port), "exists", "127.0.0.1:7")[:2] == (2, ["127.0.0.1:7 unknown"])
+
+
+def test_silent_and_debug(port: str) -> None:
+    assert pidstat("--silent", "--port", port, "exists", "127.0.0.1:1", f"127.0.0.1:{NOBODY}") == (1, [], "")
+    code, lines, trace = pidstat("--debug", "--port", port, "exists", "127.0.0.1:1")
+    assert (code, lines) == (0, ["127.0.0.1:1 up"])
+    assert "PIDR 1 " in trace and "EXIS 1 1 " in trace
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["exist", "1"], ["exists"], ["exists", "x"], ["exists", "0"], ["exists", "-1"], ["exists", "host:"]]
+    + [["exists", ":1"], ["exists", "1" * 21], ["--port", "nosuch", "exists", "1"], ["--nonsense"]],
+)
+def test_wrong_command_lines(words: list[str]) -> None:
+    code, lines, error = pidstat(*words)
+    assert (code, lines) == (64, [])
+    assert error.startswith("pidstat: ") and error.count("\n") == 1
