@@ -191,8 +191,6 @@ class ThreadServer(Served):
 
     def end(self) -> None:
         self.server.stop()
-        with contextlib.suppress(OSError):  # a loop that has nothing to do is woken up
-            Peer(self.address).close()
         self._thread.join(DEADLINE)
         assert not self._thread.is_alive(), "the server did not stop"
         for problem in self._problem:

@@ -65,11 +65,10 @@ def pidstat(
 
 
 def _place(word: str, host: str) -> Place:
-    before, _, number = word.rpartition(":")
-    if not (number.isascii() and number.isdigit() and int(number[:20]) > 0):
-        raise click.UsageError(f"'{word}' is no PID and no HOST:PID")
-    named = before.strip("[]") if before else host
-    if not named or len(number) > 20:
+    before, colon, number = word.rpartition(":")
+    named = before.strip("[]") if colon else host
+    is_pid = number.isascii() and number.isdigit() and len(number) <= 20 and int(number) > 0
+    if not named or not is_pid:
         raise click.UsageError(f"'{word}' is no PID and no HOST:PID")
     return named, int(number)
 

@@ -101,7 +101,9 @@ def pidwatch(
     ] = None,
     interval: Annotated[
         float,
-        typer.Option(parser=some_seconds, metavar="SECONDS", help="Time between two questions to another host."),
+        typer.Option(
+            parser=some_seconds, metavar="SECONDS", help="Longest time between two questions to another host."
+        ),
     ] = 0.5,
     down_after: Annotated[
         Optional[float],
@@ -122,7 +124,8 @@ def pidwatch(
 
     Runs the command in the foreground, as if pidwatch were not there, and ends as it did: with its exit status, or
     by the same signal, which is also what pidwatch ends by (HUP) when the process was gone. If it is gone at the
-    start, the command is ended as it begins. A command with shell characters is run by /bin/sh -c, others directly.
+    start, the command is ended as it begins. A command with shell characters is run by /bin/sh -c, others directly;
+    it is the shell, then, that gets the signal, and what it runs does with --kill-tree only.
 
     As a barrier: `pidwatch --host HOST --pid PID sleep 9999999` returns when the process is gone.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import os
 import selectors
 import signal
 import socket
@@ -53,7 +52,10 @@ class Loop:
         self._stopped = False
         self._signals: dict[int, Callable[[], None]] = {}
         self._handlers_before: dict[int, object] = {}
-        self._wake_receiver: socket.socket | None = None
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._wake_receiver.setblocking(False)
+        self._wake_sender.setblocking(False)  # a full pipe is no harm, one byte is enough to wake
+        self.watch(self._wake_receiver, READ, self._woken)
 
     def watch(self, sock: socket.SocketType, events: int, ready: Callable[[int], None]) -> None:
         """Call `ready` with the events (READ, WRITE or both) whenever the socket is ready for one of them."""
@@ -76,21 +78,16 @@ class Loop:
 
     def on_signal(self, number: int, call: Callable[[], None]) -> None:
         """Call in the loop's own time when the process gets a signal. Only in the main thread."""
-        if self._wake_receiver is None:
-            self._wake_receiver, sender = socket.socketpair()
-            self._wake_receiver.setblocking(False)
-            sender.setblocking(False)
-            # The descriptor is the handler's from now on; a full pipe is no harm, one byte is enough to wake.
-            signal.set_wakeup_fd(sender.detach(), warn_on_full_buffer=False)
-            self.watch(self._wake_receiver, READ, self._signalled)
+        if not self._signals:
+            signal.set_wakeup_fd(self._wake_sender.fileno(), warn_on_full_buffer=False)
         self._signals[number] = call
         self._handlers_before.setdefault(number, signal.signal(number, _do_nothing))
 
     def run(self) -> None:
-        """Serve until `stop` is called."""
-        self._stopped = False
+        """Serve until `stop` is called; at once, if it was called before."""
         while not self._stopped:
             self.turn()
+        self._stopped = False
 
     def turn(self, longest: float = inf) -> None:
         """Do what is due, wait for the next thing, `longest` so many seconds, and call back for what is ready."""
@@ -117,20 +114,23 @@ class Loop:
         return self._timers[0][0] if self._timers else inf
 
     def stop(self) -> None:
-        """Return from `run` at the end of this turn."""
+        """Return from `run` at the end of this turn. It may be called from any thread."""
         self._stopped = True
+        with contextlib.suppress(OSError):
+            self._wake_sender.send(b"\0")
 
     def close(self) -> None:
         """Give back the descriptors and the signal handlers. Sockets that were watched stay open."""
-        if self._wake_receiver is not None:
-            os.close(signal.set_wakeup_fd(-1))
+        if self._signals:
+            signal.set_wakeup_fd(-1)
             for number, handler in self._handlers_before.items():
                 signal.signal(number, handler)  # type: ignore[arg-type]
             # What came after the last turn is for whoever handles signals from now on.
             with contextlib.suppress(BlockingIOError):
-                for number in dict.fromkeys(self._wake_receiver.recv(4096)):
+                for number in self._signals.keys() & set(self._wake_receiver.recv(4096)):
                     signal.raise_signal(number)
-            self._wake_receiver.close()
+        self._wake_sender.close()
+        self._wake_receiver.close()
         self._selector.close()
 
     def _run_timers(self) -> float:
@@ -144,8 +144,7 @@ class Loop:
                 timer.call()
         return inf
 
-    def _signalled(self, events: int) -> None:
-        assert self._wake_receiver is not None
+    def _woken(self, events: int) -> None:
         for number in dict.fromkeys(self._wake_receiver.recv(4096)):
             call = self._signals.get(number)
             if call is not None:

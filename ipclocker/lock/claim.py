@@ -17,6 +17,7 @@ import contextlib
 import errno
 import os
 import time
+from collections.abc import Iterator
 from math import inf
 from typing import Callable, NamedTuple, Optional, Protocol
 
@@ -76,20 +77,25 @@ class Claim:
         self._address: Address | None = None  # the server that the claim stays with
         self._pause = 0.0  # before the next connection to it
         self._lost_at = inf  # when the connection to it was lost
-        self._reason: OSError = LinkLost(errno.ECONNRESET, "the connection was lost")
+        self._problem: OSError = LinkLost(errno.ECONNRESET, "the connection was lost")
+        self._reasons: list[str] = []  # why each server that was tried is no good
 
     # Asking
 
     def obtain(self, wait: bool, deadline: float) -> bool:
         """Get the lock, or renew it; False if it is busy and not to be waited for any longer.
 
-        Raises ServerUnavailable if no server is reached before the deadline or within the tries, ServerRefused.
+        Raises ServerUnavailable if no server answers before the deadline or within the tries, ServerRefused.
         """
+        servers: Iterator[Link] | None = None
         try:
             while True:
-                link = self._reach(deadline)
+                if self.link is None and not self._reconnect(deadline, self._patience):
+                    servers = servers or self._each_server(deadline)
+                    self.link = next(servers)
+                assert self.link is not None
                 try:
-                    granted = self._ask(link, wait, deadline)
+                    granted = self._ask(self.link, wait, deadline)
                 except LinkLost as problem:
                     self.lose_link(problem)
                     continue
@@ -108,8 +114,8 @@ class Claim:
         link.say(b"LOCK", **self._variables(wait))
         waited = ask_again = False
         while True:
-            reply = link.reply(deadline) if waited else _prompt_reply(link)
-            self._pause, self._lost_at = 0.0, inf
+            reply = link.reply(deadline) if waited else _prompt_reply(link, deadline if wait else inf)
+            self._address, self._pause, self._lost_at = link.address, 0.0, inf  # it answers: from here on it is ours
             if isinstance(reply, Waiting):
                 waited = True
                 self.holder = os.fsdecode(reply.holder)
@@ -123,6 +129,7 @@ class Claim:
         self._refuse_error(reply)
         if not reply.locked or reply.name is None:
             self.holder = os.fsdecode(reply.owner)
+            self.held = None
             ask_again |= waited
             # A classic server would still grant the lock to this connection some time, so it has to go.
             self.drop_link()
@@ -146,7 +153,7 @@ class Claim:
         """Confirm a waited grant; whether it still stands. A hold time starts anew with that, so it is full."""
         check = b"RENEW" if self.settings.hold else b"CHECK"
         link.send(b"GOT %b %d\n%b %b %d\n" % (name, token, check, name, token))
-        answer = _prompt_answer(link)
+        answer = self._answer(link)
         return answer.renewed or answer.current is True
 
     def _look_for(self, sought: LookFor, link: Link) -> bool:
@@ -223,22 +230,29 @@ class Claim:
             self._address = None
 
     def _unlock(self, held: Held | None, names: tuple[bytes, ...], within: float) -> bool:
-        """Tell the server, over a new connection if need be, until it has answered or the time is over."""
+        """Tell the server, over a new connection if need be, until it has answered or the time is over.
+
+        False if it says that the grant did not stand any more.
+        """
         deadline = time.monotonic() + within
         pause = _FIRST_PAUSE
+        told = False
         while True:
             try:
                 link = self.link or self._connect_again(deadline)
-                # In one packet: does the grant stand, and may it end.
-                check = b"" if held is None or held.token is None else b"CHECK %b %d\n" % (held.name, held.token)
+                link.receive()  # if the server is gone since, that is said here
+                # In one packet: does the grant stand, and may it end. Asked again after an answer that was lost, the
+                # former says nothing.
+                check = b""
+                if held is not None and held.token is not None and not told:
+                    check = b"CHECK %b %d\n" % (held.name, held.token)
+                told = True
                 link.say(b"UNLOCK", check, **self._who(), locks=names)
                 stood = not check or link.answer(deadline).current is not False
-                answer = link.answer(deadline)
-                self._refuse_error(answer)
+                self._refuse_error(link.answer(deadline))
                 return stood
             except (OSError, TimeIsUp) as problem:
                 self.drop_link()
-                held = None  # the answer may be what was lost: if the lock is gone now, that says nothing
                 if time.monotonic() + pause >= deadline:
                     raise self._unavailable(problem) from None
             block(None, 0, time.monotonic() + pause)
@@ -248,16 +262,26 @@ class Claim:
 
     def query(self, command: bytes, deadline: float = inf) -> Answer:
         """Ask a server something that has one answer at once. Raises ServerUnavailable, ServerRefused."""
-        link = self._reach_any(deadline)
-        try:
-            link.say(command, **self._who(), locks=self.settings.names)
-            answer = _prompt_answer(link)
-        except LinkLost as problem:
-            raise self._unavailable(problem) from None
-        finally:
-            link.close()
-        self._refuse_error(answer)
-        return answer
+        for link in self._each_server(deadline):
+            try:
+                link.say(command, **self._who(), locks=self.settings.names)
+                answer = self._answer(link)
+            except LinkLost as problem:
+                self._reasons.append(f"{link.address}: {problem.strerror}")
+                continue
+            finally:
+                link.close()
+            self._refuse_error(answer)
+            return answer
+        raise AssertionError("without a server there is an error")
+
+    def _answer(self, link: Link) -> Answer:
+        while True:
+            reply = _prompt_reply(link)
+            if isinstance(reply, Broke):
+                self._listener.broke(os.fsdecode(reply.holder))
+            elif isinstance(reply, Answer):
+                return reply
 
     # Connections
 
@@ -267,10 +291,12 @@ class Claim:
         It stays with its server for as long as it takes. A claim that does not stand holds nothing any more.
         """
         while self.held is not None and self.held.token is not None:
-            link = self._reach(inf)
+            if self.link is None:
+                self._reconnect(inf, inf)
+            assert self.link is not None
             try:
-                link.send(b"CHECK %b %d\n" % (self.held.name, self.held.token))
-                if _prompt_answer(link).current is False:
+                self.link.send(b"CHECK %b %d\n" % (self.held.name, self.held.token))
+                if self._answer(self.link).current is False:
                     self.held = None
                 self._pause, self._lost_at = 0.0, inf
                 break
@@ -286,89 +312,95 @@ class Claim:
 
     def lose_link(self, problem: OSError) -> None:
         """The connection broke; the next one to this server is made after a pause."""
+        if self.link is not None:
+            self._reasons.append(f"{self.link.address}: {problem.strerror}")
         self.drop_link()
-        self._reason = problem
+        self._problem = problem
         self._lost_at = min(self._lost_at, time.monotonic())
         self._pause = min(self._pause * 2 or _FIRST_PAUSE, max(_FIRST_PAUSE, self.settings.connect_delay))
 
-    def _reach(self, deadline: float) -> Link:
-        """The connection to the server that the claim stays with, or to the first that answers."""
-        patience = self.settings.connect_delay * self.settings.connect_tries
-        while self._address is not None and self.link is None:
-            if self.held is None and time.monotonic() - self._lost_at > patience:
+    @property
+    def _patience(self) -> float:
+        """Seconds for which a claim that holds nothing goes back to a server that had answered once."""
+        return self.settings.connect_delay * self.settings.connect_tries
+
+    def _reconnect(self, deadline: float, patience: float) -> bool:
+        """Connect to the server that the claim stays with; False if there is none, or not any more.
+
+        Raises ServerUnavailable at the deadline, or if the patience is over while the lock is held.
+        """
+        while self._address is not None:
+            if time.monotonic() - self._lost_at > patience:
                 self._address = None
+                if self.held is not None:
+                    raise self._unavailable(self._problem)
                 break
             self._sleep(self._pause, deadline)
             try:
-                self.link = self._connect_again(deadline)
+                self._connect_again(deadline)
+                return True
             except OSError as problem:
                 self.lose_link(problem)
-        if self.link is None:
-            self.link = self._reach_any(deadline)
-            self._address = self.link.address
-        return self.link
+        return False
 
     def _connect_again(self, deadline: float) -> Link:
         assert self._address is not None
         self.link = Link.connect(self._address, deadline, self._wait)
         return self.link
 
-    def _reach_any(self, deadline: float) -> Link:
-        """Connect to the first server that answers, trying all of them as often as the settings say."""
+    def _each_server(self, deadline: float) -> Iterator[Link]:
+        """A connection to each server in turn, as often as the settings say; who takes one says why it is no good.
+
+        Raises ServerUnavailable when the last one was no good, or the deadline would come before the next.
+        """
         settings = self.settings
         for tries_left in reversed(range(settings.connect_tries)):
-            try:
-                return self._try_each(deadline)
-            except ServerUnavailable as problem:
-                from random import uniform  # only here, for an import that most runs do without
+            self._reasons = []
+            yield from self._each_address(deadline)
+            reason = f"no lock server answers ({'; '.join(self._reasons)}): start lockerd there, or name its host"
+            from random import uniform  # only here, for an import that most runs do without
 
-                pause = settings.connect_delay * uniform(1, 2)
-                if not tries_left or time.monotonic() + pause >= deadline:
-                    raise
-                self._listener.retry(str(problem), pause)
-                self._sleep(pause, deadline)
-        raise AssertionError("there is at least one try")
+            pause = settings.connect_delay * uniform(1, 2)
+            if not tries_left or time.monotonic() + pause >= deadline:
+                raise ServerUnavailable(reason)
+            self._listener.retry(reason, pause)
+            self._sleep(pause, deadline)
 
-    def _try_each(self, deadline: float) -> Link:
-        problems = []
+    def _each_address(self, deadline: float) -> Iterator[Link]:
         for server in self.settings.servers():
             self.server = server
             try:
                 addresses = self.look_up(server)
             except ServerUnavailable as problem:
-                problems.append(str(problem))
+                self._reasons.append(str(problem))
                 continue
             for address in addresses:
                 self.server = str(address)
                 try:
-                    return Link.connect(address, deadline, self._wait)
+                    link = Link.connect(address, deadline, self._wait)
                 except OSError as problem:
-                    problems.append(f"{address}: {problem.strerror or problem}")
-        raise ServerUnavailable(
-            f"no lock server answers ({'; '.join(problems)}): start lockerd there, or name its host"
-        )
+                    self._reasons.append(f"{address}: {problem.strerror or problem}")
+                else:
+                    yield link
 
     def _sleep(self, seconds: float, deadline: float) -> None:
         until = time.monotonic() + seconds
         self._wait(None, 0, min(until, deadline))
         if until > deadline:
-            raise self._unavailable(self._reason)
+            raise self._unavailable(self._problem)
 
     def _unavailable(self, problem: BaseException) -> ServerUnavailable:
         why = (getattr(problem, "strerror", None) or str(problem)) or f"no answer in {ANSWER_WITHIN:.0f} s"
         return ServerUnavailable(f"the lock server {self.server} does not answer: {why}")
 
 
-def _prompt_reply(link: Link) -> Reply:
-    """A reply that depends on nobody else, so that a server that does not give it is none. Raises LinkLost."""
+def _prompt_reply(link: Link, deadline: float = inf) -> Reply:
+    """A reply that depends on nobody else: a server that does not give it is none.
+
+    Raises LinkLost after ANSWER_WITHIN seconds, or at the deadline, but not in less than one second.
+    """
+    now = time.monotonic()
     try:
-        return link.reply(time.monotonic() + ANSWER_WITHIN)
+        return link.reply(min(now + ANSWER_WITHIN, max(now + 1, deadline)))
     except TimeIsUp:
-        raise LinkLost(errno.ETIMEDOUT, f"no answer in {ANSWER_WITHIN:.0f} s") from None
-
-
-def _prompt_answer(link: Link) -> Answer:
-    while True:
-        reply = _prompt_reply(link)
-        if isinstance(reply, Answer):
-            return reply
+        raise LinkLost(errno.ETIMEDOUT, "it does not answer") from None

@@ -82,8 +82,8 @@ class Locker:
         """
         self._check_process()
         self._change(**parameters)
-        if self._claim.held is not None:
-            return self if self._claim.obtain(self._settings.block, inf) else None
+        if self._claim.held is not None and self._thread == get_ident():
+            return self if self._renew() else None
         return self if self._acquire(self._settings.block, inf) else None
 
     def locked(self) -> bool:
@@ -93,12 +93,14 @@ class Locker:
 
     def lock_name(self) -> str:
         """The name of the lock that is held, or the first of those that are asked for."""
+        self._check_process()
         held = self._claim.held
         return os.fsdecode(self._settings.names[0] if held is None else held.name)
 
     @property
     def token(self) -> int | None:
         """The fencing token of the grant: greater than that of all earlier ones; None from a classic server."""
+        self._check_process()
         held = self._claim.held
         return None if held is None else held.token
 
@@ -192,6 +194,7 @@ class Locker:
         with contextlib.suppress(Exception):
             if claim.held is not None and self._settings.destroy_unlock and self._process == os.getpid():
                 claim.release(within=1.0)
+        with contextlib.suppress(Exception):
             claim.drop_link()
 
     # Inside
@@ -225,6 +228,13 @@ class Locker:
         else:
             self._turn.release()
         return got
+
+    def _renew(self) -> bool:
+        try:
+            return self._claim.obtain(self._settings.block, inf)
+        finally:
+            if self._claim.held is None:
+                self._turn.release()
 
     def _release(self) -> bool:
         try:

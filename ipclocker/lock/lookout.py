@@ -23,7 +23,6 @@ from ..pid.watch import Watch, Watched
 from .rounds import Rounds
 from .table import Process
 
-
 GRACE = 0.1  # seconds for whoever asked in the name of a process to give its locks back when it has ended
 
 

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import select
 import socket
+import sys
+import termios
 import time
 from math import inf
 from signal import SIGHUP, SIGINT, SIGTERM
@@ -29,7 +32,7 @@ from .endpoint import endpoint
 from .lookout import Lookout
 from .protocol import error
 from .service import Conversation, LockService
-from .table import Grant, Process
+from .table import Process
 
 DEFAULT_PID_PORT = 1752
 READ_PATIENCE = 60.0  # seconds that a client may leave its answers unread
@@ -60,21 +63,22 @@ class LockServer:
         path: str | None = None,
     ) -> None:
         where = endpoint(port, family, path)
+        self._unix_listener = UnixListener(where.path) if where.path is not None else None
+        if self._unix_listener is not None:
+            self._listeners = [self._unix_listener.socket]
+        else:
+            self._listeners = tcp_listeners([host] if isinstance(host, str) else host, where.port)
         self._loop = Loop(self._tick)
         self._lookout = Lookout(self._loop, service_port("pidstatd", "udp", DEFAULT_PID_PORT), self._process_gone)
         self._follow_at = inf  # when what has changed since is looked at
         self._followed: dict[int, Process] = {}  # by token, the processes that locks depend on
         self._service = LockService(self._speak, self._is_connected, self._doubt, last_token=time.time_ns() // 1000)
         self._clients: dict[Conversation, _Client] = {}
+        self._newcomer: Conversation | None = None  # who is served for the first time just now
         self._ending = False
         self._anew = False
         self._accepting = True
         self._next_complaint = 0.0
-        self._unix_listener = UnixListener(where.path) if where.path is not None else None
-        if self._unix_listener is not None:
-            self._listeners = [self._unix_listener.socket]
-        else:
-            self._listeners = tcp_listeners([host] if isinstance(host, str) else host, where.port)
         for listener in self._listeners:
             self._watch_listener(listener)
 
@@ -148,7 +152,7 @@ class LockServer:
             self._welcome(sock, host)
 
     def _welcome(self, sock: socket.SocketType, address: str) -> None:
-        conversation = Conversation(self._service, address)
+        self._newcomer = conversation = Conversation(self._service, address)
         try:
             data = sock.recv(_PIECE, _DONTWAIT)
             if not data:
@@ -247,7 +251,7 @@ class LockServer:
         """Whether a waiting client is still there, as far as the kernel knows at this instant."""
         client = self._clients.get(conversation)
         if client is None:
-            return False
+            return conversation is self._newcomer
         poller = select.poll()
         poller.register(client.sock, getattr(select, "POLLRDHUP", 0))
         return not any(events & _GONE for _, events in poller.poll(0))
@@ -261,7 +265,7 @@ class LockServer:
 class _Client:
     """A client that stays: its socket, its conversation, and what it has not yet read of its answers."""
 
-    __slots__ = ("_events", "_loop", "_patience", "_server", "_unsent", "conversation", "sock")
+    __slots__ = ("_events", "_loop", "_patience", "_server", "_unread", "_unsent", "conversation", "sock")
 
     def __init__(self, server: LockServer, loop: Loop, sock: socket.SocketType, conversation: Conversation) -> None:
         self.sock = sock
@@ -269,6 +273,7 @@ class _Client:
         self._server = server
         self._loop = loop
         self._unsent = b""
+        self._unread = 0  # bytes that the kernel had for the client when its patience was last looked at
         self._patience: Timer | None = None
         self._events = READ
         loop.watch(sock, READ, self._ready)
@@ -338,6 +343,7 @@ class _Client:
             self._patience.cancel()
             self._patience = None
         if not done and self._patience is None:
+            self._unread = _unread(self.sock)
             self._patience = self._loop.call_at(self._loop.now + READ_PATIENCE, self._lose_patience)
         return done
 
@@ -347,7 +353,16 @@ class _Client:
             self._loop.change(self.sock, events, self._ready)
 
     def _lose_patience(self) -> None:
+        if _unread(self.sock) < self._unread:
+            self._unread = _unread(self.sock)
+            self._patience = self._loop.call_at(self._loop.now + READ_PATIENCE, self._lose_patience)
+            return
         log.warning("a client has left its answers unread for %.0f s and is cut off", READ_PATIENCE)
         with contextlib.suppress(OSError):
             self.sock.send(error(b"answers_unread"), _DONTWAIT)
         self.close()
+
+
+def _unread(sock: socket.SocketType) -> int:
+    """Bytes that were sent and that the client's host has not taken yet; they become fewer while it reads slowly."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)

@@ -96,6 +96,10 @@ class Settings:
         unknown = given.keys() - _DEFAULTS.keys()
         if unknown:
             raise TypeError(f"a Locker has no parameter '{min(unknown)}'")
+        for name in ("lock", "host"):
+            several = given.get(name)
+            if several is not None and not isinstance(several, str):
+                given[name] = tuple(several)  # type: ignore[arg-type]
         self._given = given
         chosen: Parameters = {**_DEFAULTS, **given}
         self.names = lock_names(chosen["lock"])

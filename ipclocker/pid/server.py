@@ -13,9 +13,11 @@ import os
 import socket
 from signal import SIGHUP, SIGINT, SIGTERM
 from time import monotonic
+from typing import NamedTuple
 
 from ..daemon.address import Address, own_host_name
-from ..daemon.datagram import Batches, UnixDatagram, udp_everywhere, udp_sockets
+from ..daemon.batches import Batches
+from ..daemon.datagram import UnixDatagram, udp_everywhere, udp_sockets
 from ..daemon.loop import READ, Loop
 from .endpoint import pid_endpoint
 from .identity import own_boot, own_pidns, proc_status
@@ -24,9 +26,18 @@ from .protocol import MAX_DATAGRAM, Answer, Question, is_wanted, read_question, 
 
 _LONGEST_TURN = 0.1  # seconds until the loop looks at signals and other sockets
 
-_ZERO = ord("0")
+_KNOWN = 20_000  # questions whose words are kept
 
 log = logging.getLogger(__name__)
+
+
+class _Known(NamedTuple):
+    """A question without identity that was read before: the process's number, and what to answer in each case."""
+
+    number: bytes
+    if_exists: bytes
+    if_gone: bytes
+    if_unknown: bytes
 
 
 class Answers:
@@ -34,42 +45,48 @@ class Answers:
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
-        self._alive = processes.alive
         self._own_name = os.fsencode(own_host_name())
         self._boot = own_boot()
         self._pidns = own_pidns()
+        self._known: dict[bytes, _Known] = {}  # by datagram: who watches a process asks in the same words each time
 
     def answer(self, datagrams: list[bytes]) -> list[bytes]:
         """The answers to a batch of datagrams that have come just now; empty where there is to be none."""
-        processes = self._processes
+        processes, known = self._processes, self._known
         processes.settle()
         alive, look_up = processes.alive, processes.look_up
         answers = []
         for datagram in datagrams:
-            # The short way, for what nearly all ask: no identity, and an answer whatever it is.
-            try:
-                verb, number, host, flags = datagram.split()
-            except ValueError:
-                answers.append(self._answer_any(datagram))
+            question = known.get(datagram)
+            if question is None:
+                answers.append(self._answer_new(datagram))
                 continue
-            if flags != b"7" or verb != b"PIDR" or len(datagram) > MAX_DATAGRAM:
-                answers.append(self._answer_any(datagram))
-            elif number in alive:
-                answers.append(b"EXIS %b 1 %b" % (number, host))
-            elif number.isdigit() and number[0] != _ZERO and look_up(number) is False:
-                answers.append(b"EXIS %b 0 %b" % (number, host))
+            number, if_exists, if_gone, if_unknown = question
+            if number in alive:
+                answers.append(if_exists)
             else:
-                answers.append(self._answer_any(datagram))
+                exists = look_up(number)
+                answers.append(if_unknown if exists is None else if_exists if exists else if_gone)
         return answers
 
-    def _answer_any(self, datagram: bytes) -> bytes:
+    def _answer_new(self, datagram: bytes) -> bytes:
         question = read_question(datagram)
         if question is None:
             return b""
-        exists = self._exists(question)
+        if question.start is None and question.pidns is None and not question.boot:
+            self._remember(datagram, question)
+        return self._answer(question, self._exists(question))
+
+    def _answer(self, question: Question, exists: bool | None) -> bytes:
         if not is_wanted(question.flags, exists):
             return b""
         return write_answer(Answer(question.pid, exists, question.host or self._own_name))
+
+    def _remember(self, datagram: bytes, question: Question) -> None:
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
+        answers = (self._answer(question, exists) for exists in (True, False, None))
+        self._known[datagram] = _Known(b"%d" % question.pid, *answers)
 
     def _exists(self, question: Question) -> bool | None:
         pid, _, _, start, boot, pidns = question
@@ -80,7 +97,7 @@ class Answers:
         number = b"%d" % pid
         if start is not None:
             return self._processes.is_same(number, start)
-        return number in self._alive or self._processes.look_up(number)
+        return number in self._processes.alive or self._processes.look_up(number)
 
 
 class PidServer:

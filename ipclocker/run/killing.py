@@ -5,6 +5,7 @@ Each process is named by its start time with its number, so that another one und
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterable
@@ -107,20 +108,22 @@ class Killing:
 
 def send_signal(process: Identity, number: int) -> None:
     """Send a signal to this very process, if it is still there. Raises PermissionError."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         descriptor = open_pidfd(process.pid)
-    except ProcessLookupError:
-        return
-    try:
-        # After the descriptor was had: it stays with its process, the number may be another's by now.
-        if exists(process.pid, process.start) is False:
-            return
-        if descriptor is None:
-            os.kill(process.pid, number)
-        else:
+        try:
+            # After the descriptor was had: that stays with its process, the number may be another's by now.
+            if exists(process.pid, process.start) is not False:
+                _send(process.pid, descriptor, number)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def _send(pid: int, descriptor: int | None, number: int) -> None:
+    if descriptor is not None:
+        with contextlib.suppress(
+            OSError
+        ):  # the kernel, or a container's rules, may have the one call without the other
             signal.pidfd_send_signal(descriptor, number)
-    except ProcessLookupError:
-        pass
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
+            return
+    os.kill(pid, number)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from functools import partial
+from math import inf
 from typing import Callable, NamedTuple, Optional
 
 from ..daemon.address import own_host_name
@@ -22,12 +23,13 @@ from ..pid.protocol import Answer
 
 _PATIENCE = 5.0  # seconds of silence that are not worth a word
 _ANSWER_WITHIN = 5.0  # seconds; a late answer is as true as any other
+_QUESTIONS_BEFORE_DOWN = 5
 _LOOK_UP_PAUSE = 0.02  # seconds between two looks at whether the host's name is looked up by now
 
 
 class Target(NamedTuple):
     """The process to watch, by its number on its host. For one of another host: the UDP port of its pid server, the
-    seconds between two questions, and those without an answer after which the process counts as gone."""
+    longest time between two questions in seconds, and those without an answer after which the process counts as gone."""
 
     pid: int
     host: str = "localhost"
@@ -36,7 +38,7 @@ class Target(NamedTuple):
     down_after: Optional[float] = None
 
 
-class Tell:
+class Listener:
     """Who hears of a vigil; this one is deaf."""
 
     def tell(self, text: str) -> None:
@@ -54,14 +56,16 @@ def is_this_host(name: str) -> bool:
 class Vigil:
     """Asks after a process of another host and calls `gone` once, in a turn of the loop, when it is gone."""
 
-    def __init__(self, loop: Loop, target: Target, gone: Callable[[], None], reporter: Tell) -> None:
+    def __init__(self, loop: Loop, target: Target, gone: Callable[[], None], listener: Listener) -> None:
         self._loop = loop
         self._target = target
         self._gone = gone
-        self._reporter = reporter
+        self._listener = listener
         self._asker = Asker(loop, target.port)
         self._addresses = [target.host] if _is_address(target.host) else []
         self._resolver = None if self._addresses else Resolver(loop)
+        # Short enough that no single datagram, if it is lost, makes the process count as gone.
+        self._interval = min(target.interval, (target.down_after or inf) / _QUESTIONS_BEFORE_DOWN)
         self._answering = ""  # the address that has answered last
         self._silence = 0.0  # seconds for which was asked and nothing answered
         self._told: set[str] = set()
@@ -77,7 +81,7 @@ class Vigil:
     def _turn(self) -> None:
         down_after = self._target.down_after
         if down_after is not None and self._silence >= down_after:
-            self._reporter.tell(
+            self._listener.tell(
                 f"{self._why_silent()}, for {down_after:g} s: process {self._target.pid} counts as gone"
             )
             self._end()
@@ -87,14 +91,14 @@ class Vigil:
         for address in self._where_to_ask():
             self._asker.ask(address, Identity(self._target.pid), partial(self._answered, address), _ANSWER_WITHIN)
         looking_up = not self._addresses and self._silence < 1.0
-        pause = min(self._target.interval, _LOOK_UP_PAUSE) if looking_up else self._target.interval
+        pause = min(self._interval, _LOOK_UP_PAUSE) if looking_up else self._interval
         # Added up, not read from the clock: if this process was stopped for a while, nobody was silent.
         self._silence += pause
         self._timer = self._loop.call_at(self._loop.now + pause, self._turn)
 
     def _where_to_ask(self) -> list[str]:
         """The address that answers, or all while none does."""
-        if self._answering and self._silence <= 2 * self._target.interval:
+        if self._answering and self._silence <= 2 * self._interval:
             return [self._answering]
         if self._resolver is not None:
             found = filter(self._can_be, self._resolver.addresses(self._target.host))
@@ -109,7 +113,7 @@ class Vigil:
     def _answered(self, address: str, answer: Answer | None) -> None:
         if answer is None:
             return
-        self._reporter.trace(f"{address} answers: {answer.exists}")
+        self._listener.trace(f"{address} answers: {answer.exists}")
         self._answering = address
         self._silence = 0.0
         if answer.exists is False:
@@ -129,7 +133,7 @@ class Vigil:
     def _tell_once(self, text: str) -> None:
         if text not in self._told:
             self._told.add(text)
-            self._reporter.tell(text)
+            self._listener.tell(text)
 
 
 def _is_address(host: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from typing import NoReturn
 
 from ..daemon.detach import detach
@@ -22,10 +23,12 @@ from .foreground import Foreground
 from .killing import Killing, Way, send_signal
 from .signal_names import signal_name
 from .tell import tell
-from .vigil import Target, Tell, Vigil, is_this_host
+from .vigil import Listener, Target, Vigil, is_this_host
+
+_LONGEST_WAIT = 3600.0  # seconds; poll(2) takes no infinity
 
 
-class Reporter(Tell):
+class Reporter(Listener):
     """Tells on stderr what matters, and if `debug` all."""
 
     def __init__(self, debug: bool) -> None:
@@ -122,5 +125,9 @@ def _guard_in_background(guard: Guard, command: Identity) -> None:
     """Until the command has ended, or all was done to end it."""
     ended: list[bool] = []
     guard.watch.add(command, lambda: ended.append(True))
+    poller = select.poll()
+    poller.register(guard.loop, select.POLLIN)
     while not (ended or guard.killing.begun) or guard.killing.is_waiting:
-        guard.loop.turn()
+        due = min(guard.loop.next_timer - time.monotonic(), _LONGEST_WAIT)
+        poller.poll(max(due, 0.0) * 1000)
+        guard.loop.turn(0.0)

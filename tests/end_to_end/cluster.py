@@ -62,7 +62,8 @@ class Node:
 
     def run(self, *words: str, **more: Any) -> str:
         """Run a command there to its end, which is a good one; what it printed."""
-        return subprocess.run(self.words(*words), check=True, text=True, stdout=subprocess.PIPE, **more).stdout
+        out: str = subprocess.run(self.words(*words), check=True, text=True, stdout=subprocess.PIPE, **more).stdout
+        return out
 
     def serve(self) -> Tool:
         """Start the pid server there."""

@@ -29,6 +29,7 @@ class Terminal:
                 os.execvpe(words[0], words, environment)
             finally:
                 os._exit(127)
+        self._leader = self.pid
 
     def type(self, text: str) -> None:
         """Send the terminal what the keys send."""
@@ -78,8 +79,12 @@ class Terminal:
         raise AssertionError(f"it does not end; there is: {self.screen!r}")
 
     def clean_up(self) -> None:
-        """Hang up, and end the leader."""
+        """Hang up, and end the whole session."""
         self.hang_up()
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            with contextlib.suppress(ProcessLookupError):
+                if pid != self._leader and os.getsid(pid) == self._leader:
+                    os.kill(pid, signal.SIGKILL)
         if self.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)

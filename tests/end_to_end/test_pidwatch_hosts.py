@@ -94,7 +94,9 @@ def test_gone_at_the_start(nodes: list[Node]) -> None:
 def test_a_chain_of_shells(nodes: list[Node]) -> None:
     near, far = nodes
     # The watched process is the shell that begins the chain, as one that calls ssh is.
-    pidwatch = f"{near.site.file} pidwatch --host far --pid {far.sleeper()} --debug --cd /usr 'pwd >&2; sleep 1000'"
+    pidwatch = (
+        f"{near.site.file} pidwatch --host far --pid {far.sleeper()} --debug --cd /usr 'pwd >&2; exec sleep 1000'"
+    )
     inner = f"sh -c {shlex.quote(pidwatch)}"
     tool = near.start("sh", "-c", f"sh -c {shlex.quote(inner)}; echo status $?")
     tool.says("answers: True")

@@ -208,7 +208,7 @@ def test_an_interactive_shell_as_the_command(person: Person) -> None:
     """It makes a process group of its own, and takes the terminal; `suspend` stops it all."""
     person.line("PS1='inner> ' $L --no-shell bash --norc --noprofile -i")
     person.expect(r"\ninner> ")
-    person.line("echo begins; sleep 1000")
+    person.line("sh -c 'echo begins; exec sleep 1000'")  # who says it has the terminal by then
     person.expect("begins\r")
     person.type("\x03")
     person.expect(r"\ninner> ")
@@ -279,7 +279,7 @@ def test_hang_up_of_a_leader_reaches_the_command(leader: tuple[Terminal, Path]) 
     terminal, report = leader
     terminal.expect(r"<ready (\d+)>")
     terminal.hang_up()
-    wait_for(report.exists, "the hang-up to reach the command")
+    wait_for(lambda: report.exists() and report.read_text() == "hup\n", "the hang-up to reach the command")
     os.kill(terminal.pid, signal.SIGTERM)
     assert terminal.end() == 9
     assert report.read_text() == "hup\nterm\n"

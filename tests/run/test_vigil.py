@@ -13,7 +13,7 @@ from ipclocker.daemon.address import own_host_name
 from ipclocker.daemon.loop import READ, Loop
 from ipclocker.pid.protocol import MAX_DATAGRAM, Answer, Question, read_question, write_answer
 from ipclocker.run import vigil
-from ipclocker.run.vigil import Target, Tell, Vigil, is_this_host
+from ipclocker.run.vigil import Listener, Target, Vigil, is_this_host
 
 HERE = "127.0.0.1"
 INTERVAL = 0.02
@@ -46,7 +46,7 @@ class Server:
         self.sock.sendto(write_answer(answer), sender)
 
 
-class Scene(Tell):
+class Scene(Listener):
     """A loop, a server in it, and what is heard of the vigil."""
 
     def __init__(self) -> None:
@@ -180,6 +180,16 @@ def test_down_after(scene: Scene) -> None:
     assert scene.told == [
         f"no pid server answers at {HERE}, port {scene.server.port}, for 0.2 s: process 4711 counts as gone"
     ]
+
+
+def test_a_lost_datagram_is_not_the_end(scene: Scene) -> None:
+    scene.watch(interval=1000.0, down_after=1.0)
+    scene.until(lambda: scene.server.questions)
+    scene.server.exists = "silent"
+    scene.ask_more(2)
+    scene.server.exists = True
+    scene.ask_more(5)
+    assert not scene.gone
 
 
 def test_one_who_does_not_know_is_not_down(scene: Scene) -> None:
