@@ -23,7 +23,7 @@ from typing import Callable, NamedTuple, Optional, Protocol
 
 from ..daemon.address import Address, own_host_name
 from ..errors import IpclockerError, ServerRefused, ServerUnavailable
-from ..pid.identity import Identity, exists, identify
+from ..pid.identity import Identity, exists, identify, in_container
 from .link import Link, LinkLost, TimeIsUp, Value, Wait, block
 from .protocol import Answer, Broke, LookFor, Reply, Waiting
 from .settings import Settings, user_name
@@ -161,7 +161,9 @@ class Claim:
 
         A server that can't look for itself, as a classic one at times, then frees the lock.
         """
-        if sought in self._told_dead or os.fsdecode(sought.host) != own_host_name() or exists(sought.pid) is not False:
+        if sought in self._told_dead or os.fsdecode(sought.host) != own_host_name() or in_container():
+            return False
+        if exists(sought.pid) is not False:
             return False
         self._told_dead.add(sought)
         with contextlib.suppress(OSError):
@@ -255,7 +257,7 @@ class Claim:
                 self.drop_link()
                 if time.monotonic() + pause >= deadline:
                     raise self._unavailable(problem) from None
-            block(None, 0, time.monotonic() + pause)
+            self._wait(None, 0, time.monotonic() + pause)
             pause *= 2
 
     # One question, without a claim

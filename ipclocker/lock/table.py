@@ -175,12 +175,13 @@ class LockTable:
     def said_dead(self, host: bytes, pid: int, address: str, now: float) -> list[Process]:
         """Free the locks of a process that is said to be dead, if that comes from the address that took them.
 
-        Of the others, the processes are returned: there is reason to look at them.
+        Of the others, the processes are returned: there is reason to look at them. So are those that are known by
+        more than their number: who says it may be in another pid namespace of that address, and see nothing there.
         """
         doubtful = []
         for grant in list(self._by_process.get((host, pid), {}).values()):
             assert grant.process is not None
-            if grant.process.address == address:
+            if grant.process.address == address and not grant.process.boot:
                 self._free(grant, now)
             else:
                 doubtful.append(grant.process)

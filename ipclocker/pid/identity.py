@@ -17,6 +17,7 @@ from typing import NamedTuple, Optional
 
 from ..daemon.address import own_host_name
 
+_HOST_PIDNS = 0xEFFFFFFC  # the number of the first pid namespace of every Linux kernel (include/linux/proc_ns.h)
 MAX_PID = 2**31 - 1  # a larger number is none of a process on any system
 
 
@@ -61,6 +62,11 @@ def own_pidns() -> int | None:
         return os.stat("/proc/self/ns/pid").st_ino
     except OSError:
         return None
+
+
+def in_container() -> bool:
+    """Whether this process is in a pid namespace that does not show all processes of its host."""
+    return own_pidns() not in (None, _HOST_PIDNS)
 
 
 def is_own(process: Identity, host: str = "") -> bool:

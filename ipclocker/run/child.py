@@ -93,7 +93,7 @@ class Child:
         """The process is not needed: let it end."""
         os.close(self._word)
 
-    def _send(self, what: object) -> None:
+    def _send(self, what: Any) -> None:
         data = marshal.dumps(what)
         data = len(data).to_bytes(4, "big") + data
         with contextlib.suppress(BrokenPipeError):  # it is gone already; its status will tell

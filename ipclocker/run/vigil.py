@@ -29,7 +29,7 @@ _LOOK_UP_PAUSE = 0.02  # seconds between two looks at whether the host's name is
 
 class Target(NamedTuple):
     """The process to watch, by its number on its host. For one of another host: the UDP port of its pid server, the
-    longest time between two questions in seconds, and those without an answer after which the process counts as gone."""
+    longest time between two questions, and the time without an answer after which it counts as gone, in seconds."""
 
     pid: int
     host: str = "localhost"

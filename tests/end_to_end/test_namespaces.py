@@ -107,7 +107,6 @@ def test_a_signal_while_it_waits(site: Site) -> None:
     wait_for(lambda: not site.locks(), "the lock to be free")
 
 
-@pytest.mark.xfail(strict=True, reason="DEAD_PID from another pid namespace is believed")
 def test_a_waiter_that_can_not_see_the_holder(site: Site) -> None:
     """The holder's number means nothing in another pid namespace, whatever the host's name there."""
     holder = site.start_lockersh(f"touch {site.folder}/begun; sleep 0.5; touch {site.folder}/ended")
