@@ -108,7 +108,6 @@ class PidServer:
     """
 
     def __init__(self, port: str | int | None = None, host: str | list[str] | None = None) -> None:
-        self._loop = Loop()
         self._ending = False
         self._anew = False
         self._unix: UnixDatagram | None = None
@@ -120,6 +119,7 @@ class PidServer:
             self._sockets = udp_everywhere(where.port)
         else:
             self._sockets = udp_sockets([host] if isinstance(host, str) else host, where.port)
+        self._loop = Loop()
         self._processes = Processes()
         self._answers = Answers(self._processes)
         for sock in self._sockets:

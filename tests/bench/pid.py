@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .locks import FILE, PYTHON, Server, server
+from .locks import PYTHON, Server, server
 
 PIDS = 1000
 ROUNDS = 7

@@ -31,7 +31,9 @@ def port() -> Iterator[str]:
 
 def test_all_exist(port: str) -> None:
     with alive() as process:
-        code, lines, _ = pidstat("--host", "127.0.0.1", "--port", port, "exists", "1", f"127.0.0.2:{process.pid}", "[::1]:1")
+        code, lines, _ = pidstat(
+            "--host", "127.0.0.1", "--port", port, "exists", "1", f"127.0.0.2:{process.pid}", "[::1]:1"
+        )
     assert (code, lines) == (0, ["127.0.0.1:1 up", f"127.0.0.2:{process.pid} up", "[::1]:1 up"])
 
 
@@ -73,8 +75,19 @@ def test_silent_and_debug(port: str) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["exist", "1"], ["exists"], ["exists", "x"], ["exists", "0"], ["exists", "-1"], ["exists", "host:"]]
-    + [["exists", ":1"], ["exists", "1" * 21], ["--port", "nosuch", "exists", "1"], ["--nonsense"]],
+    [
+        [],
+        ["exist", "1"],
+        ["exists"],
+        ["exists", "x"],
+        ["exists", "0"],
+        ["exists", "-1"],
+        ["exists", "host:"],
+        ["exists", ":1"],
+        ["exists", "1" * 21],
+        ["--port", "nosuch", "exists", "1"],
+        ["--nonsense"],
+    ],
 )
 def test_wrong_command_lines(words: list[str]) -> None:
     code, lines, error = pidstat(*words)

@@ -104,7 +104,11 @@ def test_without_root() -> None:
 
 @pytest.mark.parametrize(
     ("words", "text"),
-    [(["--port", "nosuch"], "neither a number"), (["--nonsense"], "--nonsense"), (["--port", "/nonexistent/x"], "cannot")],
+    [
+        (["--port", "nosuch"], "neither a number"),
+        (["--nonsense"], "--nonsense"),
+        (["--port", "/nonexistent/x"], "cannot"),
+    ],
 )
 def test_wrong_command_lines(words: list[str], text: str) -> None:
     done = subprocess.run(

@@ -24,7 +24,7 @@ def test_a_command() -> None:
 
 
 def test_what_was_encoded() -> None:
-    words = ["printf", "'%s|'", "\"$HOME\"", "'a;  b'", "\\\\", "100%", "-x", "é"]
+    words = ["printf", "'%s|'", '"$HOME"', "'a;  b'", "\\\\", "100%", "-x", "é"]
     encoded = uriexec("--encode", *words).stdout.strip()
     assert uriexec(encoded, HOME="/h").stdout == "/h|a;  b|\\|100%|-x|é|".encode()
 
@@ -57,7 +57,9 @@ def test_options() -> None:
 
 
 def test_it_becomes_the_command() -> None:
-    program = "import os, sys; os.execv(sys.executable, [sys.executable, '-m', 'ipclocker', 'uriexec', 'echo', '%24%24'])"
+    program = (
+        "import os, sys; os.execv(sys.executable, [sys.executable, '-m', 'ipclocker', 'uriexec', 'echo', '%24%24'])"
+    )
     with subprocess.Popen([sys.executable, "-c", program], cwd=PROJECT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert int(process.stdout.read()) == process.pid

@@ -26,7 +26,9 @@ def loop() -> Iterator[Loop]:
     loop.close()
 
 
-def ask(loop: Loop, port: int, process: Identity, address: str = "127.0.0.1", within: float = 10.0) -> bool | None | str:
+def ask(
+    loop: Loop, port: int, process: Identity, address: str = "127.0.0.1", within: float = 10.0
+) -> bool | None | str:
     """Ask and wait: whether it exists, or that there was no answer."""
     asker = Asker(loop, port)
     answers: list[Answer | None] = []

@@ -6,19 +6,45 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipclocker.pid.protocol import MAX_DATAGRAM, Answer, Question, is_wanted, read_answer, read_question
-from ipclocker.pid.protocol import write_answer, write_question
+from ipclocker.pid.protocol import (
+    MAX_DATAGRAM,
+    Answer,
+    Question,
+    is_wanted,
+    read_answer,
+    read_question,
+    write_answer,
+    write_question,
+)
 
 hosts = st.binary(min_size=1, max_size=60).filter(lambda word: word.split() == [word])
 pids = st.integers(1, 10**20 - 1)
 numbers = st.integers(0, 10**20 - 1)
 boots = st.just("") | st.uuids().map(str)
-questions = st.builds(
-    Question, pids, hosts, st.integers(0, 7), st.none() | numbers, boots, st.none() | numbers
-)
+questions = st.builds(Question, pids, hosts, st.integers(0, 7), st.none() | numbers, boots, st.none() | numbers)
 near_words = st.sampled_from(
-    [b"PIDR", b"EXIS", b"UNKN", b"na", b"0", b"1", b"7", b"-1", b"+1", b"1_0", b"007", b"x", b"start=", b"start=5"]
-    + [b"boot=", b"pidns=x", b"\xb2", b"9" * 30, b"\0", b"\xff"]
+    [
+        b"PIDR",
+        b"EXIS",
+        b"UNKN",
+        b"na",
+        b"0",
+        b"1",
+        b"7",
+        b"-1",
+        b"+1",
+        b"1_0",
+        b"007",
+        b"x",
+        b"start=",
+        b"start=5",
+        b"boot=",
+        b"pidns=x",
+        b"\xb2",
+        b"9" * 30,
+        b"\x00",
+        b"\xff",
+    ]
 )
 datagrams = st.binary(max_size=80) | st.lists(near_words, max_size=8).map(b" ".join)
 

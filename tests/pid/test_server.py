@@ -66,7 +66,17 @@ def test_classic_answers(way: str) -> None:
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"", b"PIDR", b"PIDR abc h 7", b"PIDR 0 h 7", b"PIDR -1 h 7", b"PIDR +1 h 7", b"NOSUCH 1 h 7", b"PIDR 1 h x", b"\0"]
+    [
+        b"",
+        b"PIDR",
+        b"PIDR abc h 7",
+        b"PIDR 0 h 7",
+        b"PIDR -1 h 7",
+        b"PIDR +1 h 7",
+        b"NOSUCH 1 h 7",
+        b"PIDR 1 h x",
+        b"\0",
+    ]
     + [b"PIDR 1 ".ljust(size, b"h") for size in (MAX_DATAGRAM + 1, 2000, 60_000)]
     + [b"PIDR %b h 7" % (b"1" * 400), b"PIDR \xc2\xb2 h 7", b"PIDR 1 h 7 start=x", b"EXIS 1 1 h", b"UNKN 1 na h"],
 )
@@ -134,7 +144,21 @@ def test_nobody_is_told_of_what_is_unknown_unasked() -> None:
 
 def test_no_answer_of_any_length_to_datagrams_of_chance(way: str) -> None:
     chance = random.Random(4)
-    words = [b"PIDR", b"1", b"7", b"3", b"h", b"0", b"-1", b"4194305", b"start=1", b"pidns=2", b"boot=x", b"\0", b"\xff"]
+    words = [
+        b"PIDR",
+        b"1",
+        b"7",
+        b"3",
+        b"h",
+        b"0",
+        b"-1",
+        b"4194305",
+        b"start=1",
+        b"pidns=2",
+        b"boot=x",
+        b"\0",
+        b"\xff",
+    ]
     with thread_server() as server, asker(server.addresses[0]) as sock:
         for _ in range(5000 // 20):
             batch = [

@@ -59,6 +59,8 @@ class Scene:
             self.loop.turn(0.01)
 
     def end(self) -> None:
+        self.others |= {process.pid for process in with_descendants(identify(c.pid) for c in self.commands)}
+        self.others -= {command.pid for command in self.commands}
         for command in self.commands:
             command.kill()
             command.wait()

@@ -15,7 +15,7 @@ def test_one_signal_in_all_its_forms(text: str) -> None:
     assert signal_number(text) == signal.SIGHUP
 
 
-@pytest.mark.parametrize("number", sorted(signal.valid_signals()))
+@pytest.mark.parametrize("number", sorted(map(int, signal.valid_signals())))
 def test_there_and_back(number: int) -> None:
     assert signal_number(str(number)) == signal_number(f"-{signal_name(number)}") == number
 
