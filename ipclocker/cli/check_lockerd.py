@@ -1,7 +1,5 @@
 """check-lockerd: whether a lock server answers, as a monitoring plugin."""
 
-from __future__ import annotations
-
 import time
 from socket import socket
 from typing import Annotated, Optional
@@ -44,7 +42,7 @@ def check_lockerd(
     """
     until = time.monotonic() + plugin.PATIENCE
 
-    def wait(sock: socket | None, events: int, deadline: float) -> bool:
+    def wait(sock: Optional[socket], events: int, deadline: float) -> bool:
         return block(sock, events, min(deadline, until))
 
     locker = Locker(wait=wait, host=host, port=port, connect_tries=1)

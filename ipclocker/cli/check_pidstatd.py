@@ -1,7 +1,5 @@
 """check-pidstatd: whether a pid server answers, as a monitoring plugin."""
 
-from __future__ import annotations
-
 from typing import Annotated, Optional
 
 import typer

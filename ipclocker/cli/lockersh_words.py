@@ -1,4 +1,4 @@
-"""lockersh's command line. It is read in the child that becomes the command."""
+"""lockersh's command line, which is read in a process of its own (run/child.py)."""
 
 from typing import Annotated, Any, Optional
 
@@ -14,7 +14,7 @@ EXAMPLE = "lockersh --dhost lockhost --lock nightly make -C /proj regress"
 
 
 def prepare(words: list[str]) -> tuple[dict[str, Any], Optional[Order]]:
-    """What the staying process is to know, and what this one becomes."""
+    """What the staying process is to know, and what the command's is to become."""
     prepared: tuple[dict[str, Any], Optional[Order]] = parse(lockersh, "lockersh", words, EXAMPLE)
     return prepared
 

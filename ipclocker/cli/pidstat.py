@@ -1,7 +1,5 @@
 """pidstat: whether processes of other hosts exist."""
 
-from __future__ import annotations
-
 from typing import Annotated, Optional
 
 import click

@@ -1,7 +1,5 @@
 """pidstatd: the pid server."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Optional
 

@@ -66,8 +66,7 @@ class Claim:
         self.link: Link | None = None
         self.server = ""  # the server that was last tried
         self.holder = ""  # who held the lock when it was last asked for
-        # How the addresses of a server are found, which may take long.
-        self.look_up: Callable[[str], list[Address]] = lambda server: self.settings.addresses(server)
+        self.look_up: Callable[[str], list[Address]] | None = None  # in place of settings.addresses
         self._listener = listener
         self._wait = wait
         self._session = os.urandom(12).hex().encode()
@@ -372,7 +371,7 @@ class Claim:
         for server in self.settings.servers():
             self.server = server
             try:
-                addresses = self.look_up(server)
+                addresses = (self.look_up or self.settings.addresses)(server)
             except ServerUnavailable as problem:
                 self._reasons.append(str(problem))
                 continue

@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 import time
+import weakref
 from math import inf
 from threading import Lock as ThreadLock
 from threading import get_ident
@@ -69,7 +70,7 @@ class Locker:
 
     def _start_afresh(self) -> None:
         self._process = os.getpid()
-        self._claim = Claim(self._settings, self, self._wait, self._suffix)
+        self._claim = self._new_claim()
         self._turn = ThreadLock()  # taken by the thread that asks for the lock, until it is given back
         self._thread = 0  # the one that has it
 
@@ -120,7 +121,7 @@ class Locker:
     def ping_status(self) -> PingStatus:
         """Whether a lock server answers, and a line that says how fast, or what is wrong."""
         start = time.monotonic()
-        query = Claim(self._settings, self, self._wait)
+        query = self._new_claim()
         try:
             query.query(b"VERSION")
         except IpclockerError as error:
@@ -243,31 +244,42 @@ class Locker:
             self._turn.release()
 
     def _query(self, command: bytes) -> Answer:
-        return Claim(self._settings, self, self._wait, self._suffix).query(command)
+        return self._new_claim().query(command)
 
-    # What the claim tells
+    def _new_claim(self) -> Claim:
+        return Claim(self._settings, _Messages(self), self._wait, self._suffix)
+
+    def _print(self, kind: str, text: str, *details: str, always: bool) -> None:
+        message: Message | None = getattr(self._settings, kind)
+        if message is not None:
+            message(self, *details)
+        elif always or self._settings.verbose:
+            print(text, file=sys.stderr, flush=True)
+
+
+class _Messages:
+    """Passes on what a claim tells. It does not keep its Locker alive: one that nobody has any more unlocks."""
+
+    def __init__(self, locker: Locker) -> None:
+        self._locker = weakref.ref(locker)
 
     def waiting(self, name: str, holder: str) -> None:
         """The lock is busy; the claim waits."""
-        self._print(self._settings.print_waiting, f"waiting for lock {name}: {holder} holds it", name)
+        self._print("print_waiting", f"waiting for lock {name}: {holder} holds it", name)
 
     def obtained(self) -> None:
         """The lock was granted after a wait."""
-        self._print(self._settings.print_obtained, f"obtained lock {self.lock_name()}")
+        self._print("print_obtained", "obtained the lock")
 
     def broke(self, holder: str) -> None:
         """The lock was broken."""
-        self._print(self._settings.print_broke, f"broke the lock of {holder}")
+        self._print("print_broke", f"broke the lock of {holder}")
 
     def retry(self, reason: str, pause: float) -> None:
         """No server answers; it is tried again."""
-        if self._settings.print_retry is not None:
-            self._settings.print_retry(self)
-        else:
-            print(f"{reason}; trying again in {pause:.0f} s", file=sys.stderr, flush=True)
+        self._print("print_retry", f"{reason}; trying again in {pause:.0f} s", always=True)
 
-    def _print(self, message: Message | None, text: str, *details: str) -> None:
-        if message is not None:
-            message(self, *details)
-        elif self._settings.verbose:
-            print(text, file=sys.stderr, flush=True)
+    def _print(self, kind: str, text: str, *details: str, always: bool = False) -> None:
+        locker = self._locker()
+        if locker is not None:
+            locker._print(kind, text, *details, always=always)

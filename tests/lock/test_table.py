@@ -203,11 +203,13 @@ class Model(RuleBasedStateMachine):
             name: holding.token
             for name, holding in self.held.items()
             if holding.process and (holding.process.pid, holding.process.address) == (pid, address)
+            if not holding.process.boot
         }
         doubtful = [
             holding.process
             for holding in self.held.values()
-            if holding.process and holding.process.pid == pid and holding.process.address != address
+            if holding.process and holding.process.pid == pid
+            if holding.process.address != address or holding.process.boot
         ]
         before = len(self.table.changes)
         assert sorted(map(repr, self.table.said_dead(b"h", pid, address, self.now))) == sorted(map(repr, doubtful))
@@ -581,6 +583,14 @@ def test_a_death_is_believed_only_from_the_address_that_took_the_lock() -> None:
     assert len(table.held) == 4
     assert table.said_dead(b"h", 7, "1.1.1.1", 0) == []
     assert set(table.held) == {b"c", b"d"}
+
+
+def test_a_death_is_not_believed_of_a_process_that_is_known_by_more_than_its_number() -> None:
+    """Who says it may be in a container at the same address, where that number is nobody's."""
+    table = LockTable()
+    table.lock(Client(ANN, (b"a",), process=PROCESSES[2]), 0)
+    assert table.said_dead(b"h", 8, "2.2.2.2", 0) == [PROCESSES[2]]
+    assert set(table.held) == {b"a"}
 
 
 def test_status_speaks_of_the_askers_own_lock_first_then_of_the_first_held_name() -> None:

@@ -118,7 +118,7 @@ def test_identity(way: str) -> None:
     with thread_server() as server, asker(server.addresses[0]) as sock, alive() as process:
         me = identify(process.pid)
         assert me.start is not None and me.pidns is not None
-        pid, start, boot, pidns = me
+        pid, start, boot, pidns = me.pid, me.start, me.boot, me.pidns
 
         def ask(start: int | None = start, boot: str = boot, pidns: int | None = pidns) -> list[bytes]:
             return heard(sock, write_question(Question(pid, b"h", 7, start, boot, pidns)))
