@@ -1,8 +1,8 @@
 """The command line: which tool was asked for, and how each one may end. Nothing here imports typer.
 
 A tool is a module beside this one. Most have `main(words) -> exit code`. A tool that stays beside a command it
-runs has `prepare(words)` instead, which is called in the child that becomes the command (run/child.py), and
-`stay(child, options)` in the process that stays: so that one carries neither typer nor its memory.
+runs has `stay(child) -> exit code` instead, and a module NAME_words with `prepare(words)`, which is called in a
+process of its own (run/child.py): so neither the process that stays nor the command's carries typer's memory.
 """
 
 from __future__ import annotations

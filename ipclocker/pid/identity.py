@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import select
-from pathlib import Path
 from typing import NamedTuple, Optional
 
 from ..daemon.address import own_host_name
@@ -49,7 +48,8 @@ def identify(pid: int) -> Identity:
 def own_boot() -> str:
     """The boot of this kernel; empty where the system does not tell."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
     except OSError:
         return ""
 

@@ -13,7 +13,6 @@ import signal
 import socket
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
@@ -143,7 +142,8 @@ def descends_from(pid: int, ancestor: int) -> bool:
     """Whether a process is that other one or below it, as far as the system tells."""
     while pid > 1 and pid != ancestor:
         try:
-            stat = Path(f"/proc/{pid}/stat").read_bytes()
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                stat = file.read()
         except OSError:
             return False
         pid = int(stat.rpartition(b")")[2].split()[1])  # its parent

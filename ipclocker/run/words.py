@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 SHELL = "/bin/sh"
 # What makes Perl's exec of one string call a shell, which the classic tools rely on (perldoc -f exec).
@@ -37,6 +36,6 @@ def find_program(name: str, environment: Mapping[str, str]) -> str | None:
         return name
     for folder in environment.get("PATH", os.defpath).split(os.pathsep):
         candidate = f"{folder or '.'}/{name}"
-        if os.access(candidate, os.X_OK) and Path(candidate).is_file():
+        if os.access(candidate, os.X_OK) and os.path.isfile(candidate):
             return candidate
     return None

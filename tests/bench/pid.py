@@ -3,8 +3,7 @@
 Both are asked in turns, about 1,000 pids of which half exist, so that a slow moment of the machine hits both. Those
 that don't are numbers that a process could have. Then: whether any of 50,000 requests a second is lost.
 
-    python -m tests.bench.pid            all of it
-    python -m tests.bench.pid bare PORT  the loop
+    python -m tests.bench.pid
 """
 
 from __future__ import annotations
@@ -14,12 +13,11 @@ import select
 import socket
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .locks import PYTHON, Server, server
+from .locks import FILE, PYTHON, Server, server
 
 PIDS = 1000
 ROUNDS = 7
@@ -28,14 +26,17 @@ WINDOWS = (1, 16, 64)
 RATE, RATE_SECONDS = 50_000, 10.0
 
 
-def bare(port: int) -> None:
-    """Serve for ever: the same answer to everything."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", port))
-        print(f"listening on 127.0.0.1:{sock.getsockname()[1]}", flush=True)
-        while True:
-            _, sender = sock.recvfrom(2048)
-            sock.sendto(b"EXIS 12345 1 somehost", sender)
+# The same answer to everything.
+BARE = """
+import socket
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("127.0.0.1", 0))
+print(f"listening on 127.0.0.1:{sock.getsockname()[1]}", flush=True)
+receive, send = sock.recvfrom, sock.sendto
+while True:
+    _, sender = receive(2048)
+    send(b"EXIS 12345 1 somehost", sender)
+"""
 
 
 @contextlib.contextmanager
@@ -135,14 +136,11 @@ def losses(ours: Server, pids: list[int]) -> None:
 
 def main() -> None:
     """Measure and print."""
-    pidstatd = server(PYTHON, "-m", "ipclocker", "pidstatd", "--nofork", "--host", "127.0.0.1", "--port", "0")
-    with asked_pids() as pids, pidstatd as ours, server(PYTHON, "-m", "tests.bench.pid", "bare", "0") as theirs:
+    pidstatd = server(PYTHON, "-IS", FILE, "pidstatd", "--nofork", "--host", "127.0.0.1", "--port", "0")
+    with asked_pids() as pids, pidstatd as ours, server(PYTHON, "-IS", "-c", BARE) as theirs:
         compare(ours, theirs, pids)
         losses(ours, pids)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["bare"]:
-        bare(int(sys.argv[2]))
-    else:
-        main()
+    main()
