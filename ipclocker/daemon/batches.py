@@ -213,8 +213,11 @@ class _ManyAtOnce:
             view[:count] = before[:count]
 
     def _send_all(self, answers: list[bytes]) -> None:
+        first = self._send(self._descriptor, self._address, len(answers), _DONTWAIT) if all(answers) else 0
+        if first == len(answers):
+            return
         ends = [*answers, b""]
-        first = 0
+        first = max(first, 0)
         while first < len(answers):
             count = ends.index(b"", first) - first
             place = self._address + first * ctypes.sizeof(_Message)

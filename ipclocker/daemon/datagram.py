@@ -6,11 +6,11 @@ import contextlib
 import errno
 import socket
 import sys
-from pathlib import Path
 
 from ..errors import UsageError
-from .address import Address, find_addresses, socket_path
-from .listen import _advice, _folder_locked, _identity, _with_port
+from .address import Address, find_addresses
+from .listen import advice, with_port
+from .unix_socket import UnixSocket
 
 _BUFFER = 8 << 20  # bytes that may wait to be read, where that is allowed: 10,000 questions
 _SO_RCVBUFFORCE = 33  # as SO_RCVBUF, beyond the system's bound; for root (socket(7))
@@ -27,11 +27,11 @@ def udp_sockets(hosts: list[str], port: int) -> list[socket.socket]:
     try:
         for address in dict.fromkeys(a for host in hosts for a in find_addresses(host, port, socket.SOCK_DGRAM)):
             if port == 0 and bound:
-                address = _with_port(address, bound[0].getsockname()[1])
+                address = with_port(address, bound[0].getsockname()[1])
             try:
                 bound.append(_bind(address))
             except OSError as error:
-                failure = UsageError(f"cannot listen on {address}: {error.strerror}{_advice(error)}")
+                failure = UsageError(f"cannot listen on {address}: {error.strerror}{advice(error)}")
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise failure from None
         if failure is not None and not bound:
@@ -51,7 +51,7 @@ def udp_everywhere(port: int) -> list[socket.socket]:
         return [_bind(Address(socket.AF_INET6, ("::", port, 0, 0)), both=True)]
     except OSError as error:
         if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EPERM):
-            raise UsageError(f"cannot listen on port {port}: {error.strerror}{_advice(error)}") from None
+            raise UsageError(f"cannot listen on port {port}: {error.strerror}{advice(error)}") from None
         return udp_sockets(["0.0.0.0"], port)
 
 
@@ -76,56 +76,8 @@ def widen(sock: socket.socket) -> None:
             sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
 
 
-class UnixDatagram:
-    """A UNIX datagram socket that owns its name in the file system."""
+class UnixDatagram(UnixSocket):
+    """A UNIX datagram socket."""
 
-    def __init__(self, path: str) -> None:
-        """Bind `path`, in place of a socket there that no server reads any more.
-
-        Raises UsageError if the name is taken by a server that lives or by a file of another kind, or if it
-        can't be made.
-        """
-        self.path = path
-        address = socket_path(path)
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            with _folder_locked(path):
-                _remove_dead(path)
-                self.socket.bind(address.sockaddr)
-                self._identity = _identity(path)
-            # As a port of this host is: who may ask is for the permissions of its folder to say.
-            Path(path).chmod(0o666)
-            self.socket.setblocking(False)
-        except OSError as error:
-            self.socket.close()
-            raise UsageError(
-                f"cannot listen on the UNIX socket '{path}': {error.strerror} (choose another with --port)"
-            ) from None
-        except UsageError:
-            self.socket.close()
-            raise
-
-    def close(self) -> None:
-        """Give back the socket, and the name unless somebody else has it by now."""
-        with contextlib.suppress(OSError, UsageError), _folder_locked(self.path):
-            if _identity(self.path) == self._identity:
-                Path(self.path).unlink()
-        self.socket.close()
-
-
-def _remove_dead(path: str) -> None:
-    if not Path(path).exists():
-        return
-    if not Path(path).is_socket():
-        raise UsageError(f"cannot listen on '{path}': it is a file, and no socket (choose another with --port)")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            Path(path).unlink()
-            return
-        except OSError:
-            pass  # a socket of another kind, or not ours to connect to: somebody's
-    raise UsageError(
-        f"cannot listen on '{path}': another server answers there (end that one, or choose another with --port)"
-    )
+    kind = socket.SOCK_DGRAM
+    option = "--port"

@@ -23,11 +23,11 @@ import sys
 import termios
 import time
 from math import inf
-from signal import SIGHUP, SIGINT, SIGTERM
 
 from ..daemon.address import Address, service_port
 from ..daemon.listen import UnixListener, accept, tcp_listeners
 from ..daemon.loop import READ, WRITE, Loop, Timer
+from ..daemon.serving import LoopServer
 from .endpoint import endpoint
 from .lookout import Lookout
 from .protocol import error
@@ -48,7 +48,7 @@ _GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 log = logging.getLogger(__name__)
 
 
-class LockServer:
+class LockServer(LoopServer):
     """A lock server (IPC::Locker::Server): `LockServer(port=1234).start_server()`.
 
     `host` is one host or several to listen on; for the rest see `endpoint`. Raises UsageError or
@@ -68,15 +68,13 @@ class LockServer:
             self._listeners = [self._unix_listener.socket]
         else:
             self._listeners = tcp_listeners([host] if isinstance(host, str) else host, where.port)
-        self._loop = Loop(self._tick)
+        super().__init__(Loop(self._tick))
         self._lookout = Lookout(self._loop, service_port("pidstatd", "udp", DEFAULT_PID_PORT), self._process_gone)
         self._follow_at = inf  # when what has changed since is looked at
         self._followed: dict[int, Process] = {}  # by token, the processes that locks depend on
         self._service = LockService(self._speak, self._is_connected, self._doubt, last_token=time.time_ns() // 1000)
         self._clients: dict[Conversation, _Client] = {}
         self._newcomer: Conversation | None = None  # who is served for the first time just now
-        self._ending = False
-        self._anew = False
         self._accepting = True
         self._next_complaint = 0.0
         for listener in self._listeners:
@@ -91,36 +89,6 @@ class LockServer:
         """One line for the log."""
         return f"listening on {', '.join(self.addresses)}; locks live in memory, a restart forgets them"
 
-    def start_server(self) -> None:
-        """Serve until SIGTERM or SIGINT (if called in the main thread), SIGHUP or `stop`."""
-        try:
-            with contextlib.suppress(ValueError):  # another thread than the main one has no signals
-                self.handle_signals()
-            self.run()
-        finally:
-            self.close()
-
-    def handle_signals(self) -> None:
-        """From now on SIGTERM and SIGINT end the server, and SIGHUP asks for a new one. In the main thread only."""
-        self._loop.on_signal(SIGTERM, self.stop)
-        self._loop.on_signal(SIGINT, self.stop)
-        self._loop.on_signal(SIGHUP, self._start_anew)
-
-    def run(self) -> bool:
-        """Serve; True if a new server is to be started (SIGHUP), False if it is to end."""
-        self._loop.run()
-        return self._anew
-
-    def stop(self) -> None:
-        """Return from `run` at the end of this turn; to end goes before to start anew."""
-        self._ending = True
-        self._anew = False
-        self._loop.stop()
-
-    def _start_anew(self) -> None:
-        self._anew = not self._ending
-        self._loop.stop()
-
     def close(self) -> None:
         """Give back the sockets and the name of the UNIX socket; the clients are cut off."""
         for client in list(self._clients.values()):
@@ -130,7 +98,7 @@ class LockServer:
         if self._unix_listener is not None:
             self._unix_listener.close()
         self._lookout.close()
-        self._loop.close()
+        super().close()
 
     # New clients
 

@@ -15,7 +15,7 @@ from .identity import exists
 
 _MOST = 16_384  # processes kept
 _SPARE = 4  # one in so many of the descriptors that this process may have is kept for other things
-_ENDS_AT_ONCE = 256
+_ENDS_AT_ONCE = 16
 
 
 class Processes:

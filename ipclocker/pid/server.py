@@ -7,11 +7,9 @@ so that nobody can use it to flood a third.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import socket
-from signal import SIGHUP, SIGINT, SIGTERM
 from time import monotonic
 from typing import NamedTuple
 
@@ -19,6 +17,7 @@ from ..daemon.address import Address, own_host_name
 from ..daemon.batches import Batches
 from ..daemon.datagram import UnixDatagram, udp_everywhere, udp_sockets
 from ..daemon.loop import READ, Loop
+from ..daemon.serving import LoopServer
 from .endpoint import pid_endpoint
 from .identity import own_boot, own_pidns, proc_status
 from .processes import Processes
@@ -100,7 +99,7 @@ class Answers:
         return number in self._processes.alive or self._processes.look_up(number)
 
 
-class PidServer:
+class PidServer(LoopServer):
     """A pid server (IPC::PidStat::PidServer): `PidServer(port=1234).start_server()`.
 
     For `port` see `pid_endpoint`. `host` is one host or several whose addresses it listens on, all of this host if
@@ -108,8 +107,6 @@ class PidServer:
     """
 
     def __init__(self, port: str | int | None = None, host: str | list[str] | None = None) -> None:
-        self._ending = False
-        self._anew = False
         self._unix: UnixDatagram | None = None
         where = pid_endpoint(port)
         if where.path is not None:
@@ -119,7 +116,7 @@ class PidServer:
             self._sockets = udp_everywhere(where.port)
         else:
             self._sockets = udp_sockets([host] if isinstance(host, str) else host, where.port)
-        self._loop = Loop()
+        super().__init__(Loop())
         self._processes = Processes()
         self._answers = Answers(self._processes)
         for sock in self._sockets:
@@ -134,36 +131,6 @@ class PidServer:
         """One line for the log."""
         return f"listening on {', '.join(self.addresses)}{_what_is_hidden()}"
 
-    def start_server(self) -> None:
-        """Serve until SIGTERM or SIGINT (if called in the main thread), SIGHUP or `stop`."""
-        try:
-            with contextlib.suppress(ValueError):  # another thread than the main one has no signals
-                self.handle_signals()
-            self.run()
-        finally:
-            self.close()
-
-    def handle_signals(self) -> None:
-        """From now on SIGTERM and SIGINT end the server, and SIGHUP asks for a new one. In the main thread only."""
-        self._loop.on_signal(SIGTERM, self.stop)
-        self._loop.on_signal(SIGINT, self.stop)
-        self._loop.on_signal(SIGHUP, self._start_anew)
-
-    def run(self) -> bool:
-        """Serve; True if a new server is to be started (SIGHUP), False if it is to end."""
-        self._loop.run()
-        return self._anew
-
-    def stop(self) -> None:
-        """Return from `run` at the end of this turn; to end goes before to start anew."""
-        self._ending = True
-        self._anew = False
-        self._loop.stop()
-
-    def _start_anew(self) -> None:
-        self._anew = not self._ending
-        self._loop.stop()
-
     def close(self) -> None:
         """Give back the sockets and the name of the UNIX socket."""
         for sock in self._sockets:
@@ -171,7 +138,7 @@ class PidServer:
         if self._unix is not None:
             self._unix.close()
         self._processes.close()
-        self._loop.close()
+        super().close()
 
     def _watch(self, sock: socket.socket) -> None:
         batches = Batches(sock, MAX_DATAGRAM + 1)

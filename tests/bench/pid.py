@@ -9,6 +9,7 @@ that don't are numbers that a process could have. Then: whether any of 50,000 re
 from __future__ import annotations
 
 import contextlib
+import resource
 import select
 import socket
 import statistics
@@ -24,6 +25,7 @@ ROUNDS = 7
 SECONDS = 0.7  # a round
 WINDOWS = (1, 16, 64)
 RATE, RATE_SECONDS = 50_000, 10.0
+WATCHERS, WATCH_SECONDS = 10_000, 10.0
 
 
 # The same answer to everything.
@@ -134,12 +136,40 @@ def losses(ours: Server, pids: list[int]) -> None:
     print(f"{'requests lost':<34} {100 * (1 - answered / sent):7.3f} % of {rate:.0f} a second offered", flush=True)
 
 
+def watchers(ours: Server, pid: int) -> None:
+    """Print what 10,000 clients, each on a socket of its own and asking once a second, hear of a process that lives."""
+    poll, socks = select.epoll(), []
+    question = b"PIDR %d somehost 7\n" % pid
+    for _ in range(WATCHERS):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.connect(("127.0.0.1", ours.port))
+        poll.register(sock, select.EPOLLIN)
+        socks.append(sock)
+    by_number = {sock.fileno(): sock for sock in socks}
+    sent = heard = gone = 0
+    begin = time.monotonic()
+    while (passed := time.monotonic() - begin) < WATCH_SECONDS + 1:
+        while sent < min(passed, WATCH_SECONDS) * WATCHERS:
+            socks[sent % WATCHERS].send(question)
+            sent += 1
+        for number, _ in poll.poll(0.001):
+            heard += 1
+            gone += by_number[number].recv(100).split()[2] == b"0"
+    for sock in socks:
+        sock.close()
+    title = f"{WATCHERS} clients, a request a second"
+    print(f"{title:<34} {heard} of {sent} answered, falsely told gone: {gone}", flush=True)
+
+
 def main() -> None:
     """Measure and print."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     pidstatd = server(PYTHON, "-IS", FILE, "pidstatd", "--nofork", "--host", "127.0.0.1", "--port", "0")
     with asked_pids() as pids, pidstatd as ours, server(PYTHON, "-IS", "-c", BARE) as theirs:
         compare(ours, theirs, pids)
         losses(ours, pids)
+        watchers(ours, pids[1])
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ from ..servers import PROJECT, wait_for
 
 def answers(address: str) -> bool:
     """Whether a server is there, and right."""
-    with asker(address) as sock:
-        sock.settimeout(0.5)
-        try:
+    try:
+        with asker(address) as sock:
+            sock.settimeout(0.5)
             sock.send(b"PIDR 1 h 7\n")
             return sock.recv(100) == b"EXIS 1 1 h"
-        except OSError:
-            return False
+    except OSError:
+        return False
 
 
 def test_in_the_foreground() -> None:

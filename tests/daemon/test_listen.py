@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ipclocker.daemon import listen
+from ipclocker.daemon import unix_socket
 from ipclocker.daemon.address import Address
 from ipclocker.daemon.listen import UnixListener, accept, tcp_listeners
 from ipclocker.errors import UsageError
@@ -74,7 +74,7 @@ def test_the_descriptor_limit_is_raised_in_the_server_only() -> None:
 
 
 def test_a_folder_that_stays_locked_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listen, "_LOCK_WITHIN", 0.05)
+    monkeypatch.setattr(unix_socket, "_LOCK_WITHIN", 0.05)
     folder = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)

@@ -49,17 +49,16 @@ def port_of(server: PidServer) -> int:
 @contextlib.contextmanager
 def asker(address: str) -> Iterator[socket.socket]:
     """A bare socket that is connected to a server, as its `addresses` has it."""
-    if "/" in address:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        sock.bind("")
-        sock.connect(address)
-    else:
-        host, _, port = address.rpartition(":")
-        host = "::1" if host == "[::]" else host.strip("[]")
-        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-        sock.connect((host, int(port)))
-    sock.settimeout(DEADLINE)
-    with sock:
+    host, _, port = address.rpartition(":")
+    host = "::1" if host == "[::]" else host.strip("[]")
+    family = socket.AF_UNIX if "/" in address else socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(DEADLINE)
+        if family == socket.AF_UNIX:
+            sock.bind("")
+            sock.connect(address)
+        else:
+            sock.connect((host, int(port)))
         yield sock
 
 

@@ -1,0 +1,104 @@
+"""A UNIX socket that owns its name in the file system for as long as its server lives, and no longer."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import UsageError
+from .address import socket_path
+
+_BACKLOG = 4096  # connections that may wait to be accepted; the kernel lowers it to its own bound
+_LOCK_WITHIN = 5.0  # seconds to wait for another server that is starting in the same folder
+
+
+class UnixSocket:
+    """A socket of a kind, bound to a name in place of one there that no server answers any more.
+
+    Raises UsageError if the name is taken by a server that lives or by a file of another kind, or can't be made.
+    """
+
+    kind: socket.SocketKind
+    option: str  # by which another name is chosen
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        address = socket_path(path)
+        self.socket = socket.socket(socket.AF_UNIX, self.kind)
+        try:
+            with _folder_locked(path):
+                self._remove_dead_socket()
+                self.socket.bind(address.sockaddr)
+                self._identity = _identity(path)
+                # As a port of this host is: who may use it is for the permissions of its folder to say.
+                Path(path).chmod(0o666)
+                if self.kind == socket.SOCK_STREAM:
+                    self.socket.listen(_BACKLOG)  # within the lock: before it, whoever looks finds nobody there
+            self.socket.setblocking(False)
+        except OSError as error:
+            self.socket.close()
+            raise UsageError(f"cannot listen on the UNIX socket '{path}': {error.strerror} ({self._advice})") from None
+        except UsageError:
+            self.socket.close()
+            raise
+
+    def close(self) -> None:
+        """Give back the socket, and the name unless somebody else has it by now."""
+        with contextlib.suppress(OSError, UsageError), _folder_locked(self.path):
+            if _identity(self.path) == self._identity:
+                Path(self.path).unlink()
+        self.socket.close()
+
+    @property
+    def _advice(self) -> str:
+        return f"choose another with {self.option}"
+
+    def _remove_dead_socket(self) -> None:
+        try:
+            mode = os.stat(self.path, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(mode):
+            raise UsageError(f"cannot listen on '{self.path}': it is a file, and no socket ({self._advice})")
+        with socket.socket(socket.AF_UNIX, self.kind) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(self.path)
+            except ConnectionRefusedError:
+                Path(self.path).unlink()
+                return
+            except OSError:
+                pass  # its queue is full, it is of another kind, or not ours to connect to: it is somebody's
+        raise UsageError(
+            f"cannot listen on '{self.path}': another server answers there (end that one, or {self._advice})"
+        )
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.stat(path, follow_symlinks=False)
+    return found.st_dev, found.st_ino
+
+
+@contextlib.contextmanager
+def _folder_locked(path: str) -> Iterator[None]:
+    """Let one server at a time look at a name in this folder and take it, so that two can't both replace it."""
+    folder = os.open(Path(path).parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + _LOCK_WITHIN
+        while True:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UsageError(f"cannot listen on '{path}': its folder is locked by another process") from None
+                time.sleep(0.01)
+        yield
+    finally:
+        os.close(folder)
