@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ipclocker.daemon import unix_socket
+from ipclocker.daemon import listen, unix_socket
 from ipclocker.daemon.address import Address
 from ipclocker.daemon.listen import UnixListener, accept, tcp_listeners
 from ipclocker.errors import UsageError
