@@ -91,14 +91,13 @@ class Loop:
 
     def turn(self, longest: float = inf) -> None:
         """Do what is due, wait for the next thing, `longest` so many seconds, and call back for what is ready."""
-        clock = time.monotonic
-        self.now = clock()
-        due = min(self._run_timers(), self._tick(self.now))
+        self.now = now = time.monotonic()
+        due = self._run_timers() if self._timers else inf
+        due = min(due, self._tick(now), now + longest)
         if self._stopped:
             return
-        timeout = min(max(due - clock(), 0.0), longest, _LONGEST_WAIT)
-        ready = self._selector.select(None if due == longest == inf else timeout)
-        self.now = clock()
+        ready = self._selector.select(None if due == inf else min(max(due - now, 0.0), _LONGEST_WAIT))
+        self.now = time.monotonic()
         self._forgotten.clear()
         for key, events in ready:
             if key.fd not in self._forgotten:

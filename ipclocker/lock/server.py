@@ -194,6 +194,8 @@ class LockServer(LoopServer):
         changes, self._service.table.changes = self._service.table.changes, []
         for grant in changes:
             before = self._followed.get(grant.token)
+            if before is None and grant.process is None:
+                continue
             after = grant.process if self._service.table.current(grant.name, grant.token) is not None else None
             if before == after:
                 continue
