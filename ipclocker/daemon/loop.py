@@ -19,6 +19,7 @@ from typing import Callable
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
+_AFTER_FAULT = 1.0  # seconds until a tick that has failed is tried again
 _LONGEST_WAIT = 3600.0  # seconds; a selector takes no infinity and no huge number
 
 
@@ -93,7 +94,7 @@ class Loop:
         """Do what is due, wait for the next thing, `longest` so many seconds, and call back for what is ready."""
         self.now = now = time.monotonic()
         due = self._run_timers() if self._timers else inf
-        due = min(due, self._tick(now), now + longest)
+        due = min(due, self._guarded_tick(now), now + longest)
         if self._stopped:
             return
         ready = self._selector.select(None if due == inf else min(max(due - now, 0.0), _LONGEST_WAIT))
@@ -101,7 +102,10 @@ class Loop:
         self._forgotten.clear()
         for key, events in ready:
             if key.fd not in self._forgotten:
-                key.data(events)
+                try:
+                    key.data(events)
+                except Exception:  # noqa: BLE001
+                    _report_fault()
 
     def fileno(self) -> int:
         """For one who waits elsewhere: readable when a descriptor is ready, so that a turn has something to do."""
@@ -140,8 +144,18 @@ class Loop:
                 return when
             heapq.heappop(self._timers)
             if timer.call is not None:
-                timer.call()
+                try:
+                    timer.call()
+                except Exception:  # noqa: BLE001
+                    _report_fault()
         return inf
+
+    def _guarded_tick(self, now: float) -> float:
+        try:
+            return self._tick(now)
+        except Exception:  # noqa: BLE001
+            _report_fault()
+            return now + _AFTER_FAULT
 
     def _woken(self, events: int) -> None:
         for number in dict.fromkeys(self._wake_receiver.recv(4096)):
@@ -152,3 +166,10 @@ class Loop:
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
     """A handler of its own, so that the signal is neither ignored nor deadly; the wake-up byte does the work."""
+
+
+def _report_fault() -> None:
+    """Say what went wrong and go on: a fault of ours in one place must not end all that a server does."""
+    import logging  # only here, for an import that tools beside a command do without
+
+    logging.getLogger(__name__).exception("a fault of ours, which is passed over")

@@ -73,6 +73,7 @@ class Claim:
         self._suffix = suffix
         self._user: bytes | None = None
         self._told_dead: set[LookFor] = set()
+        self._answered = False  # whether that server has answered since it was asked
         self._address: Address | None = None  # the server that the claim stays with
         self._pause = 0.0  # before the next connection to it
         self._lost_at = inf  # when the connection to it was lost
@@ -92,6 +93,7 @@ class Claim:
                 if self.link is None and not self._reconnect(deadline, self._patience):
                     servers = servers or self._each_server(deadline)
                     self.link = next(servers)
+                    self._answered, self._pause, self._lost_at = False, 0.0, inf
                 assert self.link is not None
                 try:
                     granted = self._ask(self.link, wait, deadline)
@@ -110,11 +112,12 @@ class Claim:
     def _ask(self, link: Link, wait: bool, deadline: float) -> bool | None:
         """Ask once; None if the answer came too late: the grant does not stand any more."""
         asked = time.monotonic()
+        self._address = link.address  # from here on there may be a grant
         link.say(b"LOCK", **self._variables(wait))
         waited = ask_again = False
         while True:
             reply = link.reply(deadline) if waited else _prompt_reply(link, deadline if wait else inf)
-            self._address, self._pause, self._lost_at = link.address, 0.0, inf  # it answers: from here on it is ours
+            self._answered, self._pause, self._lost_at = True, 0.0, inf
             if isinstance(reply, Waiting):
                 waited = True
                 self.holder = os.fsdecode(reply.holder)
@@ -318,11 +321,15 @@ class Claim:
         self.drop_link()
         self._problem = problem
         self._lost_at = min(self._lost_at, time.monotonic())
+        if not self._answered and problem.errno == errno.ETIMEDOUT:
+            self._lost_at = -inf  # it was given its time
         self._pause = min(self._pause * 2 or _FIRST_PAUSE, max(_FIRST_PAUSE, self.settings.connect_delay))
 
     @property
     def _patience(self) -> float:
-        """Seconds for which a claim that holds nothing goes back to a server that had answered once."""
+        """Seconds for which a claim that holds nothing goes back to the server that it has asked."""
+        if not self._answered:
+            return _FIRST_PAUSE  # long enough for one more try, since the request may have been granted
         return self.settings.connect_delay * self.settings.connect_tries
 
     def _reconnect(self, deadline: float, patience: float) -> bool:
@@ -332,9 +339,9 @@ class Claim:
         """
         while self._address is not None:
             if time.monotonic() - self._lost_at > patience:
-                self._address = None
                 if self.held is not None:
                     raise self._unavailable(self._problem)
+                self.give_back(within=1.0)  # it is left for another one, and may have granted what it was asked for
                 break
             self._sleep(self._pause, deadline)
             try:

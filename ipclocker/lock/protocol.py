@@ -14,6 +14,7 @@ from typing import Callable, NamedTuple, Union
 
 from .table import Ask, Grant, Process
 
+MAX_PID = 2**31 - 1  # a larger number is none of a process on any system
 MAX_NAMES = 256  # lock names in one request
 END = b"\n\n"  # what ends an answer, after the newline of its last line
 _DECIMAL = re.compile(rb"\d{1,12}(\.\d{0,9})?")
@@ -79,6 +80,8 @@ def _set_autounlock(variables: Variables, words: list[bytes]) -> None:
 
 def _set_pid(variables: Variables, words: list[bytes]) -> None:
     variables.pid = _whole(words[1])
+    if variables.pid > MAX_PID:
+        raise ValueError
 
 
 def _set_hostname(variables: Variables, words: list[bytes]) -> None:

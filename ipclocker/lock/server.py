@@ -74,7 +74,9 @@ class LockServer(LoopServer):
         self._followed: dict[int, Process] = {}  # by token, the processes that locks depend on
         self._service = LockService(self._speak, self._is_connected, self._doubt, last_token=time.time_ns() // 1000)
         self._clients: dict[Conversation, _Client] = {}
-        self._newcomer: Conversation | None = None  # who is served for the first time just now
+        self._newcomer: tuple[Conversation, socket.SocketType] | None = (
+            None  # who is served for the first time just now
+        )
         self._accepting = True
         self._next_complaint = 0.0
         for listener in self._listeners:
@@ -120,7 +122,8 @@ class LockServer(LoopServer):
             self._welcome(sock, host)
 
     def _welcome(self, sock: socket.SocketType, address: str) -> None:
-        self._newcomer = conversation = Conversation(self._service, address)
+        conversation = Conversation(self._service, address)
+        self._newcomer = (conversation, sock)
         try:
             data = sock.recv(_PIECE, _DONTWAIT)
             if not data:
@@ -220,10 +223,14 @@ class LockServer(LoopServer):
     def _is_connected(self, conversation: Conversation) -> bool:
         """Whether a waiting client is still there, as far as the kernel knows at this instant."""
         client = self._clients.get(conversation)
-        if client is None:
-            return conversation is self._newcomer
+        if client is not None:
+            sock = client.sock
+        elif self._newcomer is not None and self._newcomer[0] is conversation:
+            sock = self._newcomer[1]
+        else:
+            return False
         poller = select.poll()
-        poller.register(client.sock, getattr(select, "POLLRDHUP", 0))
+        poller.register(sock, getattr(select, "POLLRDHUP", 0))
         return not any(events & _GONE for _, events in poller.poll(0))
 
     def forget_client(self, client: _Client) -> None:

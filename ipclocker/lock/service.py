@@ -134,6 +134,10 @@ class Conversation(Variables):
     def _lock(self, words: list[bytes]) -> bool:
         if not self.user or not self.names:
             return self._answer_error(b"no_locks" if self.user else b"no_user")
+        if self.session and not self.service.present(self):
+            # It has given up waiting for this answer. (A classic client may hang up half, so it gets its answer.)
+            self.closing = True
+            return True
         if self.autounlock:
             self.identify(self.address)
         elif self.process is not None:
@@ -191,10 +195,8 @@ class Conversation(Variables):
         return True
 
     def _got(self, words: list[bytes]) -> bool:
-        try:
+        with contextlib.suppress(ValueError):  # the command has no answer, so there is none to give
             self.service.table.confirm(*protocol.grant_named(words))
-        except ValueError:
-            self.output.append(protocol.error(b"bad_token"))
         return False
 
     def _renew(self, words: list[bytes]) -> bool:
@@ -275,11 +277,14 @@ _COMMANDS: dict[bytes, _Handler] = {
     b"CHECK": Conversation._check,
 }
 _HANDLERS: dict[bytes, _Handler] = {**protocol.VARIABLES, **_COMMANDS}
-# While a variable is at fault no command is run but the one that has nothing to do with variables.
+# While a variable is at fault no command is run but those that have nothing to do with variables.
 _REFUSALS: dict[bytes, _Handler] = {
     **_HANDLERS,
     **dict.fromkeys(_COMMANDS, Conversation._answer_fault),
     b"EOF": Conversation._eof,
+    # These two have no answer.
+    b"GOT": Conversation._got,
+    b"DEAD_PID": Conversation._dead_pid,
 }
 
 
@@ -303,6 +308,7 @@ class LockService:
             return present(ask)
 
         self.table = LockTable(last_token, is_present)
+        self.present = present
         self.started = time.time()
         self.now = 0.0  # the time of what is being done just now
         self.doubt = doubt

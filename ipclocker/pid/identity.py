@@ -138,6 +138,8 @@ def open_pidfd(pid: int) -> int | None:
 
     Raises ProcessLookupError if there is no such process.
     """
+    if pid > MAX_PID:
+        raise ProcessLookupError
     if not hasattr(os, "pidfd_open"):
         return None
     try:

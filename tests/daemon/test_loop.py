@@ -177,3 +177,15 @@ def test_stop_ends_it_at_the_end_of_the_turn_and_it_may_run_again(loop: Loop) ->
         loop.call_at(loop.now, loop.stop)
         loop.run()
     assert turns == [1, 1]
+
+
+def test_a_fault_in_one_place_does_not_end_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*details: object) -> float:
+        raise OverflowError("planted")
+
+    loop = Loop(tick=fail)
+    loop.call_at(0, fail)  # type: ignore[arg-type]
+    loop.call_at(0, loop.stop)
+    loop.run()
+    loop.close()
+    assert caplog.text.count("OverflowError: planted") == 2

@@ -763,3 +763,14 @@ def test_a_wait_at_a_classic_server_that_is_over_is_given_back(classic: ClassicS
     assert classic.seen("UNLOCK", "bob")
     first.unlock()
     assert classic.holders == {}
+
+
+def test_a_lock_whose_grant_was_never_heard_of_is_not_left_behind() -> None:
+    """The server is stopped while it is asked, and reads the request when nobody waits for the answer any more."""
+    with Lockerd() as server:
+        lock = locker(server, lock="x", connect_tries=1)
+        with server.stopped(), pytest.raises(ServerUnavailable):
+            lock.acquire(timeout=0.2)
+        other = locker(server, lock="x")
+        assert other.acquire(timeout=DEADLINE)
+        other.release()

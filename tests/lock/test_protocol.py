@@ -111,7 +111,7 @@ def read_back(request: bytes) -> Variables:
         st.integers(0, 10**12 - 1), st.floats(0, 999_999_999_999, allow_nan=False).map(lambda x: round(x, 3))
     ),
     autounlock=st.booleans(),
-    pid=numbers,
+    pid=st.integers(0, 2**31 - 1),
     hostname=words,
     start=numbers,
     boot=words,

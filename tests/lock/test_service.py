@@ -85,9 +85,19 @@ def test_check_says_whether_a_grant_still_stands() -> None:
     assert other.ask(f"CHECK x {token}")[0] == "current 0"
 
 
-@pytest.mark.parametrize("words", ["RENEW", "RENEW x", "RENEW x y", "CHECK x -1", "GOT", "GOT x y", "CHECK"])
+@pytest.mark.parametrize("words", ["RENEW", "RENEW x", "RENEW x y", "CHECK x -1", "CHECK"])
 def test_a_token_that_is_none_is_an_error(words: str) -> None:
     assert MemoryServer().connect().ask(words) == ["error bad_token", "", ""]
+
+
+@pytest.mark.parametrize("words", ["GOT", "GOT x y", "DEAD_PID", "DEAD_PID h x", "timeout x; GOT x 1; timeout 1"])
+def test_what_has_no_answer_has_none_when_it_means_nothing_either(words: str) -> None:
+    assert MemoryServer().connect().ask(f"{words}; LOCK_LIST") == ["", ""]
+
+
+def test_a_number_that_is_no_process_is_refused() -> None:
+    peer = MemoryServer().connect()
+    assert peer.ask("user u; locks x; autounlock 1; hostname h; pid 2147483648; LOCK") == ["error bad_pid", "", ""]
 
 
 def test_a_waited_grant_that_is_not_confirmed_goes_to_the_next_after_ten_seconds() -> None:
