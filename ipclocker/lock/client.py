@@ -25,7 +25,7 @@ from .protocol import Answer
 from .settings import Message, Parameters, Settings
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
 _lockers_made = 0
 

@@ -14,7 +14,7 @@ from .endpoint import endpoint
 from .protocol import MAX_NAMES
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
 Message = Callable[..., object]
 
