@@ -24,6 +24,6 @@ clean:
 	touch .venv/ready
 
 dist/ipclocker: $(SOURCES) build.sh pyproject.toml .venv/ready
-	./build.sh
+	PYTHON=.venv/bin/python ./build.sh
 
 .PHONY: demo test check bench clean

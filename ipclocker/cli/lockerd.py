@@ -10,6 +10,7 @@ from ..daemon.listen import raise_descriptor_limit
 from ..errors import UsageError
 from ..lock.endpoint import endpoint
 from ..lock.server import LockServer
+from .daemon_options import Debug, LogFile, Nofork, PidFile
 from .parsing import parse, version_option
 
 
@@ -39,19 +40,13 @@ def lockerd(
             show_default=False,
         ),
     ] = None,
-    nofork: Annotated[bool, typer.Option("--nofork", help="Stay in the foreground and log to stderr.")] = False,
-    pid_file: Annotated[
-        Optional[str],
-        typer.Option(help="Write the process id there; removed at the end.", show_default=False),
-    ] = None,
-    log_file: Annotated[
-        Optional[str],
-        typer.Option(help="Log there. [default: stderr with --nofork, else syslog]", show_default=False),
-    ] = None,
+    nofork: Nofork = False,
+    pid_file: PidFile = None,
+    log_file: LogFile = None,
     state: Annotated[
         str, typer.Option(help="Where held locks are kept: none, in memory only, so a restart forgets them.")
     ] = "none",
-    debug: Annotated[bool, typer.Option("--debug", help="Log what is of use only to find a fault.")] = False,
+    debug: Debug = False,
     version: Annotated[bool, version_option()] = False,
 ) -> dict[str, int]:
     """Serve locks to the hosts of a cluster.

@@ -9,6 +9,7 @@ from ..daemon import background
 from ..daemon.listen import raise_descriptor_limit
 from ..pid.endpoint import pid_endpoint
 from ..pid.server import PidServer
+from .daemon_options import Debug, LogFile, Nofork, PidFile
 from .parsing import parse, version_option
 
 
@@ -33,16 +34,10 @@ def pidstatd(
             show_default=False,
         ),
     ] = None,
-    nofork: Annotated[bool, typer.Option("--nofork", help="Stay in the foreground and log to stderr.")] = False,
-    pid_file: Annotated[
-        Optional[str],
-        typer.Option(help="Write the process id there; removed at the end.", show_default=False),
-    ] = None,
-    log_file: Annotated[
-        Optional[str],
-        typer.Option(help="Log there. [default: stderr with --nofork, else syslog]", show_default=False),
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Log what is of use only to find a fault.")] = False,
+    nofork: Nofork = False,
+    pid_file: PidFile = None,
+    log_file: LogFile = None,
+    debug: Debug = False,
     version: Annotated[bool, version_option()] = False,
 ) -> dict[str, int]:
     """Say which processes of this host exist, to whoever asks by UDP.
