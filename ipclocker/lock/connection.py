@@ -11,8 +11,8 @@ import termios
 from typing import Callable
 
 from ..daemon.loop import READ, WRITE, Loop, Timer
+from .committer import Committer
 from .conversation import Conversation
-from .keeper import Keeper
 from .protocol import error
 
 READ_PATIENCE = 60.0  # seconds that a client may leave its answers unread
@@ -28,12 +28,12 @@ class Connection:
     `closed` is called when it was closed, for whatever reason.
     """
 
-    __slots__ = ("_closed", "_events", "_keeper", "_loop", "_patience", "_unread", "_unsent", "conversation", "sock")
+    __slots__ = ("_closed", "_committer", "_events", "_loop", "_patience", "_unread", "_unsent", "conversation", "sock")
 
     def __init__(
         self,
         loop: Loop,
-        keeper: Keeper | None,
+        committer: Committer | None,
         sock: socket.SocketType,
         conversation: Conversation,
         closed: Callable[[Connection], None],
@@ -42,7 +42,7 @@ class Connection:
         self.conversation = conversation
         self._closed = closed
         self._loop = loop
-        self._keeper = keeper
+        self._committer = committer
         self._unsent = b""
         self._unread = 0  # bytes that the kernel had for the client when its patience was last looked at
         self._patience: Timer | None = None
@@ -55,43 +55,33 @@ class Connection:
 
         What may not be told yet stays with the conversation until `release`.
         """
-        self._go_on(kept=self._keeper is None)
+        if not self._is_held_back():
+            self.release()
 
     def release(self) -> None:
         """Send all that the conversation has for the client just now: it is kept."""
-        if self.sock.fileno() >= 0:
-            self._go_on(kept=True)
-
-    def _go_on(self, kept: bool) -> None:
         conversation = self.conversation
-        held_back = False
+        if self.sock.fileno() < 0:
+            return
         try:
             while True:
                 output = conversation.output
                 if output:
-                    held_back = not kept and self._keeper is not None and self._keeper.holds_back(self)
-                    if not held_back:
-                        self._unsent += output[0] if len(output) == 1 else b"".join(output)
-                        output.clear()
-                kept = self._keeper is None
+                    self._unsent += output[0] if len(output) == 1 else b"".join(output)
+                    output.clear()
                 if self._unsent and not self._send():
-                    break
-                if held_back:
                     break
                 conversation.undelivered = None
                 if not conversation.stopped or conversation.waiting or conversation.closing:
                     break
                 conversation.resume(self._loop.now)
+                if self._is_held_back():
+                    return
         except OSError:
             self.close()
             return
-        if self.sock.fileno() < 0:
-            return  # what was done for it was refused meanwhile
         if self._unsent:
             self._await(WRITE | READ if conversation.waiting else WRITE)
-        elif held_back:
-            done = conversation.closing or (conversation.stopped and not conversation.waiting)
-            self._await(0 if done else READ)
         elif conversation.closing:
             self.close()
         elif self._events != READ:
@@ -129,6 +119,27 @@ class Connection:
         except Exception:  # as above
             log.exception("a request could not be served")
             self.close()
+
+    def _is_held_back(self) -> bool:
+        """Whether there is something to tell the client that shows what is not kept yet."""
+        conversation = self.conversation
+        if self._committer is None or not conversation.output or not self._committer.holds_back(self):
+            return False
+        if (self._unsent or conversation.stopped or conversation.closing) and self.sock.fileno() >= 0:
+            self._pause()
+        return True
+
+    def _pause(self) -> None:
+        """Read no more of a client that has stopped, and send what it may be told."""
+        conversation = self.conversation
+        try:
+            if self._unsent and not self._send():
+                self._await(WRITE | READ if conversation.waiting else WRITE)
+                return
+        except OSError:
+            self.close()
+            return
+        self._await(READ if conversation.waiting else 0)
 
     def _hung_up(self) -> None:
         conversation = self.conversation

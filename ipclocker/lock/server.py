@@ -27,13 +27,14 @@ from ..daemon.listen import UnixListener, accept, tcp_listeners
 from ..daemon.loop import READ, Loop
 from ..daemon.serving import LoopServer
 from ..daemon.state_folder import make_state_folder
+from .committer import RETRY, Committer
 from .connection import DONTWAIT, PIECE, Connection
 from .conversation import Conversation
 from .endpoint import endpoint
 from .grant import Grant, Process
-from .keeper import RETRY, Keeper
 from .lookout import Lookout
 from .service import LockService
+from .store import Store, open_store
 
 DEFAULT_PID_PORT = 1752
 _ACCEPT_AT_ONCE = 64  # new connections served in one turn, so that those that stay have theirs
@@ -50,8 +51,8 @@ class LockServer(LoopServer):
     """A lock server (IPC::Locker::Server): `LockServer(port=1234).start_server()`.
 
     `host` is one host or several to listen on; for `port`, `family` and `path` see `endpoint`. Held locks are kept
-    in the file `state`, or in a file of the folder `state_dir` that is named after where the server listens; without
-    both they live in memory. Raises UsageError or ServerUnavailable when it can't listen there, StateError when it
+    in the file (or store) `state`, or in a file of the folder `state_dir` that is named after where the server
+    listens; without both they live in memory. Raises UsageError or ServerUnavailable when it can't listen there, StateError when it
     can't use the file.
     """
 
@@ -61,7 +62,7 @@ class LockServer(LoopServer):
         port: str | int | None = None,
         family: str = "INET",
         path: str | None = None,
-        state: str | None = None,
+        state: str | Store | None = None,
         state_dir: str | None = None,
     ) -> None:
         where = endpoint(port, family, path)
@@ -76,8 +77,8 @@ class LockServer(LoopServer):
         self._followed: dict[bytes, tuple[int, Process]] = {}  # the tokens and processes that locks depend on
         self._service = LockService(self._speak, self._is_connected, self._doubt, last_token=time.time_ns() // 1000)
         self._clients: dict[Conversation, Connection] = {}
-        self._state_file: str | None = None
-        self._keeper: Keeper | None = None
+        self._state_place: str | None = None
+        self._committer: Committer | None = None
         try:
             self._open_state(state, state_dir)
         except BaseException:
@@ -99,9 +100,9 @@ class LockServer(LoopServer):
     def describe(self) -> str:
         """One line for the log."""
         where = f"listening on {', '.join(self.addresses)}"
-        if self._state_file is None:
+        if self._state_place is None:
             return f"{where}; locks live in memory, a restart forgets them"
-        return f"{where}; locks are kept in {self._state_file}"
+        return f"{where}; locks are kept in {self._state_place}"
 
     def close(self) -> None:
         """Give back the sockets and the name of the UNIX socket; the clients are cut off."""
@@ -111,22 +112,20 @@ class LockServer(LoopServer):
             listener.close()
         if self._unix_listener is not None:
             self._unix_listener.close()
-        if self._keeper is not None:
-            self._keeper.close()
+        if self._committer is not None:
+            self._committer.close()
         self._lookout.close()
         super().close()
 
     # What outlives the server
 
-    def _open_state(self, state: str | None, folder: str | None) -> None:
+    def _open_state(self, state: str | Store | None, folder: str | None) -> None:
         if folder is not None:
             state = state or os.path.join(make_state_folder(folder), self._state_name())
         if state is None:
             return
-        from .store import SqliteStore  # a server without a file does without SQLite
-
-        store = SqliteStore(state)
-        self._state_file = state
+        store = open_store(state) if isinstance(state, str) else state
+        self._state_place = store.place
         table = self._service.table
         try:
             now = time.monotonic()
@@ -137,8 +136,8 @@ class LockServer(LoopServer):
             raise
         # The counter goes on where it was; a file that was lost, or an old copy, must not give a number twice.
         table.last_token = max(table.last_token, kept.last_token)
-        self._keeper = Keeper(store, table, self._loop, self._service.strand)
-        self._keeper.changed.update(dict.fromkeys(table.held))
+        self._committer = Committer(store, table, self._loop, self._service.strand)
+        self._committer.changed.update(dict.fromkeys(table.held))
 
     def _state_name(self) -> str:
         """A file name that tells the servers of one host apart."""
@@ -176,7 +175,7 @@ class LockServer(LoopServer):
                 sock.close()
                 return
             conversation.receive(data, self._loop.now)
-            if conversation.closing and (self._keeper is None or not self._keeper.is_behind):
+            if conversation.closing and (self._committer is None or not self._committer.is_behind):
                 answer = b"".join(conversation.output)
                 sent = sock.send(answer, DONTWAIT)
                 if sent == len(answer):
@@ -195,7 +194,7 @@ class LockServer(LoopServer):
             conversation.hang_up(self._loop.now)
             sock.close()
             return
-        client = Connection(self._loop, self._keeper, sock, conversation, self._forget_client)
+        client = Connection(self._loop, self._committer, sock, conversation, self._forget_client)
         self._clients[conversation] = client
         client.speak()
 
@@ -221,16 +220,17 @@ class LockServer(LoopServer):
 
     def _tick(self, now: float) -> float:
         table = self._service.table
-        keeper = self._keeper
-        if keeper is not None and keeper.failing:
+        committer = self._committer
+        if committer is not None and committer.failing:
             next_alarm = inf  # nothing ends while its end can't be kept
         else:
             if table.next_alarm <= now:
                 self._expire(now)
             next_alarm = table.next_alarm
-        if keeper is not None:
-            keeper.flush()
-            changed: Collection[bytes] = keeper.changed
+        if committer is not None:
+            if committer.flush(now):
+                next_alarm = now
+            changed: Collection[bytes] = committer.changed
         else:
             changed = table.changes
         if changed and self._follow_at == inf:
@@ -252,7 +252,7 @@ class LockServer(LoopServer):
 
     def _seen(self, grant: Grant, lives: bool | None) -> None:
         """What the look at the process of a lease that has run out has shown."""
-        if self._keeper is not None and self._keeper.failing:
+        if self._committer is not None and self._committer.failing:
             self._loop.call_at(self._loop.now + RETRY, lambda: self._seen(grant, lives))
             return
         name, user = os.fsdecode(grant.name), os.fsdecode(grant.user)
@@ -274,11 +274,11 @@ class LockServer(LoopServer):
         self._follow_at = inf
         table = self._service.table
         changed: Iterable[bytes] = table.changes
-        if self._keeper is None:
+        if self._committer is None:
             table.changes = {}
         else:
-            changed = [*self._keeper.changed, *table.changes]
-            self._keeper.changed.clear()
+            changed = [*self._committer.changed, *table.changes]
+            self._committer.changed.clear()
         for name in changed:
             before = self._followed.get(name)
             grant = table.held.get(name)
@@ -294,7 +294,7 @@ class LockServer(LoopServer):
                 self._lookout.leave(before[1])
 
     def _process_gone(self, process: Process) -> None:
-        if self._keeper is not None and self._keeper.failing:
+        if self._committer is not None and self._committer.failing:
             self._loop.call_at(self._loop.now + RETRY, lambda: self._process_gone(process))
             return
         for grant in self._service.process_gone(process, self._loop.now):
