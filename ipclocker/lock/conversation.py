@@ -227,6 +227,8 @@ class Conversation(Variables):
 
     def _info(self, grants: list[Grant], now: float) -> Iterator[bytes]:
         for grant in grants:
+            if self.service.table.held.get(grant.name) is not grant:
+                continue  # it has ended since the list was begun
             yield protocol.held_line(grant, now)
             for ask in self.service.table.waiters(grant.name):
                 assert isinstance(ask, Conversation)

@@ -455,7 +455,7 @@ def test_of_servers_that_race_for_one_name_one_wins(tmp_path: Path) -> None:
 def race_for(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
-    command = [sys.executable, "-m", "ipclocker", "lockerd", "--nofork", "--path", str(path)]
+    command = [sys.executable, "-m", "ipclocker", "lockerd", "--nofork", "--path", str(path), "--state", "none"]
     racers = [
         subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         for _ in range(4)
