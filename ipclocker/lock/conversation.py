@@ -30,6 +30,10 @@ _LIST_PIECE = 1_000  # lines of a LOCK_LIST made at a time
 class Conversation(Variables):
     """One client's connection, as the lock service sees it. It is the ask that waits in the table's queues."""
 
+    waits_since = 0.0
+    listens_to: frozenset[int] = frozenset()  # tokens of grants whose end the client is to hear of
+    _news: tuple[bytes, ...] = ()  # came while a list was being written
+
     def __init__(self, service: LockService, address: str = "") -> None:
         self.service = service
         self.address = address
@@ -40,9 +44,6 @@ class Conversation(Variables):
         self._rest = b""
         self._backlog: list[bytes] = []
         self._listing: Iterator[bytes] | None = None
-        self._news: list[bytes] = []  # came while a list was being written
-        self.waits_since = 0.0
-        self.listens_to: set[int] = set()  # tokens of grants whose end the client is to hear of
         self.undelivered: Grant | None = None  # a grant that the client can't have been told of yet
 
     def receive(self, data: bytes, now: float) -> None:
@@ -98,7 +99,10 @@ class Conversation(Variables):
 
     def hear(self, news: bytes) -> None:
         """A line that the client has not asked for comes between two answers."""
-        (self.output if self._listing is None else self._news).append(news)
+        if self._listing is None:
+            self.output.append(news)
+        else:
+            self._news += (news,)
 
     def obtained(self, grant: Grant) -> None:
         """The LOCK that waited was granted."""
@@ -318,7 +322,7 @@ class Conversation(Variables):
         self.output.append(b"".join(piece))
         if len(piece) < _LIST_PIECE:
             self.output += [protocol.END, *self._news]
-            self._news = []
+            self._news = ()
             self._listing = None
 
 

@@ -88,7 +88,7 @@ class LockService:
         """Tell this client of the grant's end, if it takes such lines."""
         if conversation.tells:
             self.listens[grant.token] = conversation
-            conversation.listens_to.add(grant.token)
+            conversation.listens_to |= {grant.token}
 
     def forget_listener(self, conversation: Conversation) -> None:
         """The client is gone."""
@@ -100,16 +100,19 @@ class LockService:
         """The owner of these locks ends his grants himself."""
         for grant in map(self.table.held.get, ask.names):
             if grant is not None and grant.belongs_to(ask):
-                listener = self.listens.pop(grant.token, None)
-                if listener is not None:
-                    listener.listens_to.discard(grant.token)
+                self._forget(grant)
 
     def tell_lost(self, ended: Iterable[Grant]) -> None:
         """Tell those that listen that these grants have ended, and not by their owners' doing."""
         if self.listens:
             for grant in ended:
                 self._tell(grant, protocol.lost(grant))
-                self.listens.pop(grant.token, None)
+                self._forget(grant)
+
+    def _forget(self, grant: Grant) -> None:
+        listener = self.listens.pop(grant.token, None)
+        if listener is not None:
+            listener.listens_to -= {grant.token}
 
     def _tell(self, grant: Grant, news: bytes) -> None:
         listener = self.listens.get(grant.token)
