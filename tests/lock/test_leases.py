@@ -173,10 +173,11 @@ def test_news_does_not_come_within_an_answer(tmp_path: Path) -> None:
         holder = server.connect()
         token = holder.ask("user ann; token 1; tell 1; locks x; LOCK")[-1].split()[1]
         holder.say("LOCK_LIST")
-        server.turn()
+        assert holder.hear_line().startswith("lock ")
         assert server.ask("locks x; BREAK_LOCK")[0] == "print_broke ann"
         answer = holder.hear()
-        assert all(line.startswith("lock ") for line in answer) and len(answer) >= 30_000
+        assert [line for line in answer if not line.startswith("lock ")] == []
+        assert len(answer) >= 30_000
         assert holder.hear_line() == f"lost x {token}"
 
 
