@@ -30,6 +30,13 @@ TOOLS = {
     "uriexec": "run a command that was encoded to pass through shells",
     "check-lockerd": "check a lock server, as a monitoring plugin",
     "check-pidstatd": "check a pid server, as a monitoring plugin",
+    "man": "show the manual page of a tool",
+}
+SUMMARY = "locks that hold across hosts, and what goes with them, in one file"
+# What the file understands in a tool's place.
+OPTIONS = {
+    "--help": "Show this message and exit.",
+    "--version": "Show the version and exit.",
 }
 _STAYING = {"lockersh", "pidwatch"}
 
@@ -85,11 +92,14 @@ def _no_tool(words: list[str]) -> int:
 
 def _overview() -> str:
     tools = "\n".join(f"  {name:<16} {what}" for name, what in TOOLS.items())
+    options = "\n".join(f"  {option:<30} {what}" for option, what in OPTIONS.items())
     return f"""Usage: ipclocker TOOL [OPTIONS] [ARGUMENTS]
 
-Locks that hold across hosts, and what goes with them, in one file.
+{SUMMARY.capitalize()}.
 
 {tools}
+
+{options}
 
 Each has --help. A link to this file that is named after a tool is that tool.
 

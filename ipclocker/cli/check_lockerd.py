@@ -11,10 +11,12 @@ from ..lock.link import block
 from . import plugin
 from .parsing import version_option
 
+EXAMPLE = "check-lockerd -H lockhost -w 0.1 -c 1"
+
 
 def main(words: list[str]) -> int:
     """Run check-lockerd; the exit code."""
-    return plugin.run(check_lockerd, "check-lockerd", words, "check-lockerd -H lockhost -w 0.1 -c 1")
+    return plugin.run(check_lockerd, "check-lockerd", words, EXAMPLE)
 
 
 def check_lockerd(

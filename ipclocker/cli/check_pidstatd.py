@@ -8,10 +8,12 @@ from ..pid.client import PidStat
 from . import plugin
 from .parsing import version_option
 
+EXAMPLE = "check-pidstatd -H host1 -w 0.1 -c 1"
+
 
 def main(words: list[str]) -> int:
     """Run check-pidstatd; the exit code."""
-    return plugin.run(check_pidstatd, "check-pidstatd", words, "check-pidstatd -H host1 -w 0.1 -c 1")
+    return plugin.run(check_pidstatd, "check-pidstatd", words, EXAMPLE)
 
 
 def check_pidstatd(

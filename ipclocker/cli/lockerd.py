@@ -15,10 +15,12 @@ from ..lock.server import LockServer
 from .daemon_options import Debug, LogFile, Nofork, PidFile
 from .parsing import parse, version_option
 
+EXAMPLE = "lockerd --host 0.0.0.0 --pid-file /run/lockerd.pid"
+
 
 def main(words: list[str]) -> int:
     """Run lockerd; the exit code."""
-    return int(parse(lockerd, "lockerd", words, "lockerd --host 0.0.0.0 --pid-file /run/lockerd.pid")["code"])
+    return int(parse(lockerd, "lockerd", words, EXAMPLE)["code"])
 
 
 def lockerd(

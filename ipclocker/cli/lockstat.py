@@ -3,11 +3,13 @@
 import json
 import sys
 from collections.abc import Callable, Iterable
+from textwrap import indent
 from typing import Annotated, Any, NamedTuple, Optional
 
 import typer
 
 from ..errors import OK, TEMPORARY, UNAVAILABLE, UsageError
+from ..exit_codes import exit_codes
 from ..lock import report
 from ..lock.breaking import FREE, HELD, Breaking, Outcome
 from ..lock.inspection import Inspector
@@ -15,6 +17,7 @@ from ..lock.link import Link
 from ..lock.settings import Settings
 from ..run.tell import tell
 from ..version import VERSION
+from .declared import Declaration
 from .parsing import parse, seconds, version_option
 
 NOTHING_HELD, STALE = 1, 1  # exit codes
@@ -198,7 +201,23 @@ _COMMANDS = {
     "ping": _Command(ping, "ping", "whether a server answers, and how fast", "lockstat ping --dhost lockhost"),
 }
 
-_HELP = r"""Usage: lockstat COMMAND [OPTIONS] [NAMES]
+# Parts of the help of the whole, which are parts of the manual page, too.
+SECTIONS = {
+    "JSON": r"""
+With --json, one object; more keys may come.
+list, show  server, time, locks: none or more of
+              name, holder, token, since, age, hold, lease, left, recalled,
+              outlived, confirmed, host, pid, address, command, waiters: of
+                user, since, age, host, pid, address, command
+break       server, locks: of name, holder,
+              outcome: broken, recalled, free or held (still)
+verify      server, name, token, current
+ping        server, seconds, version, started, age
+since, started and time are seconds since 1970, the other times seconds.
+What is not known, or does not apply, is null. In text a byte that is no
+UTF-8, and the backslash, is written \xNN."""
+}
+_HELP = """Usage: lockstat COMMAND [OPTIONS] [NAMES]
 
   Show who holds which lock and who waits for it, and break locks.
 
@@ -209,24 +228,9 @@ Commands:
   IPCLOCKER_HOST and IPCLOCKER_PORT, else localhost and 1751, if not given.
 
 Exit codes:
-  0   done; show: it is held; verify: the token is current
-  1   show, break: the lock is free; verify: the token is stale
-  64  the command line is wrong
-  69  no server answers; verify: the server is a classic one
-  75  break: the lock is still held
+{codes}
 
-JSON (--json), one object; more keys may come:
-  list, show  server, time, locks: none or more of
-                name, holder, token, since, age, hold, lease, left, recalled,
-                outlived, confirmed, host, pid, address, command, waiters: of
-                  user, since, age, host, pid, address, command
-  break       server, locks: of name, holder,
-                outcome: broken, recalled, free or held (still)
-  verify      server, name, token, current
-  ping        server, seconds, version, started, age
-  since, started and time are seconds since 1970, the other times seconds.
-  What is not known, or does not apply, is null. In text a byte that is no
-  UTF-8, and the backslash, is written \xNN.
+{sections}
 
   Example: lockstat list --dhost lockhost
 
@@ -241,13 +245,24 @@ def main(words: list[str]) -> int:
         return int(parse(command.function, f"lockstat {name}", words[1:], command.example, interspersed=True)["code"])
     if name in ("--help", "help"):
         commands = "\n".join(f"  {command.words:<19} {command.what}" for command in _COMMANDS.values())
-        print(_HELP.format(commands=commands, version=VERSION))
+        codes = "\n".join(f"  {code:<3} {meaning}" for code, meaning in exit_codes("lockstat"))
+        sections = "\n\n".join(f"{title}:{indent(text, '  ')}" for title, text in SECTIONS.items())
+        print(_HELP.format(commands=commands, codes=codes, sections=sections, version=VERSION))
     elif name == "--version":
         print(f"Version: {VERSION}")
     else:
         problem = f"there is no command '{name}'" if words else "the command is missing"
         raise UsageError(f"{problem}: say first one of {', '.join(_COMMANDS)}, then options; see lockstat --help")
     return OK
+
+
+def declarations() -> list[Declaration]:
+    """What the manual page and the completion are made of: the whole, and its sub-commands."""
+    whole = Declaration("lockstat", None, _COMMANDS["list"].example, usage="COMMAND [OPTIONS] [NAMES]")
+    return [
+        whole,
+        *(Declaration(f"lockstat {name}", command.function, command.example) for name, command in _COMMANDS.items()),
+    ]
 
 
 def _inspector(dhost: Optional[str], port: Optional[str], path: Optional[str], debug: bool) -> Inspector:

@@ -10,12 +10,13 @@ from ..pid.survey import DOWN, UP, Place, survey
 from ..run.tell import tell
 from .parsing import parse, version_option
 
+EXAMPLE = "pidstat exists 3459 host1:4220 host2:9821"
 ALL_UP, SOME_DOWN, SOME_NOT_KNOWN = 0, 1, 2  # exit codes, as the classic pidstat has them
 
 
 def main(words: list[str]) -> int:
     """Run pidstat; the exit code."""
-    return int(parse(pidstat, "pidstat", words, "pidstat exists 3459 host1:4220 host2:9821")["code"])
+    return int(parse(pidstat, "pidstat", words, EXAMPLE)["code"])
 
 
 def pidstat(

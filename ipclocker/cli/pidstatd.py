@@ -12,10 +12,12 @@ from ..pid.server import PidServer
 from .daemon_options import Debug, LogFile, Nofork, PidFile
 from .parsing import parse, version_option
 
+EXAMPLE = "pidstatd --pid-file /run/pidstatd.pid"
+
 
 def main(words: list[str]) -> int:
     """Run pidstatd; the exit code."""
-    return int(parse(pidstatd, "pidstatd", words, "pidstatd --pid-file /run/pidstatd.pid")["code"])
+    return int(parse(pidstatd, "pidstatd", words, EXAMPLE)["code"])
 
 
 def pidstatd(

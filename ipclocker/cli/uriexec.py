@@ -13,36 +13,9 @@ from ..run.uri import SHELL, Command, decode_command, encode, show
 from ..run.words import find_program
 from ..version import VERSION
 
-HELP = f"""Usage: uriexec [OPTIONS] COMMAND...
-       uriexec --encode WORDS...
-
-  Decode a command and become it.
-
-  Each %XX of the command's words is the byte of that number, each + is a
-  space; other % stay as they are. The words, with a space between, are what
-  the shell gets. So a command passes unchanged through any number of shells:
-  encode it with --encode, or with URI::Escape.
-
-Options:
-  --cd FOLDER    Go to this folder first. URI-encoded.
-  --shell WORDS  What is executed with the command as its last word; if empty,
-                 the command's words are executed themselves. URI-encoded.
-                 [default: {SHELL.decode()}]
-  --show         Execute nothing; print what would be, with the commands of
-                 uriexecs within it below, a level deeper each. For people.
-  --encode       Execute nothing; print the words, encoded.
-  --version      Show the version and exit.
-  --help         Show this message and exit.
-
-  Other exit codes than the command's: 64 the command line is wrong, 126 the
-  command can't be executed, 127 there is no such command.
-
-  Example: uriexec --cd /tmp echo %24HOME
-
-  Version: {VERSION}"""
-
-_FLAGS = ("--show", "--encode", "--version", "--help")
-_WITH_VALUE = ("--cd", "--shell")
+# As they are declared in uriexec_words.py.
+FLAGS = ("--show", "--encode", "--version", "--help")
+WITH_VALUE = ("--cd", "--shell")
 
 
 class _CannotExecute(IpclockerError):
@@ -55,8 +28,9 @@ def main(words: list[str]) -> int:
     """Do what the command line says; the exit code, if it is not to become a command."""
     options, rest = _options(words)
     if "--help" in options:
-        print(HELP)
-        return OK
+        from .uriexec_words import show_help
+
+        show_help()
     if "--version" in options:
         print(f"Version: {VERSION}")
         return OK
@@ -85,12 +59,12 @@ def _options(words: list[str]) -> tuple[dict[str, str], list[str]]:
         if word == "--":
             break
         name, equals, value = word.partition("=")
-        if name in _WITH_VALUE:
+        if name in WITH_VALUE:
             if not equals:
                 if not rest:
                     raise UsageError(f"option '{name}' requires an argument; see uriexec --help")
                 value = rest.pop(0)
-        elif name not in _FLAGS or equals:
+        elif name not in FLAGS or equals:
             raise UsageError(f"there is no option '{word}'; see uriexec --help")
         options[name] = value
     return options, rest
