@@ -30,6 +30,7 @@ TOOLS = {
     "uriexec": "run a command that was encoded to pass through shells",
     "check-lockerd": "check a lock server, as a monitoring plugin",
     "check-pidstatd": "check a pid server, as a monitoring plugin",
+    "doctor": "check a host, and say what to do",
     "man": "show the manual page of a tool",
 }
 SUMMARY = "locks that hold across hosts, and what goes with them, in one file"
