@@ -38,6 +38,8 @@ SUMMARY = "locks that hold across hosts, and what goes with them, in one file"
 OPTIONS = {
     "--help": "Show this message and exit.",
     "--version": "Show the version and exit.",
+    "--install-completion [SHELL]": "Let bash, zsh or fish complete the tools' command lines.",
+    "--show-completion [SHELL]": "Print the script for that, to be put elsewhere.",
 }
 _STAYING = {"lockersh", "pidwatch"}
 
@@ -53,8 +55,16 @@ def run(argv: Sequence[str]) -> int:
     elif len(argv) > 1 and argv[1] in TOOLS:
         tool, words = argv[1], list(argv[2:])
     else:
-        return _guarded("ipclocker", lambda: _no_tool(list(argv[1:])))
+        tool, words = "ipclocker", list(argv[1:])
+    if words and words[0].startswith(("--install-completion", "--show-completion")):
+        return _guarded(tool, lambda: _complete(words))
+    if tool == "ipclocker":
+        return _guarded(tool, lambda: _no_tool(words))
     return _guarded(tool, lambda: _run_tool(tool, words))
+
+
+def _complete(words: list[str]) -> int:
+    return int(import_module(f"{__name__}.completion").main(words))
 
 
 def _run_tool(tool: str, words: list[str]) -> int:
