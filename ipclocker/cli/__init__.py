@@ -26,6 +26,7 @@ TOOLS = {
     "pidwatch": "run a command for as long as a process elsewhere lives",
     "pidstatd": "say which processes of this host exist",
     "pidstat": "ask whether processes of other hosts exist",
+    "supervise": "keep programs running",
     "uriexec": "run a command that was encoded to pass through shells",
     "check-lockerd": "check a lock server, as a monitoring plugin",
     "check-pidstatd": "check a pid server, as a monitoring plugin",

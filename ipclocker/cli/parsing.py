@@ -18,13 +18,16 @@ from ..run.tell import tell
 from ..version import VERSION
 
 
-def parse(function: Callable[..., Any], tool: str, words: list[str], example: str) -> Any:
+def parse(
+    function: Callable[..., Any], tool: str, words: list[str], example: str, *, interspersed: bool = False
+) -> Any:
     """Call a typer function with the options and words of a command line; what it returns.
 
+    With `interspersed` options may stand behind words, too; else the first word ends them.
     Ends by SystemExit, with what there was to say printed, if the line is wrong, or asks for help or the version.
     """
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    settings = {"help_option_names": ["--help"], "allow_interspersed_args": False, "max_content_width": 100}
+    settings = {"help_option_names": ["--help"], "allow_interspersed_args": interspersed, "max_content_width": 100}
     epilog = f"Example: {example}\n\nVersion: {VERSION}"
     app.command(tool, context_settings=settings, epilog=epilog)(function)
     try:

@@ -26,6 +26,8 @@ class UnixSocket:
 
     kind: socket.SocketKind
     option: str  # by which another name is chosen
+    # As a port of this host is: who may use it is for the permissions of its folder to say.
+    mode = 0o666
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -36,8 +38,7 @@ class UnixSocket:
                 self._remove_dead_socket()
                 self.socket.bind(address.sockaddr)
                 self._identity = _identity(path)
-                # As a port of this host is: who may use it is for the permissions of its folder to say.
-                Path(path).chmod(0o666)
+                Path(path).chmod(self.mode)
                 if self.kind == socket.SOCK_STREAM:
                     self.socket.listen(_BACKLOG)  # within the lock: before it, whoever looks finds nobody there
             self.socket.setblocking(False)

@@ -1,0 +1,280 @@
+"""A supervisor at work: programs, signals, the control socket and the cluster lock, on one event loop.
+
+What ends it, and how:
+
+    SIGTERM, SIGINT         all programs are ended, then the exit hook runs; another one ends the hook
+    a program is FATAL      the same, if that was asked for, and then it ends with ProgramFailed
+    its guardian is gone    all programs are killed at once, as if this process had been killed
+
+SIGHUP reads the list of programs anew and restarts them, SIGUSR1 opens output files anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from signal import SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1
+from typing import Any, Callable, NamedTuple, Optional
+
+from ..daemon.loop import READ, Loop
+from ..errors import IpclockerError, ProgramFailed, UsageError
+from ..pid.identity import identify
+from ..run import libc
+from .control import Control
+from .families import Families
+from .hook import Hook
+from .life import FATAL, PASSING
+from .output import Output, to_file, to_files, to_log, to_stdout
+from .process import Origins
+from .programs import Program
+from .settings import Settings
+from .sweeping import sweep
+from .ward import Place, Ward
+from .wards import Wards
+
+log = logging.getLogger(__name__)
+Programs = dict[str, Program]
+
+
+class Setting(NamedTuple):
+    """Where a supervisor runs, and what it is given there.
+
+    origins: what its programs find as if their caller had started them
+    output_to_log: whether output goes to the log, if no other place for it was given
+    control: the name of the control socket; `control_matters`: whether it can't be done without
+    lifeline: a descriptor that can be read when the guardian is gone
+    exit_hook: a command to be run at the end
+    alone: whether all children of this process are the supervisor's, so that in the end there shall be none
+    """
+
+    origins: Origins
+    output_to_log: bool = False
+    control: Optional[str] = None
+    control_matters: bool = True
+    lifeline: Optional[int] = None
+    exit_hook: Optional[str] = None
+    alone: bool = False
+
+
+class Service:
+    """Keeps programs alive from `run` until it is told to end."""
+
+    def __init__(self, settings: Settings, programs: Programs, read: Callable[[], Programs], setting: Setting) -> None:
+        """`read` says what programs there are when that is asked for anew. Raises UsageError."""
+        self._settings = settings
+        self._programs = programs
+        self._read = read
+        self._setting = setting
+        self._loop = loop = Loop()
+        self._ending = False
+        self._hook: Hook | None = None
+        self._hooked = False  # whether the hook has had its turn
+        self._failure: IpclockerError | None = None
+        self._turn: Any = None
+        self._control: Control | None = None
+        self._started_at = loop.now
+        libc.adopt_orphans()
+        families = Families(loop)
+        self._output = Output(loop, self._output_place())
+        place = Place(loop, families, self._output, setting.origins, _own_mark())
+        self._wards = Wards(
+            place, settings.new_policy, settings.rules, self._changed, self._reaped, allowed=settings.lock is None
+        )
+        self._place = place
+        try:
+            self._listen()
+        except BaseException:
+            self._output.close()
+            loop.close()
+            raise
+
+    def handle_signals(self) -> None:
+        """From now on. In the main thread only."""
+        self._loop.on_signal(SIGTERM, self.stop)
+        self._loop.on_signal(SIGINT, self.stop)
+        self._loop.on_signal(SIGHUP, self.reload)
+        self._loop.on_signal(SIGUSR1, self._output.reopen)
+        self._loop.on_signal(SIGCHLD, self._reap)
+
+    # As a service of the background
+
+    def describe(self) -> str:
+        """For the log."""
+        programs = f"keeping alive {', '.join(self._programs) or 'nothing'}"
+        control = f", control socket {self._control.path}" if self._control is not None else ""
+        return programs + control
+
+    def run(self) -> bool:
+        """Keep the programs alive until told to end; False, since it is never to be started anew.
+
+        Raises ProgramFailed, and IpclockerError if the guardian has gone.
+        """
+        if self._setting.lifeline is not None:
+            self._loop.watch(self._setting.lifeline, READ, self._orphaned)  # type: ignore[arg-type]
+        self._wards.set(self._programs)
+        if self._settings.lock is not None:
+            from .turn import Turn  # only here: most do without
+
+            self._turn = Turn(self._loop, self._settings.lock, self, random.random)
+        self._loop.run()
+        if self._setting.alone:
+            sweep()
+        if self._failure is not None:
+            raise self._failure
+        return False
+
+    def close(self) -> None:
+        """Give back sockets, files and signal handlers."""
+        if self._control is not None:
+            self._control.close()
+        if self._turn is not None:
+            self._turn.close()
+        self._output.close()
+        self._loop.close()
+
+    def stop(self) -> None:
+        """End all programs, and then `run`."""
+        if self._hook is not None:
+            self._hook.end()
+        elif not self._ending:
+            self._ending = True
+            self._wards.stop()
+            self._go_on()
+
+    def reload(self) -> None:
+        """Read anew what programs there are: new ones start, the others restart, but for those that were stopped."""
+        if self._ending:
+            return
+        try:
+            programs = self._read()
+        except IpclockerError as error:
+            log.error("%s; the programs stay as they are", error)
+            return
+        self._programs = programs
+        log.info("the programs are restarted: %s", ", ".join(programs) or "none")
+        self._wards.set(programs)
+
+    # As one who is asked and told over the control socket
+
+    def describe_to(self, names: list[str]) -> dict[str, Any]:
+        """The state of these programs, or of all. Raises UsageError if there is one that is not known."""
+        return {
+            "supervisor": {
+                "pid": os.getpid(),
+                "uptime": round(self._loop.now - self._started_at, 3),
+                "lock": self._describe_lock(),
+            },
+            "programs": [ward.describe() for ward in self._wards.find(names)],
+        }
+
+    def tell(self, command: str, names: list[str]) -> list[str]:
+        """Start, stop or restart these programs, or all; their names. Raises UsageError."""
+        if self._ending:
+            raise UsageError(f"the supervisor ends, and does not {command} programs any more")
+        wards = self._wards.find(names)
+        log.info("told to %s %s", command, ", ".join(ward.name for ward in wards) or "nothing")
+        for ward in wards:
+            {"start": ward.start, "stop": ward.stop, "restart": ward.restart}[command]()
+        return [ward.name for ward in wards]
+
+    def are_settled(self, names: list[str]) -> bool:
+        """Whether none of these programs is about to become something else."""
+        return not any(ward.state in PASSING for ward in self._wards if ward.name in names)
+
+    # As one who has the cluster lock, or not
+
+    def granted(self, name: str, token: int | None) -> None:
+        """The programs may run."""
+        self._wards.allow({"IPCLOCKER_LOCK": name, **({} if token is None else {"IPCLOCKER_TOKEN": str(token)})})
+
+    def lost(self, kill_at: float) -> None:
+        """They may not any more."""
+        self._wards.forbid(kill_at)
+        if self._hook is not None:
+            self._hook.end()
+            self._loop.call_at(kill_at, self._hook.kill)
+        self._go_on()
+
+    def given_back(self) -> None:
+        """All is done."""
+        self._loop.stop()
+
+    # What happens
+
+    def _reap(self) -> None:
+        self._wards.reap()
+        self._go_on()
+
+    def _reaped(self, pid: int, status: int) -> None:
+        if self._hook is not None:
+            self._hook.reaped(pid, status)
+
+    def _changed(self, ward: Ward) -> None:
+        if ward.state == FATAL and self._settings.fatal_exit and not self._ending:
+            self._failure = ProgramFailed(f"the program '{ward.name}' died too often ({self._settings.give_up})")
+            self._loop.call_at(self._loop.now, self.stop)
+        if self._control is not None:
+            self._control.changed()
+
+    def _go_on(self) -> None:
+        """Something may have been what was waited for."""
+        if not self._wards.are_gone:
+            return
+        if self._turn is not None:
+            self._turn.ask_again()
+        if not self._ending or self._hook is not None:
+            return
+        if self._setting.exit_hook is not None and not self._hooked:
+            self._hooked = True
+            self._hook = Hook(self._setting.exit_hook, self._place, self._settings.rules, self._hook_done)
+        elif self._turn is not None:
+            self._turn.give_back()
+        else:
+            self._loop.stop()
+
+    def _hook_done(self) -> None:
+        self._hook = None
+        self._go_on()
+
+    def _orphaned(self, events: int) -> None:
+        """The guardian was killed: whoever did that wants an end of all this."""
+        log.error("the guardian process is gone: all programs are killed")
+        self._loop.forget(self._setting.lifeline)  # type: ignore[arg-type]
+        self._wards.kill()
+        sweep()
+        self._failure = IpclockerError("its guardian was killed")
+        self._loop.stop()
+
+    def _listen(self) -> None:
+        if self._setting.control is None:
+            return
+        try:
+            self._control = Control(self._loop, self._setting.control, self)
+        except UsageError as error:
+            if self._setting.control_matters:
+                raise
+            log.warning("%s; this supervisor can't be asked for its status", error)
+
+    def _describe_lock(self) -> dict[str, Any] | None:
+        if self._settings.lock is None:
+            return None
+        names = self._settings.lock["lock"]
+        return {
+            "wanted": [names] if isinstance(names, str) else list(names),
+            "held": (self._turn.name or None) if self._turn is not None else None,
+            "token": self._turn.token if self._turn is not None else None,
+        }
+
+    def _output_place(self) -> Callable[[Loop, Callable[[], None]], Any]:
+        if self._settings.output_dir is not None:
+            return to_files(self._settings.output_dir)
+        if self._settings.output is not None:
+            return to_file(self._settings.output)
+        return to_log if self._setting.output_to_log else to_stdout
+
+
+def _own_mark() -> str:
+    """What no other supervisor of this host has."""
+    this = identify(os.getpid())
+    return f"{this.pid}.{this.start or 0}"
