@@ -36,9 +36,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def command(word: str, words: list[str]) -> int:
     """Run `supervise WORD`; the exit code."""
     function: Callable[..., dict[str, int]] = status if word == "status" else _teller(word)
-    return int(
-        parse(function, f"supervise {word}", words, f"supervise {word} --pid-file /run/programs.pid web")["code"]
-    )
+    example = f"supervise {word} --pid-file /run/programs.pid web"
+    return int(parse(function, f"supervise {word}", words, example, interspersed=True)["code"])
 
 
 def status(

@@ -41,8 +41,8 @@ def _folder() -> str | None:
 def start_process(command: str, origins: Origins, additions: dict[str, str], mark: str, output: int) -> int:
     """Start a command whose stdout and stderr go to a descriptor, leader of a session and a group; its pid.
 
-    `additions` and the mark go to its environment. If it can't be executed, that is what it writes, and it ends with 126 or 127.
-    Raises OSError if there can be no further process.
+    `additions` and the mark go to its environment. If it can't be executed, that is what it writes, and it ends with
+    126 or 127. Raises OSError if there can be no further process.
     """
     outer = origins.environment.get(MARKS)
     environment = {**origins.environment, **additions, MARKS: f"{outer}:{mark}" if outer else mark}

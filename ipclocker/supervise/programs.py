@@ -14,7 +14,8 @@ from ..errors import UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9_@+%-][A-Za-z0-9_.@+%-]*")  # it may become a file's name
 _LONGEST_NAME = 64
-_NAMED = re.compile(r"([^\s:]+):\s+(.*)", re.DOTALL)
+_QUOTED = re.compile(r"""['"\\]""")
+_NAMED = re.compile(r"([^\s:]+):(?:\s+(.*))?", re.DOTALL)
 # One step of a shell's way through a line: what is quoted, or any other character.
 _STEP = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*"|.""")
 
@@ -35,12 +36,13 @@ def parse_program(text: str, origin: str = "", name: str | None = None) -> Progr
         raise UsageError(f"{origin}: there is a NUL byte in it")
     named = _NAMED.fullmatch(text) if name is None else None
     if named is not None and _is_name(named[1]):
-        name, text = named[1], named[2].strip()
+        name, text = named[1], (named[2] or "").strip()
     if not text:
         raise UsageError(f"{origin}: the command is missing")
     if name is None:
-        name = text.split(None, 1)[0].rpartition("/")[2]
-        if not _is_name(name):
+        word = text.split(None, 1)[0]
+        name = word.rpartition("/")[2]
+        if not _is_name(name) or _QUOTED.search(word):
             raise UsageError(f"{origin}: '{name}' is no name for a program: write NAME: COMMAND")
     elif not _is_name(name):
         raise UsageError(
