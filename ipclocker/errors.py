@@ -9,7 +9,7 @@ OK = 0
 USAGE = 64  # the command line is wrong
 UNAVAILABLE = 69  # no server could be reached
 INTERNAL = 70  # a fault of ours
-OUTPUT = 74  # what was to be printed could not be written
+OUTPUT = 74  # what was to be printed could not be written, or a server's state could not be kept
 TEMPORARY = 75  # the lock is busy
 LOST = 76  # the lock was lost while the command ran
 GAVE_UP = 79  # a program that was to be kept alive died too often
@@ -42,6 +42,12 @@ class ServerRefused(IpclockerError):
     def __init__(self, word: str, server: str) -> None:
         super().__init__(f"the lock server {server} refused the request: {word}")
         self.word = word
+
+
+class StateError(IpclockerError):
+    """The file that a server keeps its state in can't be used."""
+
+    exit_code = OUTPUT
 
 
 class LockBusy(IpclockerError):

@@ -14,8 +14,8 @@ trap finish EXIT
 lockersh() { dist/ipclocker lockersh --path "$folder/lockerd" "$@"; }
 say() { printf '\n# %s\n' "$*"; }
 
-say "ipclocker lockerd --nofork --path $folder/lockerd &"
-dist/ipclocker lockerd --nofork --path "$folder/lockerd" &
+say "ipclocker lockerd --nofork --path $folder/lockerd --state-dir $folder &"
+dist/ipclocker lockerd --nofork --path "$folder/lockerd" --state-dir "$folder" &
 server=$!
 for _ in {1..200}; do
     [ -S "$folder/lockerd" ] && break

@@ -11,8 +11,9 @@ from typing import Callable, TypeVar
 
 from ipclocker.daemon.address import Address
 from ipclocker.lock.link import Link
-from ipclocker.lock.service import Conversation, LockService
-from ipclocker.lock.table import Ask
+from ipclocker.lock.conversation import Conversation
+from ipclocker.lock.service import LockService
+from ipclocker.lock.grant import Ask
 
 S = TypeVar("S")
 

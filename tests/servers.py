@@ -205,6 +205,8 @@ class Lockerd(Served):
         self.stderr = b""
         start = f"import sys; {before or 'pass'}; from ipclocker.__main__ import main; sys.argv[0] = 'lockerd'; main()"
         where = [] if "--path" in options else ["--port", str(port), "--host", host]
+        if "--state" not in options and "--state-dir" not in options:
+            where += ["--state", "none"]
         self.process = subprocess.Popen(
             [sys.executable, "-c", start, "--nofork", *where, *options],
             cwd=PROJECT,

@@ -23,6 +23,7 @@ from ..version import VERSION
 TOOLS = {
     "lockerd": "serve locks to the hosts of a cluster",
     "lockersh": "run a command under a lock",
+    "lockstat": "show who holds which lock and who waits for it, and break locks",
     "pidwatch": "run a command for as long as a process elsewhere lives",
     "pidstatd": "say which processes of this host exist",
     "pidstat": "ask whether processes of other hosts exist",

@@ -1,5 +1,6 @@
 """lockerd: the lock server."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -7,6 +8,7 @@ import typer
 
 from ..daemon import background
 from ..daemon.listen import raise_descriptor_limit
+from ..daemon.state_folder import default_state_folder
 from ..errors import UsageError
 from ..lock.endpoint import endpoint
 from ..lock.server import LockServer
@@ -44,8 +46,21 @@ def lockerd(
     pid_file: PidFile = None,
     log_file: LogFile = None,
     state: Annotated[
-        str, typer.Option(help="Where held locks are kept: none, in memory only, so a restart forgets them.")
-    ] = "none",
+        Optional[str],
+        typer.Option(
+            help="File that held locks are kept in, so that they outlive the server; none: in memory only. "
+            "[default: lockerd-PORT.db in the state folder]",
+            show_default=False,
+        ),
+    ] = None,
+    state_dir: Annotated[
+        Optional[str],
+        typer.Option(
+            help="The state folder, made if there is none. [default: /var/lib/ipclocker for root, else "
+            "~/.local/state/ipclocker]",
+            show_default=False,
+        ),
+    ] = None,
     debug: Debug = False,
     version: Annotated[bool, version_option()] = False,
 ) -> dict[str, int]:
@@ -54,14 +69,19 @@ def lockerd(
     Goes to the background once it is listening, where it is started again if it dies. SIGTERM and SIGINT end it,
     SIGHUP starts it anew.
     """
-    if state != "none":
-        raise UsageError(f"the state '{state}' is not known: it is none")
+    if state is not None and state_dir is not None:
+        raise UsageError(f"--state '{state}' and --state-dir '{state_dir}' were given: choose one of them")
+    if state == "":
+        raise UsageError("--state is empty: it takes the name of a file, or none")
+    # In the background the folder is another one.
+    file = None if state in (None, "none") else os.path.abspath(state)
+    folder = os.path.abspath(state_dir or default_state_folder()) if state is None else None
     where = endpoint(port, path=path)
     socket_path = None if where.path is None else str(Path(where.path).absolute())
 
     def start() -> LockServer:
         raise_descriptor_limit()
-        server = LockServer(host or "localhost", where.port, path=socket_path)
+        server = LockServer(host or "localhost", where.port, path=socket_path, state=file, state_dir=folder)
         server.handle_signals()
         return server
 

@@ -13,6 +13,7 @@ import selectors
 import signal
 import socket
 import time
+from collections import deque
 from math import inf
 from types import FrameType
 from typing import Callable
@@ -51,6 +52,7 @@ class Loop:
         self._timer_number = 0
         self._forgotten: set[int] = set()
         self._stopped = False
+        self._calls: deque[Callable[[], None]] = deque()  # what other threads ask for
         self._signals: dict[int, Callable[[], None]] = {}
         self._handlers_before: dict[int, object] = {}
         self._wake_receiver, self._wake_sender = socket.socketpair()
@@ -107,6 +109,12 @@ class Loop:
                 except Exception:  # noqa: BLE001
                     _report_fault()
 
+    def call_from_thread(self, call: Callable[[], None]) -> None:
+        """Call once, in a turn of the loop; the one thing besides `stop` that another thread may ask for."""
+        self._calls.append(call)
+        with contextlib.suppress(OSError):  # a full pipe wakes as well
+            self._wake_sender.send(b"\0")
+
     def fileno(self) -> int:
         """For one who waits elsewhere: readable when a descriptor is ready, so that a turn has something to do."""
         return self._selector.fileno()
@@ -162,6 +170,11 @@ class Loop:
             call = self._signals.get(number)
             if call is not None:
                 call()
+        while self._calls:
+            try:
+                self._calls.popleft()()
+            except Exception:  # noqa: BLE001
+                _report_fault()
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:

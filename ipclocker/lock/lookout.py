@@ -6,6 +6,9 @@ name in turn with it. An answer counts if it says "gone". "Unknown" and silence 
 
 A lockersh that sees its command end gives the lock back itself, and at once. So a process that is gone is reported
 a moment later, unless its client is gone, too.
+
+A lease that has run out is another matter: there, silence ends the lock (table.py), so it is looked for at once and
+three times.
 """
 
 from __future__ import annotations
@@ -17,13 +20,14 @@ from typing import Callable
 from ..daemon.loop import Loop
 from ..daemon.resolver import Resolver
 from ..pid.asking import Asker
-from ..pid.identity import Identity, is_own
+from ..pid.identity import Identity, exists, is_own
 from ..pid.protocol import Answer
 from ..pid.watch import Watch, Watched
+from .grant import Process
 from .rounds import Rounds
-from .table import Process
 
 GRACE = 0.1  # seconds for whoever asked in the name of a process to give its locks back when it has ended
+_LOOKS = 3  # questions, a second each, before silence counts as nobody who can tell
 
 
 class Lookout:
@@ -71,6 +75,30 @@ class Lookout:
             self._abandoned.add(process)
             self._rounds.hurry(process)
             self._report(process)
+
+    def look(self, process: Process, seen: Callable[[bool | None], None]) -> None:
+        """Look now whether a process lives; `seen` is called once: with None if nobody can tell."""
+        if process in self._own:
+            identity = _identity(process)
+            seen(exists(identity.pid, identity.start))
+        else:
+            self._look_again(process, seen, _LOOKS)
+
+    def _look_again(self, process: Process, seen: Callable[[bool | None], None], looks_left: int) -> None:
+        def answered(answer: Answer | None) -> None:
+            if answer is not None and answer.exists is not None:
+                seen(answer.exists)
+            else:
+                self._silences[process] = self._silences.get(process, 0) + 1
+                self._look_again(process, seen, looks_left - 1)
+
+        addresses = self._addresses(process) if looks_left and process in self._locks else []
+        if not addresses:
+            # Not in this turn, as with an answer: whoever asks need not expect it before he has asked.
+            self._loop.call_at(self._loop.now, lambda: seen(None))
+            return
+        address = addresses[self._silences.get(process, 0) % len(addresses)]
+        self._asker.ask(address, _identity(process), answered)
 
     def tick(self, now: float) -> float:
         """Ask after those whose turn it is; when it is the next one's."""

@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Callable, NamedTuple, Union
+from math import inf
+from typing import TYPE_CHECKING, Callable, NamedTuple, Union
 
-from .table import Ask, Grant, Process
+from .grant import Ask, Grant, Process
+
+if TYPE_CHECKING:
+    from .info import HeldInfo, InfoReader
 
 MAX_PID = 2**31 - 1  # a larger number is none of a process on any system
 MAX_NAMES = 256  # lock names in one request
+MAX_COMMAND = 256  # bytes of a command that are told, as they go over the wire
 END = b"\n\n"  # what ends an answer, after the newline of its last line
 _DECIMAL = re.compile(rb"\d{1,12}(\.\d{0,9})?")
 _WHOLE = re.compile(rb"\d{1,20}")
@@ -25,6 +30,7 @@ class Variables(Ask):
     """The variables of one connection, as the request lines have set them so far."""
 
     waits = False
+    tells = False  # the client takes lines that it has not asked for: `lost` and `recall`
     autounlock = False
     pid = 0
     hostname = b""
@@ -104,6 +110,18 @@ def _set_token(variables: Variables, words: list[bytes]) -> None:
     variables.confirms = _flag(words[1])
 
 
+def _set_lease(variables: Variables, words: list[bytes]) -> None:
+    variables.lease = _flag(words[1])
+
+
+def _set_tell(variables: Variables, words: list[bytes]) -> None:
+    variables.tells = _flag(words[1])
+
+
+def _set_command(variables: Variables, words: list[bytes]) -> None:
+    variables.command = words[1][:MAX_COMMAND] if len(words) > 1 else b""
+
+
 _FLAGS = {b"0": False, b"1": True}
 
 
@@ -131,6 +149,9 @@ VARIABLES: dict[bytes, Callable[[Variables, list[bytes]], None]] = {
     b"boot": _set_boot,
     b"pidns": _set_pidns,
     b"token": _set_token,
+    b"lease": _set_lease,
+    b"tell": _set_tell,
+    b"command": _set_command,
 }
 
 
@@ -188,6 +209,58 @@ def listed(grant: Grant) -> bytes:
     return b"lock %b %b\n" % (grant.name, grant.user)
 
 
+def recalled(grant: Grant) -> bytes:
+    """Whose lease was recalled."""
+    return b"print_recalled %b\n" % grant.user
+
+
+def lost(grant: Grant) -> bytes:
+    """A holder is told that its lock is not its own any more."""
+    return b"lost %b %d\n" % (grant.name, grant.token)
+
+
+def recall(grant: Grant) -> bytes:
+    """A holder is told to end what its lease protects, and to give it back."""
+    return b"recall %b %d\n" % (grant.name, grant.token)
+
+
+def held_line(grant: Grant, now: float) -> bytes:
+    """One held lock in LOCK_INFO."""
+    words = [b"held %b user %b token %d age %.3f" % (grant.name, grant.user, grant.token, now - grant.since)]
+    if grant.process is not None:
+        words.append(_process_words(grant.process))
+    if grant.hold:
+        words.append(b"%b %b" % (b"lease" if grant.lease else b"hold", _seconds(grant.hold)))
+        if grant.deadline < inf:
+            words.append(b"left %.3f" % max(grant.deadline - now, 0.0))
+    if grant.recalled:
+        words.append(b"recalled 1")
+    if grant.outlived:
+        words.append(b"outlived 1")
+    if grant.confirm_by < inf:
+        words.append(b"confirmed 0")
+    if grant.command:
+        words.append(b"command %b" % grant.command)
+    return b" ".join(words) + b"\n"
+
+
+def waiter_line(name: bytes, ask: Ask, address: str, age: float) -> bytes:
+    """One of those that wait for a lock, in LOCK_INFO."""
+    words = [b"waiter %b user %b age %.3f" % (name, ask.user, age)]
+    if ask.process is not None:
+        words.append(_process_words(ask.process))
+    elif address:
+        words.append(b"address %b" % address.encode())
+    if ask.command:
+        words.append(b"command %b" % ask.command)
+    return b" ".join(words) + b"\n"
+
+
+def _process_words(process: Process) -> bytes:
+    words = b"host %b pid %d" % (process.host, process.pid) if process.host else b"pid %d" % process.pid
+    return words + b" address %b" % process.address.encode() if process.address else words
+
+
 def version(version: str, started: float) -> bytes:
     """The answer to VERSION: `started` is the server's start as seconds since 1970."""
     return b"version %b %d\n\n" % (version.encode(), started)
@@ -223,9 +296,25 @@ def _variable(name: bytes, value: bytes | int | float | Iterable[bytes]) -> byte
     if isinstance(value, int):
         return b"%b %d\n" % (name, value)
     if isinstance(value, float):
-        at_least = max(value, 0.001) if value else value  # rounded to 0, a short time would mean for ever
-        return b"%b %b\n" % (name, (b"%.3f" % at_least).rstrip(b"0").rstrip(b"."))
+        return b"%b %b\n" % (name, _seconds(value))
     return b"%b %b\n" % (name, b" ".join(value))
+
+
+def _seconds(value: float) -> bytes:
+    at_least = max(value, 0.001) if value else value  # rounded to 0, a short time would mean for ever
+    return (b"%.3f" % at_least).rstrip(b"0").rstrip(b".")
+
+
+def encode_command(command: bytes) -> bytes:
+    """A command as the variable `command` takes it: one word, cut if it is long, never within an escape."""
+    pieces, length = [], 0
+    for byte in command[:MAX_COMMAND]:
+        piece = b"%c" % byte if 0x21 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte
+        length += len(piece)
+        if length > MAX_COMMAND:
+            break
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 # Answers, as a client reads them
@@ -245,6 +334,26 @@ class Broke(NamedTuple):
     """A BREAK_LOCK took the lock from this holder."""
 
     holder: bytes
+
+
+class Recalled(NamedTuple):
+    """This holder of a lease was asked to end what it protects, and to give it back."""
+
+    holder: bytes
+
+
+class Lost(NamedTuple):
+    """Unasked: this grant has ended, and not because its owner has given it back."""
+
+    name: bytes
+    token: int
+
+
+class Recall(NamedTuple):
+    """Unasked: this lease is asked for back, and is not renewed any more."""
+
+    name: bytes
+    token: int
 
 
 class LookFor(NamedTuple):
@@ -267,9 +376,14 @@ class Answer(NamedTuple):
     current: bool | None = None
     version: bytes | None = None
     locks: tuple[tuple[bytes, bytes], ...] = ()
+    held: tuple[HeldInfo, ...] = ()
 
 
-Reply = Union[Waiting, Obtained, Broke, LookFor, Answer]
+Reply = Union[Waiting, Obtained, Broke, Recalled, Lost, Recall, LookFor, Answer]
+
+
+_INFO_LINES = {b"held", b"waiter"}
+_UNASKED: dict[bytes, type[Lost] | type[Recall]] = {b"lost": Lost, b"recall": Recall}
 
 
 class AnswerReader:
@@ -278,6 +392,7 @@ class AnswerReader:
     def __init__(self) -> None:
         self._fields: dict[str, object] = {}
         self._locks: list[tuple[bytes, bytes]] = []
+        self._info: InfoReader | None = None
         self._empty_lines = 0
 
     def read(self, lines: Iterable[bytes]) -> Iterator[Reply]:
@@ -295,6 +410,8 @@ class AnswerReader:
                 yield reply
 
     def _end(self) -> Answer:
+        if self._info is not None:
+            self._fields["held"] = self._info.result()
         answer = Answer(locks=tuple(self._locks), **self._fields)  # type: ignore[arg-type]
         self.__init__()  # type: ignore[misc]
         return answer
@@ -315,6 +432,12 @@ class AnswerReader:
             self._fields["renewed"] = True
         elif verb == b"lock" and len(words) > 2:
             self._locks.append((value, words[2]))
+        elif verb in _INFO_LINES and len(words) > 1:
+            if self._info is None:
+                from .info import InfoReader  # only here, for an import that most clients do without
+
+                self._info = InfoReader()
+            self._info.read(words)
         elif verb == b"error":
             self._fields["error"] = value
         elif verb == b"version":  # the one answer that has its end in a single empty line
@@ -326,6 +449,10 @@ class AnswerReader:
             return Obtained()
         elif verb == b"print_broke":
             return Broke(value)
+        elif verb == b"print_recalled":
+            return Recalled(value)
+        elif verb in _UNASKED and len(words) > 2 and words[2].isdigit():
+            return _UNASKED[verb](value, int(words[2]))
         elif verb == b"autounlock_check" and len(words) > 3 and words[3].isdigit():
             return LookFor(value, words[2], int(words[3]))
         return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from math import inf
 
-from .table import Process
+from .grant import Process
 
 BUDGET = 100  # looks a second
 REPEAT = 2.0  # seconds from one look at a process to the next

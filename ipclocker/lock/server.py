@@ -2,7 +2,7 @@
 
 Nearly all clients come with one request, get one answer and are gone, so that is the short way through: accept,
 read, run, answer, close, and the loop never hears of them. A client that stays (because it waits, or keeps its
-connection) becomes a _Client, which the loop watches.
+connection) becomes a Connection, which the loop watches.
 
 What is bounded: a line (65,536 bytes), the names in a request (256), the requests that a client sends behind one
 that waits (65,536 bytes), the answers made for a client that reads none (64, after which it is not read from),
@@ -12,37 +12,36 @@ clients wait in the kernel's queue until one is given back).
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import logging
 import os
 import select
 import socket
-import sys
-import termios
 import time
+from collections.abc import Collection, Iterable
+from functools import partial
 from math import inf
 
 from ..daemon.address import Address, service_port
 from ..daemon.listen import UnixListener, accept, tcp_listeners
-from ..daemon.loop import READ, WRITE, Loop, Timer
+from ..daemon.loop import READ, Loop
 from ..daemon.serving import LoopServer
+from ..daemon.state_folder import make_state_folder
+from .committer import RETRY, Committer
+from .connection import DONTWAIT, PIECE, Connection
+from .conversation import Conversation
 from .endpoint import endpoint
+from .grant import Grant, Process
 from .lookout import Lookout
-from .protocol import error
-from .service import Conversation, LockService
-from .table import Process
+from .service import LockService
+from .store import Store, open_store
 
 DEFAULT_PID_PORT = 1752
-READ_PATIENCE = 60.0  # seconds that a client may leave its answers unread
-_PIECE = 65_536  # bytes read at a time
 _ACCEPT_AT_ONCE = 64  # new connections served in one turn, so that those that stay have theirs
 _ACCEPT_AGAIN = 1.0  # seconds until the next try when no descriptor was left
 _FOLLOW_AFTER = 0.05  # seconds
 _COMPLAIN_EVERY = 60.0  # seconds
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_DONTWAIT = int(socket.MSG_DONTWAIT)
 _GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
 log = logging.getLogger(__name__)
@@ -51,8 +50,10 @@ log = logging.getLogger(__name__)
 class LockServer(LoopServer):
     """A lock server (IPC::Locker::Server): `LockServer(port=1234).start_server()`.
 
-    `host` is one host or several to listen on; for the rest see `endpoint`. Raises UsageError or
-    ServerUnavailable when it can't listen there.
+    `host` is one host or several to listen on; for `port`, `family` and `path` see `endpoint`. Held locks are kept
+    in the file (or store) `state`, or in a file of the folder `state_dir` that is named after where the server
+    listens; without both they live in memory. Raises UsageError or ServerUnavailable when it can't listen there, StateError when it
+    can't use the file.
     """
 
     def __init__(
@@ -61,6 +62,8 @@ class LockServer(LoopServer):
         port: str | int | None = None,
         family: str = "INET",
         path: str | None = None,
+        state: str | Store | None = None,
+        state_dir: str | None = None,
     ) -> None:
         where = endpoint(port, family, path)
         self._unix_listener = UnixListener(where.path) if where.path is not None else None
@@ -71,9 +74,16 @@ class LockServer(LoopServer):
         super().__init__(Loop(self._tick))
         self._lookout = Lookout(self._loop, service_port("pidstatd", "udp", DEFAULT_PID_PORT), self._process_gone)
         self._follow_at = inf  # when what has changed since is looked at
-        self._followed: dict[int, Process] = {}  # by token, the processes that locks depend on
+        self._followed: dict[bytes, tuple[int, Process]] = {}  # the tokens and processes that locks depend on
         self._service = LockService(self._speak, self._is_connected, self._doubt, last_token=time.time_ns() // 1000)
-        self._clients: dict[Conversation, _Client] = {}
+        self._clients: dict[Conversation, Connection] = {}
+        self._state_place: str | None = None
+        self._committer: Committer | None = None
+        try:
+            self._open_state(state, state_dir)
+        except BaseException:
+            self.close()
+            raise
         self._newcomer: tuple[Conversation, socket.SocketType] | None = (
             None  # who is served for the first time just now
         )
@@ -89,7 +99,10 @@ class LockServer(LoopServer):
 
     def describe(self) -> str:
         """One line for the log."""
-        return f"listening on {', '.join(self.addresses)}; locks live in memory, a restart forgets them"
+        where = f"listening on {', '.join(self.addresses)}"
+        if self._state_place is None:
+            return f"{where}; locks live in memory, a restart forgets them"
+        return f"{where}; locks are kept in {self._state_place}"
 
     def close(self) -> None:
         """Give back the sockets and the name of the UNIX socket; the clients are cut off."""
@@ -99,8 +112,40 @@ class LockServer(LoopServer):
             listener.close()
         if self._unix_listener is not None:
             self._unix_listener.close()
+        if self._committer is not None:
+            self._committer.close()
         self._lookout.close()
         super().close()
+
+    # What outlives the server
+
+    def _open_state(self, state: str | Store | None, folder: str | None) -> None:
+        if folder is not None:
+            state = state or os.path.join(make_state_folder(folder), self._state_name())
+        if state is None:
+            return
+        store = open_store(state) if isinstance(state, str) else state
+        self._state_place = store.place
+        table = self._service.table
+        try:
+            now = time.monotonic()
+            kept = store.load()
+            table.load(kept.grants, now, time.time() - now)
+        except BaseException:
+            store.close()
+            raise
+        # The counter goes on where it was; a file that was lost, or an old copy, must not give a number twice.
+        table.last_token = max(table.last_token, kept.last_token)
+        self._committer = Committer(store, table, self._loop, self._service.strand)
+        self._committer.changed.update(dict.fromkeys(table.held))
+
+    def _state_name(self) -> str:
+        """A file name that tells the servers of one host apart."""
+        from urllib.parse import quote
+
+        if self._unix_listener is not None:
+            return f"lockerd-{quote(self._unix_listener.path.lstrip('/'), safe='')}.db"
+        return f"lockerd-{self._listeners[0].getsockname()[1]}.db"
 
     # New clients
 
@@ -125,14 +170,14 @@ class LockServer(LoopServer):
         conversation = Conversation(self._service, address)
         self._newcomer = (conversation, sock)
         try:
-            data = sock.recv(_PIECE, _DONTWAIT)
+            data = sock.recv(PIECE, DONTWAIT)
             if not data:
                 sock.close()
                 return
             conversation.receive(data, self._loop.now)
-            if conversation.closing:
+            if conversation.closing and (self._committer is None or not self._committer.is_behind):
                 answer = b"".join(conversation.output)
-                sent = sock.send(answer, _DONTWAIT)
+                sent = sock.send(answer, DONTWAIT)
                 if sent == len(answer):
                     sock.close()
                     return
@@ -149,7 +194,7 @@ class LockServer(LoopServer):
             conversation.hang_up(self._loop.now)
             sock.close()
             return
-        client = _Client(self, self._loop, sock, conversation)
+        client = Connection(self._loop, self._committer, sock, conversation, self._forget_client)
         self._clients[conversation] = client
         client.speak()
 
@@ -175,14 +220,47 @@ class LockServer(LoopServer):
 
     def _tick(self, now: float) -> float:
         table = self._service.table
-        if table.next_alarm <= now:
-            for grant in self._service.expire(now):
-                log.info("lock %s was taken from %s: its time was up", *map(os.fsdecode, (grant.name, grant.user)))
-        if table.changes and self._follow_at == inf:
+        committer = self._committer
+        if committer is not None and committer.failing:
+            next_alarm = inf  # nothing ends while its end can't be kept
+        else:
+            if table.next_alarm <= now:
+                self._expire(now)
+            next_alarm = table.next_alarm
+        if committer is not None:
+            if committer.flush(now):
+                next_alarm = now
+            changed: Collection[bytes] = committer.changed
+        else:
+            changed = table.changes
+        if changed and self._follow_at == inf:
             self._follow_at = now + _FOLLOW_AFTER
         elif self._follow_at <= now:
             self._follow_changes()
-        return min(table.next_alarm, self._lookout.tick(now), self._follow_at)
+        return min(next_alarm, self._lookout.tick(now), self._follow_at)
+
+    def _expire(self, now: float) -> None:
+        table = self._service.table
+        for grant in self._service.expire(now):
+            log.info("lock %s was taken from %s: its time was up", *map(os.fsdecode, (grant.name, grant.user)))
+        overdue, table.overdue = table.overdue, []
+        if overdue:
+            self._follow_changes()  # who is looked at has to be known
+        for grant in overdue:
+            assert grant.process is not None
+            self._lookout.look(grant.process, partial(self._seen, grant))
+
+    def _seen(self, grant: Grant, lives: bool | None) -> None:
+        """What the look at the process of a lease that has run out has shown."""
+        if self._committer is not None and self._committer.failing:
+            self._loop.call_at(self._loop.now + RETRY, lambda: self._seen(grant, lives))
+            return
+        name, user = os.fsdecode(grant.name), os.fsdecode(grant.user)
+        if lives:
+            self._service.table.outlive(grant)
+            log.warning("the lease of lock %s has run out, but the process of %s lives: it stays held", name, user)
+        elif self._service.lapse(grant, self._loop.now):
+            log.warning("lock %s was taken from %s: its lease has run out", name, user)
 
     def _doubt(self, process: Process) -> None:
         self._follow_changes()
@@ -194,23 +272,31 @@ class LockServer(LoopServer):
         Not at once: many locks are given back before, and all others have their answers first.
         """
         self._follow_at = inf
-        changes, self._service.table.changes = self._service.table.changes, []
-        for grant in changes:
-            before = self._followed.get(grant.token)
-            if before is None and grant.process is None:
-                continue
-            after = grant.process if self._service.table.current(grant.name, grant.token) is not None else None
+        table = self._service.table
+        changed: Iterable[bytes] = table.changes
+        if self._committer is None:
+            table.changes = {}
+        else:
+            changed = [*self._committer.changed, *table.changes]
+            self._committer.changed.clear()
+        for name in changed:
+            before = self._followed.get(name)
+            grant = table.held.get(name)
+            after = None if grant is None or grant.process is None else (grant.token, grant.process)
             if before == after:
                 continue
             if after is not None:
-                self._followed[grant.token] = after
-                self._lookout.follow(after)
+                self._followed[name] = after
+                self._lookout.follow(after[1])
             if before is not None:
                 if after is None:
-                    del self._followed[grant.token]
-                self._lookout.leave(before)
+                    del self._followed[name]
+                self._lookout.leave(before[1])
 
     def _process_gone(self, process: Process) -> None:
+        if self._committer is not None and self._committer.failing:
+            self._loop.call_at(self._loop.now + RETRY, lambda: self._process_gone(process))
+            return
         for grant in self._service.process_gone(process, self._loop.now):
             name, host = os.fsdecode(grant.name), os.fsdecode(process.host)
             log.info("lock %s is free: process %d on %s, which held it, is gone", name, process.pid, host)
@@ -233,113 +319,7 @@ class LockServer(LoopServer):
         poller.register(sock, getattr(select, "POLLRDHUP", 0))
         return not any(events & _GONE for _, events in poller.poll(0))
 
-    def forget_client(self, client: _Client) -> None:
+    def _forget_client(self, client: Connection) -> None:
         """A client was closed; with its descriptor, another one may be let in."""
         del self._clients[client.conversation]
         self._accept_again()
-
-
-class _Client:
-    """A client that stays: its socket, its conversation, and what it has not yet read of its answers."""
-
-    __slots__ = ("_events", "_loop", "_patience", "_server", "_unread", "_unsent", "conversation", "sock")
-
-    def __init__(self, server: LockServer, loop: Loop, sock: socket.SocketType, conversation: Conversation) -> None:
-        self.sock = sock
-        self.conversation = conversation
-        self._server = server
-        self._loop = loop
-        self._unsent = b""
-        self._unread = 0  # bytes that the kernel had for the client when its patience was last looked at
-        self._patience: Timer | None = None
-        self._events = READ
-        loop.watch(sock, READ, self._ready)
-
-    def speak(self) -> None:
-        """Send what the conversation has for the client, and let it go on as long as the client reads."""
-        conversation = self.conversation
-        try:
-            while True:
-                output = conversation.output
-                if output:
-                    self._unsent += output[0] if len(output) == 1 else b"".join(output)
-                    output.clear()
-                if self._unsent and not self._send():
-                    break
-                conversation.undelivered = None
-                if not conversation.stopped or conversation.waiting or conversation.closing:
-                    break
-                conversation.resume(self._loop.now)
-        except OSError:
-            self.close()
-            return
-        if self._unsent:
-            self._await(WRITE | READ if conversation.waiting else WRITE)
-        elif conversation.closing:
-            self.close()
-        elif self._events != READ:
-            self._await(READ)
-
-    def close(self) -> None:
-        """Cut the client off: it is gone, or there is nothing left to say."""
-        if self.sock.fileno() < 0:
-            return  # it was cut off while others were told of something
-        if self._patience is not None:
-            self._patience.cancel()
-        self._loop.forget(self.sock)
-        self.sock.close()
-        self._server.forget_client(self)
-        self.conversation.hang_up(self._loop.now)
-
-    def _ready(self, events: int) -> None:
-        try:
-            if events & READ:
-                data = self.sock.recv(_PIECE, _DONTWAIT)
-                if not data:
-                    self.close()
-                    return
-                self.conversation.receive(data, self._loop.now)
-            self.speak()
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.close()
-        except Exception:  # as above
-            log.exception("a request could not be served")
-            self.close()
-
-    def _send(self) -> bool:
-        """Send what is unsent; whether all of it went. Raises OSError if the client is gone."""
-        try:
-            sent = self.sock.send(self._unsent, _DONTWAIT)
-        except BlockingIOError:
-            sent = 0
-        done = sent == len(self._unsent)
-        self._unsent = b"" if done else self._unsent[sent:]
-        if sent and self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-        if not done and self._patience is None:
-            self._unread = _unread(self.sock)
-            self._patience = self._loop.call_at(self._loop.now + READ_PATIENCE, self._lose_patience)
-        return done
-
-    def _await(self, events: int) -> None:
-        if events != self._events:
-            self._events = events
-            self._loop.change(self.sock, events, self._ready)
-
-    def _lose_patience(self) -> None:
-        if _unread(self.sock) < self._unread:
-            self._unread = _unread(self.sock)
-            self._patience = self._loop.call_at(self._loop.now + READ_PATIENCE, self._lose_patience)
-            return
-        log.warning("a client has left its answers unread for %.0f s and is cut off", READ_PATIENCE)
-        with contextlib.suppress(OSError):
-            self.sock.send(error(b"answers_unread"), _DONTWAIT)
-        self.close()
-
-
-def _unread(sock: socket.SocketType) -> int:
-    """Bytes that were sent and that the client's host has not taken yet; they become fewer while it reads slowly."""
-    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)

@@ -11,81 +11,27 @@ The rules that hold at all times, and that the tests check on a model:
 - a grant with a hold time, or one that waits for its confirmation, has exactly one valid entry in the heap of
   alarms, so that time costs nothing per lock and nothing is ever scanned.
 
-Time comes in as `now` (seconds, monotonic). What a call changed comes out as data: `changes` has each grant that
-was made, renewed or freed (for whoever keeps them), `granted` and `dropped` the waiting asks that are to be told.
+A hold time that its holder renews is a lease. When it runs out the grant does not end yet: it is `overdue`, and
+somebody has to look whether its process lives. If it does, the lock stays (it is outlived); else it `lapse`s.
+
+Time comes in as `now` (seconds, monotonic). What a call changed comes out as data: `changes` names each lock whose
+grant was made, changed or freed, with the grant that stood before (for whoever keeps them: see `restore`),
+`granted` and `dropped` are the waiting asks that are to be told, `overdue` the leases that have run out.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from copy import copy
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Callable, NamedTuple, Optional
+from typing import Callable
+
+from .grant import Alarm, Ask, Grant, Owner, Process, Record
 
 CONFIRM_WITHIN = 10.0  # seconds in which a waited grant must be confirmed by a client that promised to
 _COMPACT_ABOVE = 512  # stale alarms are swept out when they are more than this, and more than half
-
-
-class Process(NamedTuple):
-    """The process that a lock lives as long as, as far as its client told; `address` is the client's own."""
-
-    host: bytes
-    pid: int
-    start: Optional[int]
-    boot: bytes
-    pidns: Optional[int]
-    address: str
-
-
-class Ask:
-    """What one client wants, and for whom. It must not change while it waits in a queue."""
-
-    user: bytes = b""
-    session: bytes = b""
-    names: tuple[bytes, ...] = ()
-    hold: float = 0.0  # seconds the lock may be held; 0: for ever
-    process: Optional[Process] = None  # set: the lock may be freed when this process is gone
-    confirms: bool = False  # a waited grant is confirmed, or taken back
-
-
-Owner = tuple[bytes, bytes]
-
-
-class Grant:
-    """One holding of one lock, from its grant to its end; `token` tells it from every other."""
-
-    __slots__ = (
-        "alarm",
-        "confirm_by",
-        "deadline",
-        "hold",
-        "name",
-        "process",
-        "session",
-        "since",
-        "token",
-        "user",
-    )
-
-    def __init__(self, name: bytes, token: int, ask: Ask, now: float) -> None:
-        self.name = name
-        self.token = token
-        self.user = ask.user
-        self.session = ask.session
-        self.process = ask.process
-        self.since = now
-        self.hold = hold = ask.hold
-        self.deadline = now + hold if hold else inf
-        self.confirm_by = inf
-        self.alarm: _Alarm | None = None  # this grant's one valid entry in the heap
-
-    def belongs_to(self, ask: Ask) -> bool:
-        """Whether `ask` comes from the owner of this grant: the same user and the same session."""
-        return self.user == ask.user and self.session == ask.session
-
-
-_Alarm = tuple[float, int, Grant]  # when, a number that decides between equals, whose
 
 
 class LockTable:
@@ -97,14 +43,15 @@ class LockTable:
 
     def __init__(self, last_token: int = 0, present: Callable[[Ask], bool] = lambda ask: True) -> None:
         self.held: dict[bytes, Grant] = {}
-        self.changes: list[Grant] = []
+        self.changes: dict[bytes, Grant | None] = {}
+        self.overdue: list[Grant] = []
         self.granted: list[tuple[Ask, Grant]] = []
         self.dropped: list[Ask] = []
-        self._token = last_token
+        self.last_token = last_token
         self._present = present
         self._queues: dict[bytes, OrderedDict[Owner, Ask]] = {}
         self._by_process: dict[tuple[bytes, int], dict[bytes, Grant]] = {}
-        self._alarms: list[_Alarm] = []
+        self._alarms: list[Alarm] = []
         self._alarm_number = 0
         self._stale = 0
 
@@ -172,20 +119,22 @@ class LockTable:
             self._free(grant, now)
         return broken
 
-    def said_dead(self, host: bytes, pid: int, address: str, now: float) -> list[Process]:
+    def said_dead(self, host: bytes, pid: int, address: str, now: float) -> tuple[list[Grant], list[Process]]:
         """Free the locks of a process that is said to be dead, if that comes from the address that took them.
 
-        Of the others, the processes are returned: there is reason to look at them. So are those that are known by
-        more than their number: who says it may be in another pid namespace of that address, and see nothing there.
+        Returned are the grants that ended, and of the others the processes: there is reason to look at them. So there
+        is at those known by more than their number: who says it may be in another pid namespace of that address,
+        and see nothing there.
         """
-        doubtful = []
+        ended, doubtful = [], []
         for grant in list(self._by_process.get((host, pid), {}).values()):
             assert grant.process is not None
             if grant.process.address == address and not grant.process.boot:
+                ended.append(grant)
                 self._free(grant, now)
             else:
                 doubtful.append(grant.process)
-        return doubtful
+        return ended, doubtful
 
     def process_gone(self, process: Process, now: float) -> list[Grant]:
         """Free the locks of a process that is known to be gone; the grants that ended."""
@@ -205,21 +154,81 @@ class LockTable:
     def confirm(self, name: bytes, token: int) -> None:
         """A client has received its waited grant."""
         grant = self.current(name, token)
-        if grant is not None:
+        if grant is not None and grant.confirm_by < inf:
+            self._note(grant)
             grant.confirm_by = inf
 
-    def renew(self, name: bytes, token: int, now: float) -> bool:
-        """Start the hold time of a grant anew if it still stands; whoever renews it has received it."""
+    def renew(self, name: bytes, token: int, now: float) -> Grant | None:
+        """Start the hold time of a grant anew if it still stands; whoever renews it has received it.
+
+        A grant that is returned with `recalled` set was not renewed.
+        """
         grant = self.current(name, token)
-        if grant is None:
-            return False
-        grant.confirm_by = inf
+        if grant is None or grant.recalled:
+            return grant
+        if grant.outlived or grant.confirm_by < inf:
+            self._note(grant)
+            grant.outlived = False
+            grant.confirm_by = inf
         if grant.hold:
             grant.deadline = now + grant.hold
-        self.changes.append(grant)
-        return True
+            self._alarm_by(grant, grant.deadline)
+        return grant
+
+    # A lease that has run out, once somebody has looked at its process; one that was renewed meanwhile is left alone
+
+    def outlive(self, grant: Grant) -> None:
+        """The process lives, so the lock stays; from now on nobody's silence ends it."""
+        if self._is_overdue(grant):
+            self._note(grant)
+            grant.outlived = True
+
+    def lapse(self, grant: Grant, now: float) -> bool:
+        """Nobody knows the process to live; whether the grant ended by that."""
+        overdue = self._is_overdue(grant)
+        if overdue:
+            self._free(grant, now)
+        return overdue
+
+    def _is_overdue(self, grant: Grant) -> bool:
+        stands = self.held.get(grant.name) is grant
+        return stands and grant.lease and grant.deadline == inf and not grant.outlived
+
+    # Kept elsewhere
+
+    def load(self, records: Iterable[Record], now: float, clock: float) -> None:
+        """Begin with the grants that were kept; `clock` as for `Grant.record`. All times begin anew."""
+        for record in records:
+            grant = Grant.from_record(record, now, clock)
+            if not record.confirmed:
+                grant.confirm_by = now + CONFIRM_WITHIN
+            self._put_back(grant)
+
+    def restore(self, changes: dict[bytes, Grant | None], now: float) -> list[Ask]:
+        """Take changes back that could not be kept: what stood before stands again, with its hold time anew.
+
+        The asks that waited for what is free thereby are returned; they wait no more, since nobody would wake them.
+        """
+        stranded: dict[Ask, None] = {}
+        for name, before in changes.items():
+            grant = self.held.pop(name, None)
+            if grant is not None:
+                self._let_go(grant)
+            if before is not None:
+                before.alarm = None
+                before.deadline = now + before.hold if before.hold and not before.outlived else inf
+                self._put_back(before)
+            else:
+                stranded.update(dict.fromkeys(self._queues.get(name, {}).values()))
+        for ask in stranded:
+            self.leave(ask)
+        return list(stranded)
 
     # Looking
+
+    def waiters(self, name: bytes) -> list[Ask]:
+        """Those that wait for a lock, in the order in which they are served."""
+        return list(self._queues.get(name, {}).values())
 
     def standing(self, ask: Ask) -> Grant | None:
         """The grant that STATUS speaks of: the asker's own if there is one, else that of the first held name."""
@@ -240,7 +249,10 @@ class LockTable:
         return self._alarms[0][0] if self._alarms else inf
 
     def expire(self, now: float) -> list[Grant]:
-        """Free what was held, or left unconfirmed, for too long; the grants that ended."""
+        """Free what was held, or left unconfirmed, for too long; the grants that ended.
+
+        A confirmed lease whose process is known is `overdue` instead: it has no end until somebody has looked.
+        """
         ended = []
         while self._alarms and self._alarms[0][0] <= now:
             alarm = heappop(self._alarms)
@@ -251,8 +263,12 @@ class LockTable:
             grant.alarm = None
             due = min(grant.deadline, grant.confirm_by)
             if due <= now:
-                ended.append(grant)
-                self._free(grant, now)
+                if grant.lease and grant.process is not None and grant.confirm_by > now:
+                    grant.deadline = inf
+                    self.overdue.append(grant)
+                else:
+                    ended.append(grant)
+                    self._free(grant, now)
             elif due < inf:  # it was renewed since: the entry moves, so a renewal itself costs nothing here
                 self._set_alarm(grant, due)
         return ended
@@ -260,36 +276,49 @@ class LockTable:
     # Inside
 
     def _grant(self, name: bytes, ask: Ask, now: float) -> Grant:
-        self._token = token = self._token + 1
+        self.last_token = token = self.last_token + 1
         self.held[name] = grant = Grant(name, token, ask, now)
         if grant.hold:
             self._set_alarm(grant, grant.deadline)
         if grant.process is not None:
             self._index(grant)
-        self.changes.append(grant)
+        self.changes.setdefault(name, None)
         return grant
 
     def _change_terms(self, grant: Grant, ask: Ask, now: float) -> None:
         """A lock asked for again by its owner: the hold time starts anew, under the terms of the new ask."""
-        grant.hold = ask.hold
-        grant.deadline = now + ask.hold if ask.hold else inf
-        grant.confirm_by = inf
-        self._alarm_by(grant, grant.deadline)
-        if grant.process != ask.process:
+        if grant.recalled:
+            return
+        terms = (ask.hold, ask.lease, ask.process, ask.command)
+        if grant.outlived or grant.confirm_by < inf or terms != (grant.hold, grant.lease, grant.process, grant.command):
+            self._note(grant)
+            grant.outlived = False
+            grant.confirm_by = inf
             self._unindex(grant)
-            grant.process = ask.process
+            grant.hold, grant.lease, grant.process, grant.command = terms
             self._index(grant)
-        self.changes.append(grant)
+        grant.deadline = now + ask.hold if ask.hold else inf
+        self._alarm_by(grant, grant.deadline)
 
     def _free(self, grant: Grant, now: float) -> None:
         del self.held[grant.name]
+        self._let_go(grant)
+        self.changes.setdefault(grant.name, grant)
+        if self._queues and grant.name in self._queues:
+            self._grant_next(grant.name, now)
+
+    def _let_go(self, grant: Grant) -> None:
         if grant.alarm is not None:
             self._drop_alarm(grant)
         if grant.process is not None:
             self._unindex(grant)
-        self.changes.append(grant)
-        if self._queues and grant.name in self._queues:
-            self._grant_next(grant.name, now)
+
+    def _put_back(self, grant: Grant) -> None:
+        self.held[grant.name] = grant
+        self._index(grant)
+        due = min(grant.deadline, grant.confirm_by)
+        if due < inf:
+            self._set_alarm(grant, due)
 
     def _grant_next(self, name: bytes, now: float) -> None:
         queue = self._queues[name]
@@ -303,6 +332,11 @@ class LockTable:
                     self._alarm_by(grant, grant.confirm_by)
                 self.granted.append((ask, grant))
                 return
+
+    def _note(self, grant: Grant) -> None:
+        """A grant is about to change: keep it as it was, unless the change before this one did."""
+        if grant.name not in self.changes:
+            self.changes[grant.name] = copy(grant)
 
     def _index(self, grant: Grant) -> None:
         if grant.process is not None:

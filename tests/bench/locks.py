@@ -11,6 +11,7 @@ import re
 import resource
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from . import load
 PYTHON = "/usr/bin/python3"
 FILE = str(PROJECT / "dist" / "ipclocker")
 CLIENTS = 32
+CLIENTS_ON_DISK = 64
 ROUNDS = 5
 SECONDS = 1.0  # a round
 HELD = 100_000
@@ -60,9 +62,10 @@ def server(*command: str) -> Iterator[Server]:
             process.kill()
 
 
-def lockerd() -> contextlib.AbstractContextManager[Server]:
+def lockerd(state: str = "none") -> contextlib.AbstractContextManager[Server]:
     """The server that is measured, from the built file."""
-    return server(PYTHON, "-IS", FILE, "lockerd", "--nofork", "--host", "127.0.0.1", "--port", "0")
+    where = ["--host", "127.0.0.1", "--port", "0", "--state", state]
+    return server(PYTHON, "-IS", FILE, "lockerd", "--nofork", *where)
 
 
 def bare(kind: str) -> contextlib.AbstractContextManager[Server]:
@@ -116,6 +119,50 @@ def grants() -> None:
         )
 
 
+def on_disk(folder: Path) -> None:
+    """Print what it costs that locks are kept: processor time of many clients, and the time of one alone."""
+    with lockerd(str(folder / "many.db")) as disk, lockerd() as memory_only:
+        loads = [load.Kept(disk.port, CLIENTS_ON_DISK), load.Kept(memory_only.port, CLIENTS_ON_DISK)]
+        taken: list[list[float]] = [[], []]
+        rates = []
+        for _ in range(ROUNDS):
+            for which, measured in enumerate((disk, memory_only)):
+                before = measured.cpu()
+                done = loads[which].run(SECONDS)
+                taken[which].append((measured.cpu() - before) / done * 1e6)
+                if measured is disk:
+                    rates.append(done / SECONDS)
+    mine, peer = (statistics.median(each) for each in taken)
+    ratio = statistics.median(a / b for a, b in zip(*taken))
+    print(
+        f"{'kept on disk, 64 clients':<34} {mine:7.1f} us  in memory {peer:6.1f} us  ratio {ratio:.2f}  "
+        f"{statistics.median(rates):.0f} a second",
+        flush=True,
+    )
+    times: dict[str, list[float]] = {"disk": [], "memory": [], "bare": []}
+    with lockerd(str(folder / "one.db")) as disk, lockerd() as memory_only:
+        for _ in range(ROUNDS):
+            times["disk"].append(SECONDS / load.Kept(disk.port, 1).run(SECONDS) * 1e6)
+            times["memory"].append(SECONDS / load.Kept(memory_only.port, 1).run(SECONDS) * 1e6)
+            times["bare"].append(_write_and_flush(folder / "bare"))
+    alone, in_memory, flush = (statistics.median(each) for each in times.values())
+    print(
+        f"{'kept on disk, one client alone':<34} {alone:7.1f} us  in memory {in_memory:.1f} us, write and fdatasync "
+        f"{flush:.1f} us, together {in_memory + flush:.1f}: ratio {alone / (in_memory + flush):.2f}",
+        flush=True,
+    )
+
+
+def _write_and_flush(path: Path, times: int = 1000) -> float:
+    """Microseconds that it takes to append a page to a file and flush it."""
+    with path.open("wb", buffering=0) as file:
+        begin = time.perf_counter()
+        for _ in range(times):
+            file.write(bytes(4096))
+            os.fdatasync(file.fileno())
+        return (time.perf_counter() - begin) / times * 1e6
+
+
 def locker() -> None:
     """Print how often a second a Locker locks or unlocks."""
     with lockerd() as ours:
@@ -130,6 +177,7 @@ def locker() -> None:
 def main() -> None:
     """Measure and print."""
     # Load and server share one processor: so there is always something waiting for the server, as on a busy host.
+    everywhere = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -142,6 +190,9 @@ def main() -> None:
     else:
         print(f"release to grant: left out, it takes {WAITING + 100} descriptors and {hard} are allowed")
     locker()
+    os.sched_setaffinity(0, everywhere)
+    with tempfile.TemporaryDirectory(dir=PROJECT / "dist") as folder:  # not in /tmp, which may be in memory
+        on_disk(Path(folder))
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 

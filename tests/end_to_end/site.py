@@ -89,6 +89,7 @@ class Site:
             **{name: value for name, value in os.environ.items() if not name.startswith("IPCLOCKER")},
             "IPCLOCKER_CACHE": str(cache),
             "IPCLOCKER_PORT": str(self.folder / "lockerd"),
+            "STATE_DIRECTORY": str(self.folder / "state"),
         }
         self.server: Tool | None = None
         self._tools: list[Tool] = []

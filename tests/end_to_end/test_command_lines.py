@@ -21,7 +21,7 @@ from .terminal import Terminal
 OPTIONS = {
     "lockersh": "lock dhost port path timeout hold-timeout no-shell locklist conflict-exit-code connect-tries "
     "connect-delay release-tries verbose debug version help",
-    "lockerd": "port path host nofork pid-file log-file state debug version help",
+    "lockerd": "port path host nofork pid-file log-file state state-dir debug version help",
 }
 
 

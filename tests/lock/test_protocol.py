@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ipclocker.daemon.lines import split_lines
 from ipclocker.lock import protocol
 from ipclocker.lock.protocol import VARIABLES, Answer, AnswerReader, Broke, LookFor, Obtained, Reply, Variables, Waiting
-from ipclocker.lock.table import Ask, Grant, Process
+from ipclocker.lock.grant import Ask, Grant, Process
 
 from ..fakes import MemoryServer
 

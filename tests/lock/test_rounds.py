@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipclocker.lock.rounds import BUDGET, REPEAT, Rounds
-from ipclocker.lock.table import Process
+from ipclocker.lock.grant import Process
 
 
 def process(number: int) -> Process:

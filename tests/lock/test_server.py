@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ipclocker import LockServer, ServerUnavailable, UsageError
-from ipclocker.lock import server as server_module
+from ipclocker.lock import connection as connection_module
 
 from ..servers import DEADLINE, PROJECT, Lockerd, Peer, Served, ThreadServer, in_thread, wait_for
 
@@ -215,7 +215,7 @@ def test_a_client_that_reads_nothing_costs_no_memory_and_stops_nobody() -> None:
 
 
 def test_a_client_that_reads_nothing_for_long_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "READ_PATIENCE", 0.2)
+    monkeypatch.setattr(connection_module, "READ_PATIENCE", 0.2)
     with ThreadServer() as server:
         peer = server.connect()
         peer.say(f"user {'u' * 20_000}; locks x; LOCK")
@@ -455,7 +455,7 @@ def test_of_servers_that_race_for_one_name_one_wins(tmp_path: Path) -> None:
 def race_for(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
-    command = [sys.executable, "-m", "ipclocker", "lockerd", "--nofork", "--path", str(path)]
+    command = [sys.executable, "-m", "ipclocker", "lockerd", "--nofork", "--path", str(path), "--state", "none"]
     racers = [
         subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         for _ in range(4)

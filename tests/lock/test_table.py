@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from math import inf
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
 from ipclocker.lock import table as table_module
-from ipclocker.lock.table import CONFIRM_WITHIN, Ask, Grant, LockTable, Process
+from ipclocker.lock.grant import Ask, Grant, Process, Record
+from ipclocker.lock.table import CONFIRM_WITHIN, LockTable
 
 NAMES = [b"a", b"b", b"c", b"d"]
 OWNERS = [(b"ann", b""), (b"ann", b"s1"), (b"ann", b"s2"), (b"bob", b""), (b"eve", b"s1")]
@@ -28,12 +30,14 @@ class Client(Ask):
         hold: float = 0.0,
         process: Process | None = None,
         confirms: bool = False,
+        lease: bool = False,
     ) -> None:
         self.user, self.session = self.owner = owner
         self.names = names
         self.hold = hold
         self.process = process
         self.confirms = confirms
+        self.lease = lease
         self.is_present = True
 
     def __repr__(self) -> str:
@@ -48,11 +52,17 @@ class Holding:
         self.owner = client.owner
         self.token = token
         self.confirm_by = inf
+        self.recalled = False
         self.set_terms(client, now)
 
     def set_terms(self, client: Client, now: float) -> None:
+        if self.recalled:
+            return
+        self.confirm_by = inf
         self.hold = client.hold
+        self.lease = client.lease
         self.process = client.process
+        self.is_overdue = self.outlived = False
         self.deadline = now + client.hold if client.hold else inf
 
     @property
@@ -66,6 +76,7 @@ clients_ = st.builds(
     st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True).map(tuple),
     st.sampled_from([0.0, 0.0, 1.0, 5.0, 20.0]),
     st.sampled_from(PROCESSES),
+    st.booleans(),
     st.booleans(),
 )
 
@@ -86,7 +97,9 @@ class Model(RuleBasedStateMachine):
         self.dropped: list[Client] = []
         self.outcomes: dict[Client, str] = {}  # of all that ever waited
         self.last_token = 0
-        self.kept: dict[int, tuple[object, ...]] = {}  # what somebody who follows `changes` knows to be held
+        self.kept: dict[bytes, Record] = {}  # what somebody who follows `changes` has put away
+        self.kept_holdings: dict[bytes, Holding] = {}
+        self.looked_at: set[bytes] = set()  # names of leases that have run out
 
     @initialize(last_token=st.sampled_from([0, 41, 10**15]))
     def begin(self, last_token: int) -> None:
@@ -132,7 +145,6 @@ class Model(RuleBasedStateMachine):
         if own:
             assert grant is not None and (grant.name, grant.token) == (own[0], self.held[own[0]].token)
             self.held[own[0]].set_terms(client, self.now)
-            self.held[own[0]].confirm_by = inf
         elif free:
             self.model_grant(client, free[0])
             assert grant is not None and (grant.name, grant.token) == (free[0], self.last_token)
@@ -211,10 +223,10 @@ class Model(RuleBasedStateMachine):
             if holding.process and holding.process.pid == pid
             if holding.process.address != address or holding.process.boot
         ]
-        before = len(self.table.changes)
-        assert sorted(map(repr, self.table.said_dead(b"h", pid, address, self.now))) == sorted(map(repr, doubtful))
-        freed = [grant.name for grant in self.table.changes[before:] if grant.token in dead.values()]
-        assert sorted(freed) == sorted(dead)
+        ended, to_look_at = self.table.said_dead(b"h", pid, address, self.now)
+        assert sorted(map(repr, to_look_at)) == sorted(map(repr, doubtful))
+        freed = [grant.name for grant in ended]
+        assert {grant.name: grant.token for grant in ended} == dead
         for name in freed:  # the order among the locks of one process is the table's own affair
             self.model_free(name)
 
@@ -236,24 +248,100 @@ class Model(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), right=st.booleans())
     def renew(self, name: bytes, right: bool) -> None:
         token = self.held[name].token if name in self.held else 0
-        stands = self.table.renew(name, token if right else token - 1, self.now)
-        assert stands == (right and name in self.held)
-        if stands:
+        grant = self.table.renew(name, token if right else token - 1, self.now)
+        assert grant is (self.table.held.get(name) if right else None)
+        if grant is not None and not grant.recalled:
             holding = self.held[name]
             holding.confirm_by = inf
+            holding.is_overdue = holding.outlived = False
             holding.deadline = self.now + holding.hold if holding.hold else inf
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 4.0, 10.0, 30.0]))
     def expire(self, seconds: float) -> None:
         self.now += seconds
-        due = {name: holding.token for name, holding in self.held.items() if holding.due <= self.now}
+        due = {name: holding for name, holding in self.held.items() if holding.due <= self.now}
         ended = [grant.name for grant in self.table.expire(self.now)]
+        for name, holding in list(due.items()):
+            if holding.lease and holding.process and holding.confirm_by > self.now:
+                holding.deadline = inf
+                holding.is_overdue = True
+                del due[name]
+        overdue = {grant.name for grant in self.table.overdue}
+        assert overdue == {name for name, holding in self.held.items() if holding.is_overdue} - self.looked_at
+        self.table.overdue.clear()
+        self.looked_at |= overdue
         assert sorted(ended) == sorted(due)
         for name in ended:  # in which order is the table's own affair, but once each, and none is forgotten
             self.model_free(name)
         assert self.table.next_alarm > self.now
 
-    @precondition(lambda self: self.held)
+    @precondition(lambda self: self.looked_at)
+    @rule(data=st.data(), lives=st.booleans())
+    def look_at_the_process_of_a_lease_that_ran_out(self, data: st.DataObject, lives: bool) -> None:
+        name = data.draw(st.sampled_from(sorted(self.looked_at)))
+        self.looked_at.discard(name)
+        grant, holding = self.table.held.get(name), self.held.get(name)
+        if grant is None or holding is None:
+            return
+        if lives:
+            self.table.outlive(grant)
+            holding.outlived |= holding.is_overdue
+            holding.is_overdue = False
+        else:
+            assert self.table.lapse(grant, self.now) == holding.is_overdue
+            if holding.is_overdue:
+                self.model_free(name)
+
+    @rule(name=st.sampled_from(NAMES))
+    def recall(self, name: bytes) -> None:
+        if name in self.held:
+            self.table.held[name].recalled = self.held[name].recalled = True
+
+    # What is kept elsewhere
+
+    @rule()
+    def keep(self) -> None:
+        for name, before in self.table.changes.items():
+            grant = self.table.held.get(name)
+            assert grant is None or before is None or before is not grant, "what stood before has changed since"
+        self.table.changes = {}
+        self.kept = {name: grant.record(0.0) for name, grant in self.table.held.items()}
+        self.kept_holdings = {name: copy(holding) for name, holding in self.held.items()}
+
+    @rule()
+    def roll_back(self) -> None:
+        changes, self.table.changes = self.table.changes, {}
+        stranded = self.table.restore(changes, self.now)
+        for name in changes:
+            holding = copy(self.kept_holdings.get(name))
+            if holding is None:
+                self.held.pop(name, None)
+            else:
+                self.held[name] = holding
+                holding.recalled = self.table.held[name].recalled
+                holding.is_overdue = False
+                holding.deadline = self.now + holding.hold if holding.hold and not holding.outlived else inf
+        expected = [client for name in changes if name not in self.held for client in self.queues[name]]
+        assert stranded == list(dict.fromkeys(expected))
+        for client in dict.fromkeys(expected):
+            self.model_leave(client)
+            self.outcomes[client] = "stranded"
+        assert {name: grant.record(0.0) for name, grant in self.table.held.items()} == self.kept
+
+    @rule()
+    def restart(self) -> None:
+        """A new table begins with what was kept: the same grants, each with its time anew."""
+        self.roll_back()
+        records = [grant.record(1000.0) for grant in self.table.held.values()]
+        again = LockTable(self.last_token)
+        again.load(records, self.now, 1000.0)
+        assert [grant.record(1000.0) for grant in again.held.values()] == records
+        for grant in again.held.values():
+            assert grant.deadline == (self.now + grant.hold if grant.hold and not grant.outlived else inf)
+            due = min(grant.deadline, grant.confirm_by)
+            assert (grant.alarm is None) == (due == inf)
+
+    @precondition(lambda self: any(holding.due < inf for holding in self.held.values()))
     @rule()
     def wake_when_told(self) -> None:
         """A server that sleeps until `next_alarm`, each time anew, ends every hold on time."""
@@ -261,8 +349,8 @@ class Model(RuleBasedStateMachine):
         for _ in range(100):
             if self.table.next_alarm >= earliest:
                 break
-            self.now = self.table.next_alarm
-            assert not self.table.expire(self.now)
+            self.now = max(self.now, self.table.next_alarm)
+            assert not self.table.expire(self.now) and not self.table.overdue
         assert self.table.next_alarm == earliest
 
     # What holds at all times
@@ -300,13 +388,11 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def whoever_follows_the_changes_knows_all(self) -> None:
-        for grant in self.table.changes:
-            if self.table.current(grant.name, grant.token) is grant:
-                self.kept[grant.token] = holder_of(grant)
-            else:
-                self.kept.pop(grant.token, None)
-        self.table.changes.clear()
-        assert self.kept == {grant.token: holder_of(grant) for grant in self.table.held.values()}
+        changes = self.table.changes
+        for name, before in changes.items():
+            assert self.kept.get(name) == (before and before.record(0.0)), "what stood before is not what was kept"
+        unchanged = {name: grant.record(0.0) for name, grant in self.table.held.items() if name not in changes}
+        assert unchanged == {name: record for name, record in self.kept.items() if name not in changes}
 
     @invariant()
     def alarms_are_in_order_and_bounded(self) -> None:
@@ -544,7 +630,7 @@ def test_confirming_an_older_grant_does_not_confirm_the_present_one() -> None:
     table.wait(Client(BOB, confirms=True))
     table.unlock(Client(ANN), 0)
     table.confirm(b"a", old.token)
-    assert not table.renew(b"a", old.token, 1)
+    assert table.renew(b"a", old.token, 1) is None
     assert [grant.user for grant in table.expire(CONFIRM_WITHIN)] == [b"bob"]
 
 
@@ -578,10 +664,10 @@ def test_a_death_is_believed_only_from_the_address_that_took_the_lock() -> None:
         table.lock(Client(ANN, (name,), process=PROCESSES[1]), 0)
     table.lock(Client(BOB, (b"c",), process=PROCESSES[2]), 0)
     table.lock(Client(BOB, (b"d",)), 0)
-    assert table.said_dead(b"h", 7, "9.9.9.9", 0) == [PROCESSES[1], PROCESSES[1]]  # to be looked for
-    assert table.said_dead(b"other", 7, "1.1.1.1", 0) == []
+    assert table.said_dead(b"h", 7, "9.9.9.9", 0) == ([], [PROCESSES[1], PROCESSES[1]])  # to be looked for
+    assert table.said_dead(b"other", 7, "1.1.1.1", 0) == ([], [])
     assert len(table.held) == 4
-    assert table.said_dead(b"h", 7, "1.1.1.1", 0) == []
+    assert [grant.name for grant in table.said_dead(b"h", 7, "1.1.1.1", 0)[0]] == [b"a", b"b"]
     assert set(table.held) == {b"c", b"d"}
 
 
@@ -589,7 +675,7 @@ def test_a_death_is_not_believed_of_a_process_that_is_known_by_more_than_its_num
     """Who says it may be in a container at the same address, where that number is nobody's."""
     table = LockTable()
     table.lock(Client(ANN, (b"a",), process=PROCESSES[2]), 0)
-    assert table.said_dead(b"h", 8, "2.2.2.2", 0) == [PROCESSES[2]]
+    assert table.said_dead(b"h", 8, "2.2.2.2", 0) == ([], [PROCESSES[2]])
     assert set(table.held) == {b"a"}
 
 
