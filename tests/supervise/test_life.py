@@ -56,7 +56,7 @@ def test_it_starts_and_is_up_after_a_second() -> None:
 def test_a_death_is_followed_by_a_pause_and_a_start() -> None:
     life = running(new_life())
     assert life.died(3.0, left=False) == []
-    assert (life.state, life.due) == (BACKOFF, pytest.approx(3.1))
+    assert life.state == BACKOFF and life.due == pytest.approx(3.1)
     assert life.tick(3.05) == []
     assert life.tick(3.2) == [START]
     life.started(3.2)
@@ -67,7 +67,7 @@ def test_a_start_that_fails_is_tried_again() -> None:
     life = new_life()
     assert life.start(0.0) == [START]
     assert life.failed(0.0) == []
-    assert (life.state, life.due) == (BACKOFF, pytest.approx(0.1))
+    assert life.state == BACKOFF and life.due == pytest.approx(0.1)
     assert life.tick(0.1) == [START]
     assert life.failed(0.1) == []
     assert life.due == pytest.approx(0.3)
@@ -294,7 +294,7 @@ class AnyLife(RuleBasedStateMachine):
         """If it lives on and starts well, it soon is as it was wanted."""
         self.fails = False
         self.pass_time(100.0)
-        if self.left or self.alive and self.life.state == STOPPING:
+        if self.left or (self.alive and self.life.state == STOPPING):
             self.alive = self.left = False
         expected = {STOPPED, FATAL} if not self.wanted else {RUNNING, FATAL} if self.allowed else {STANDBY, FATAL}
         assert self.life.state in expected

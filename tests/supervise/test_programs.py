@@ -36,7 +36,7 @@ def test_a_program(text: str, name: str, command: str | None) -> None:
 
 @pytest.mark.parametrize("text", ["", "  ", "web:  ", "web: \t"])
 def test_a_program_without_a_command(text: str) -> None:
-    with pytest.raises(UsageError, match="the command is missing|is no name"):
+    with pytest.raises(UsageError, match=r"the command is missing"):
         parse_program(text)
 
 
@@ -75,7 +75,7 @@ mail: sh -c 'echo "# no comment" #none' x#y "#" \\# # but this
 
 
 def test_a_fault_in_a_file_says_where() -> None:
-    with pytest.raises(UsageError, match="^list, line 2: the command is missing"):
+    with pytest.raises(UsageError, match=r"^list, line 2: the command is missing"):
         parse_file("a: b\nc: # d\n", "list")
 
 
