@@ -21,7 +21,8 @@ from ..errors import USAGE, IpclockerError, ServerUnavailable, UsageError
 COMMANDS = ("status", "start", "stop", "restart")
 _MOST = 100  # clients at a time; others wait to be accepted
 _PULSE = 1.0  # seconds between two signs of life
-_PATIENCE = 10.0  # seconds without a sign of life, or without a request, or in which nothing of an answer is read
+_PATIENCE = 10.0  # seconds without a sign of life from the supervisor
+_IDLE = 10.0  # seconds in which a client asks nothing, or reads nothing of its answer
 _PIECE = 65_536  # bytes read at a time
 
 
@@ -206,7 +207,7 @@ class _Client:
         try:
             if self._waits_for is not None and not self._unsent:
                 self._send(b"\n")
-            elif self._waits_for is None and self._loop.now - self._heard_at > _PATIENCE:
+            elif self._waits_for is None and self._loop.now - self._heard_at > _IDLE:
                 self.close()
                 return
         except OSError:
