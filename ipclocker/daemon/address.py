@@ -8,6 +8,7 @@ from typing import NamedTuple, Union
 
 from ..errors import ServerUnavailable, UsageError
 
+LONGEST_PATH = 103  # bytes of a UNIX socket's name that every system takes
 _HOST = re.compile(r"\[[^\[\]]+\]|[^:\[\]]+")
 # Not left to the resolver: a host whose hosts file lacks it would ask a name server, which may be silent.
 _LOOPBACK = {"localhost": ("127.0.0.1", "::1"), "": ("127.0.0.1", "::1")}
@@ -86,8 +87,9 @@ def find_addresses(host: str, port: int, kind: socket.SocketKind) -> list[Addres
 
 def socket_path(path: str) -> Address:
     """The address of a UNIX socket. Raises UsageError if the name is longer than the system allows."""
-    if len(path.encode("utf-8", "surrogateescape")) > 103 or "\0" in path or not path:
-        raise UsageError(f"the UNIX socket's name '{path}' is empty or longer than 103 bytes: choose another")
+    if len(path.encode("utf-8", "surrogateescape")) > LONGEST_PATH or "\0" in path or not path:
+        problem = f"is empty or longer than {LONGEST_PATH} bytes"
+        raise UsageError(f"the UNIX socket's name '{path}' {problem}: choose another")
     return Address(socket.AF_UNIX, path)
 
 

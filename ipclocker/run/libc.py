@@ -28,9 +28,9 @@ def leave_no_core() -> bool:
     return _prctl(_PR_SET_DUMPABLE, 0)
 
 
-def adopt_orphans() -> bool:
+def adopt_orphans(adopt: bool = True) -> bool:
     """Have the kernel make this process the parent of all below it whose own parent ends; whether it can (Linux)."""
-    return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    return _prctl(_PR_SET_CHILD_SUBREAPER, int(adopt))
 
 
 def _prctl(what: int, value: int) -> bool:

@@ -24,11 +24,16 @@ class Origins(NamedTuple):
     descriptors: tuple[int, int]  # how many it may have open: the soft and the hard limit
 
     @classmethod
-    def here(cls) -> Origins:
-        """Those of this process, now."""
+    def here(cls, environment: dict[str, str] | None = None) -> Origins:
+        """Those of this process, now; its environment is the one that it was started with, unless one is given."""
         umask = os.umask(0o022)
         os.umask(umask)
-        return cls(caller_environment(), _folder(), umask, resource.getrlimit(resource.RLIMIT_NOFILE))
+        return cls(
+            caller_environment() if environment is None else environment,
+            _folder(),
+            umask,
+            resource.getrlimit(resource.RLIMIT_NOFILE),
+        )
 
 
 def _folder() -> str | None:

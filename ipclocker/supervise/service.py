@@ -17,6 +17,7 @@ import random
 from signal import SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1
 from typing import Any, Callable, NamedTuple, Optional
 
+from ..daemon.address import LONGEST_PATH
 from ..daemon.loop import READ, Loop
 from ..errors import IpclockerError, ProgramFailed, UsageError
 from ..pid.identity import identify
@@ -132,6 +133,7 @@ class Service:
             self._turn.close()
         self._output.close()
         self._loop.close()
+        libc.adopt_orphans(False)
 
     def stop(self) -> None:
         """End all programs, and then `run`."""
@@ -252,7 +254,8 @@ class Service:
         try:
             self._control = Control(self._loop, self._setting.control, self)
         except UsageError as error:
-            if self._setting.control_matters:
+            # A pid file may have a longer name than a socket; that is no reason not to keep programs alive.
+            if self._setting.control_matters and len(os.fsencode(self._setting.control)) <= LONGEST_PATH:
                 raise
             log.warning("%s; this supervisor can't be asked for its status", error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Callable
 
 from .process import Origins
@@ -45,9 +46,8 @@ class Supervisor:
         runs, all children of this process are asked for their status here. Raises ProgramFailed at the end if a
         program was given up and `fatal_exit` is set, UsageError if output can't be written where it should be.
         """
-        service = Service(
-            self._settings, by_name(self._programs), lambda: by_name(self._programs), Setting(Origins.here())
-        )
+        setting = Setting(Origins.here(dict(os.environ)))
+        service = Service(self._settings, by_name(self._programs), lambda: by_name(self._programs), setting)
         try:
             service.handle_signals()
             service.run()
