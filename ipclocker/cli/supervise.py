@@ -28,7 +28,9 @@ def _seconds_option(text: str) -> Any:
 
 
 def supervise(
-    words: Annotated[Optional[list[str]], typer.Argument(hidden=True)] = None,
+    words: Annotated[
+        Optional[list[str]], typer.Argument(hidden=True, metavar="status|start|stop|restart [NAME...]")
+    ] = None,
     program: Annotated[
         Optional[list[str]],
         typer.Option(

@@ -18,8 +18,8 @@ from ..daemon.loop import Loop
 from ..pid.identity import Identity, own_pidns
 from ..run.killing import send_signal
 
-# In the environment of each program: the marks of those that it belongs to, separated by colons. One is that of a
-# supervisor, its number and start, with the program's name.
+# In the environment of each program: the marks of those that it belongs to, separated by colons: that of a supervisor,
+# which is its number and start, and the same with the program's name.
 MARKS = "IPCLOCKER_SUPERVISED"
 
 

@@ -50,7 +50,8 @@ def start_process(command: str, origins: Origins, additions: dict[str, str], mar
     126 or 127. Raises OSError if there can be no further process.
     """
     outer = origins.environment.get(MARKS)
-    environment = {**origins.environment, **additions, MARKS: f"{outer}:{mark}" if outer else mark}
+    marks = [*([outer] if outer else []), mark.partition("/")[0], mark]
+    environment = {**origins.environment, **additions, MARKS: ":".join(marks)}
     words = command_line([command], environment)
     parent = os.getpid()
     # A signal to the new process waits until that has none of our handlers any more.

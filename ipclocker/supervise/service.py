@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+from math import inf
 from signal import SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -22,6 +23,7 @@ from ..daemon.loop import READ, Loop
 from ..errors import IpclockerError, ProgramFailed, UsageError
 from ..pid.identity import identify
 from ..run import libc
+from ..run.deputy import Deputy
 from .control import Control
 from .families import Families
 from .hook import Hook
@@ -30,7 +32,7 @@ from .output import Output, to_file, to_files, to_log, to_stdout
 from .process import Origins
 from .programs import Program
 from .settings import Settings
-from .sweeping import sweep
+from .sweeping import kill_programs_of, sweep
 from .ward import Place, Ward
 from .wards import Wards
 
@@ -75,10 +77,14 @@ class Service:
         self._turn: Any = None
         self._control: Control | None = None
         self._started_at = loop.now
+        self._this = identify(os.getpid())
+        self._mark = f"{self._this.pid}.{self._this.start or 0}"  # which no other supervisor of this host has
+        # Where no guardian stands above it, somebody else has to end what is left if this process is killed.
+        self._deputy = Deputy(inf, self._kill_programs) if setting.lifeline is None else None
         libc.adopt_orphans()
         families = Families(loop)
         self._output = Output(loop, self._output_place())
-        place = Place(loop, families, self._output, setting.origins, _own_mark())
+        place = Place(loop, families, self._output, setting.origins, self._mark)
         self._wards = Wards(
             place, settings.new_policy, settings.rules, self._changed, self._reaped, allowed=settings.lock is None
         )
@@ -117,7 +123,7 @@ class Service:
         if self._settings.lock is not None:
             from .turn import Turn  # only here: most do without
 
-            self._turn = Turn(self._loop, self._settings.lock, self, random.random)
+            self._turn = Turn(self._loop, self._settings.lock, self, random.random, self._kill_programs)
         self._loop.run()
         if self._setting.alone:
             sweep()
@@ -133,6 +139,8 @@ class Service:
             self._turn.close()
         self._output.close()
         self._loop.close()
+        if self._deputy is not None:
+            self._deputy.dismiss()
         libc.adopt_orphans(False)
 
     def stop(self) -> None:
@@ -259,6 +267,10 @@ class Service:
                 raise
             log.warning("%s; this supervisor can't be asked for its status", error)
 
+    def _kill_programs(self) -> None:
+        """In another process, when this one can't."""
+        kill_programs_of(self._this, self._mark)
+
     def _describe_lock(self) -> dict[str, Any] | None:
         if self._settings.lock is None:
             return None
@@ -275,9 +287,3 @@ class Service:
         if self._settings.output is not None:
             return to_file(self._settings.output)
         return to_log if self._setting.output_to_log else to_stdout
-
-
-def _own_mark() -> str:
-    """What no other supervisor of this host has."""
-    this = identify(os.getpid())
-    return f"{this.pid}.{this.start or 0}"

@@ -6,7 +6,8 @@ the thread may be waiting for, and is dead before the server can grant it to som
 
 The server is told which process this is, but not to free the lock at once when that is gone: programs of ours that
 are not its children might still be dying then. So after a crash the lock is free when the lease has run out, and after
-a stop at once. A server that sees that this process lives, though it does not renew, keeps the lock for it.
+an end in good order at once. Should this process be stopped while its programs run on, a deputy (run/deputy.py) kills
+them in time.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from ..daemon.loop import READ, Loop, Timer
 from ..errors import IpclockerError
 from ..lock.client import Locker
 from ..lock.lease import Lease
+from ..run.deputy import Deputy
 from .policy import RestartPolicy
 
 log = logging.getLogger(__name__)
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to reach a lock server
+_LOOK = 1 / 6  # of the lease, between two looks at whether it was renewed
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds before the lock is asked for again
 
 
 class Listener(Protocol):
@@ -45,8 +48,15 @@ class Listener(Protocol):
 class Turn:
     """Asks for the lock again and again, until `give_back` is called."""
 
-    def __init__(self, loop: Loop, parameters: dict[str, Any], listener: Listener, chance: Callable[[], float]) -> None:
-        """`parameters` are those of a Locker, with a lease; they were checked."""
+    def __init__(
+        self,
+        loop: Loop,
+        parameters: dict[str, Any],
+        listener: Listener,
+        chance: Callable[[], float],
+        kill: Callable[[], None],
+    ) -> None:
+        """`parameters` are those of a Locker, with a lease; they were checked. `kill` is what the deputy calls."""
         self.name = ""  # of the lock that is held
         self.token: int | None = None
         self._loop = loop
@@ -59,6 +69,8 @@ class Turn:
         self._is_lost = False  # and what ran under it has not ended yet
         self._ending = False
         self._timer: Timer | None = None
+        self._kill = kill
+        self._deputy: Deputy | None = None
         self._news: deque[Callable[[], None]] = deque()
         self._receiver, self._sender = socket.socketpair()
         self._receiver.setblocking(False)
@@ -74,6 +86,7 @@ class Turn:
         """What ran under a lock that is lost has ended; nothing, if none was lost."""
         if self._is_lost:
             self._is_lost = False
+            self._dismiss()
             self._locker.lost.set()  # the loop may have been the first to find it so
             self._again.set()
 
@@ -81,6 +94,7 @@ class Turn:
         """What runs under the lock has ended for good."""
         self._ending = True
         self._stop_watching()
+        self._dismiss()
         if self.is_held:
             threading.Thread(target=self._release, daemon=True).start()
         else:
@@ -117,25 +131,45 @@ class Turn:
             self._lose()
 
     def _look(self) -> None:
-        """Whether the lease was renewed; called when it should have been."""
+        """Whether the lock is still held."""
         self._timer = None
         until = self._locker.until
         if until > 0.0:
             self._until = until
-        end_at = self._known_lease().end_at
-        if until == 0.0 or self._loop.now >= end_at:
+        lease = self._known_lease()
+        if until == 0.0 or self._loop.now >= lease.end_at or not self._instruct(lease.kill_at):
             self._lose()
         else:
-            self._timer = self._loop.call_at(end_at, self._look)
+            again = min(lease.end_at, self._loop.now + self._lease * _LOOK)
+            self._timer = self._loop.call_at(again, self._look)
 
     def _lose(self) -> None:
         lease = self._known_lease()
         lease.end(self._loop.now)
         log.error("the lock %s is lost: the programs are ended", self.name)
         self._stop_watching()
+        if self._deputy is not None:
+            self._deputy.tell(lease.kill_at)
         self.name, self.token = "", None
         self._is_lost = True
         self._listener.lost(lease.kill_at)
+
+    def _instruct(self, kill_at: float) -> bool:
+        """Tell the deputy how long programs may run; False if there can be none."""
+        if self._deputy is not None:
+            self._deputy.tell(kill_at)
+            return True
+        try:
+            self._deputy = Deputy(kill_at, self._kill)
+        except IpclockerError as error:
+            log.error("%s", error)
+            return False
+        return True
+
+    def _dismiss(self) -> None:
+        if self._deputy is not None:
+            self._deputy.dismiss()
+            self._deputy = None
 
     def _known_lease(self) -> Lease:
         return Lease(self._lease, self._until - self._lease)
@@ -159,21 +193,22 @@ class Turn:
             self._again.wait()
             self._again.clear()
             self._unlock()
+            time.sleep(self._policy.died(time.monotonic()))  # whatever it was, it may be so again
         self._unlock()
 
     def _obtain(self) -> None:
         while True:
             try:
                 self._locker.lock()
-                self._policy.forget()
+                self._policy.started(time.monotonic())
                 return
             except IpclockerError as error:
-                pause = self._policy.died(0.0)
+                pause = self._policy.died(time.monotonic())
                 log.warning("%s; trying again in %.0f s", error, pause)
                 time.sleep(pause)
             except Exception:
                 log.exception("a fault of ours while the lock is waited for")
-                time.sleep(self._policy.died(0.0))
+                time.sleep(self._policy.died(time.monotonic()))
 
     def _release(self) -> None:
         self._unlock()
@@ -184,6 +219,8 @@ class Turn:
             self._locker.unlock()
         except IpclockerError as error:
             log.warning("the lock could not be given back (%s): it is free when its lease is over", error)
+        except Exception:
+            log.exception("a fault of ours while the lock is given back")
 
     def _tell(self, what: Callable[[], None]) -> None:
         self._news.append(what)

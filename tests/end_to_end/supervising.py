@@ -36,6 +36,7 @@ class Supervised:
 
     def ask(self, word: str, *names: str) -> Any:
         """`supervise WORD`, its answer from --json."""
+        self.tool.says("keeping alive ")
         done = self.site.run("supervise", word, *names, "--json", "--pid-file", self.pid_file)
         assert done.stderr == "", done.stderr
         return json.loads(done.stdout)
@@ -47,10 +48,6 @@ class Supervised:
     def programs(self) -> dict[str, Any]:
         """What is known of each program."""
         return {program["name"]: program for program in self.ask("status")["programs"]}
-
-    def await_socket(self) -> None:
-        """Wait until it answers."""
-        wait_for(lambda: self.pid_file.with_suffix(".sock").exists(), f"the supervisor: {self.tool.err}")
 
     def noted(self, program: str) -> list[int]:
         """The processes that a program has had so far."""
