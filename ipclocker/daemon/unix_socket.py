@@ -26,8 +26,7 @@ class UnixSocket:
 
     kind: socket.SocketKind
     option: str  # by which another name is chosen
-    # As a port of this host is: who may use it is for the permissions of its folder to say.
-    mode = 0o666
+    backlog = _BACKLOG
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -38,9 +37,9 @@ class UnixSocket:
                 self._remove_dead_socket()
                 self.socket.bind(address.sockaddr)
                 self._identity = _identity(path)
-                Path(path).chmod(self.mode)
+                self._give_access()
                 if self.kind == socket.SOCK_STREAM:
-                    self.socket.listen(_BACKLOG)  # within the lock: before it, whoever looks finds nobody there
+                    self.socket.listen(self.backlog)  # within the lock: before it, whoever looks finds nobody there
             self.socket.setblocking(False)
         except OSError as error:
             self.socket.close()
@@ -55,6 +54,10 @@ class UnixSocket:
             if _identity(self.path) == self._identity:
                 Path(self.path).unlink()
         self.socket.close()
+
+    def _give_access(self) -> None:
+        """As a port of this host is: who may use it is for the permissions of its folder to say."""
+        Path(self.path).chmod(0o666)
 
     @property
     def _advice(self) -> str:

@@ -54,7 +54,10 @@ class Controlled(Protocol):
 class _Listener(UnixSocket):
     kind = socket.SOCK_STREAM
     option = "--pid-file"
-    mode = 0o600
+
+    def _give_access(self) -> None:
+        """To its own user only."""
+        os.chmod(self.path, 0o600)
 
 
 class Control:

@@ -76,12 +76,10 @@ class Service:
         self._failure: IpclockerError | None = None
         self._turn: Any = None
         self._control: Control | None = None
+        self._deputy: Deputy | None = None
         self._started_at = loop.now
         self._this = identify(os.getpid())
         self._mark = f"{self._this.pid}.{self._this.start or 0}"  # which no other supervisor of this host has
-        # Where no guardian stands above it, somebody else has to end what is left if this process is killed.
-        self._deputy = Deputy(inf, self._kill_programs) if setting.lifeline is None else None
-        libc.adopt_orphans()
         families = Families(loop)
         self._output = Output(loop, self._output_place())
         place = Place(loop, families, self._output, setting.origins, self._mark)
@@ -115,10 +113,13 @@ class Service:
     def run(self) -> bool:
         """Keep the programs alive until told to end; False, since it is never to be started anew.
 
-        Raises ProgramFailed, and IpclockerError if the guardian has gone.
+        Raises ProgramFailed, and IpclockerError if the guardian has gone or there can be no further process.
         """
         if self._setting.lifeline is not None:
             self._loop.watch(self._setting.lifeline, READ, self._orphaned)  # type: ignore[arg-type]
+        else:  # somebody else has to end what is left if this process is killed
+            self._deputy = Deputy(inf, self._kill_programs)
+        libc.adopt_orphans()
         self._wards.set(self._programs)
         if self._settings.lock is not None:
             from .turn import Turn  # only here: most do without
@@ -229,13 +230,12 @@ class Service:
 
     def _go_on(self) -> None:
         """Something may have been what was waited for."""
-        if not self._wards.are_gone:
+        if not self._wards.are_gone or self._hook is not None:
             return
-        if self._turn is not None:
-            self._turn.ask_again()
-        if not self._ending or self._hook is not None:
-            return
-        if self._setting.exit_hook is not None and not self._hooked:
+        if not self._ending:
+            if self._turn is not None:
+                self._turn.ask_again()
+        elif self._setting.exit_hook is not None and not self._hooked:
             self._hooked = True
             self._hook = Hook(self._setting.exit_hook, self._place, self._settings.rules, self._hook_done)
         elif self._turn is not None:

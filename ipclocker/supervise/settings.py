@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypedDict, Union
@@ -61,8 +62,8 @@ class Settings:
         number = signal_number(str(given.get("stop_signal", "TERM")))
         self.rules = Rules(number, _seconds("stop_timeout", given.get("stop_timeout", 10.0)))
         self.fatal_exit = bool(given.get("fatal_exit", False))
-        self.output = given.get("output")
-        self.output_dir = given.get("output_dir")
+        self.output = _absolute(given.get("output"))
+        self.output_dir = _absolute(given.get("output_dir"))
         if self.output is not None and self.output_dir is not None:
             raise UsageError("output goes to one file, or to one for each program in a folder: not to both")
         self._first_pause = _seconds("first_pause", given.get("first_pause", FIRST_PAUSE), least=0.001)
@@ -113,8 +114,15 @@ class Settings:
         }
         if not parameters["lease"]:
             raise UsageError("lease is '0': the programs have to end when the lock can't be renewed; 30 is usual")
-        LockSettings(**parameters)
+        where = LockSettings(**parameters).endpoint
+        parameters.pop("port", None)
+        parameters.update({"port": where.port} if where.path is None else {"path": _absolute(where.path)})
         return parameters
+
+
+def _absolute(path: str | None) -> str | None:
+    """The same file wherever the process goes: one in the background changes its folder."""
+    return None if path is None else os.path.abspath(path)
 
 
 def _seconds(name: str, value: float, least: float = 0.0) -> float:

@@ -20,8 +20,8 @@ class Supervisor:
     """Starts the programs that are registered and starts them again whenever they die.
 
     It takes the parameters that `Parameters` (settings.py) explains. What it promises about descendants needs Linux.
-    If this process is killed by SIGKILL, so is the process of each program; what those have started themselves is
-    ended in that case by `ipclocker supervise` only, which has a process more.
+    If this process is killed by SIGKILL, so is the process of each program, by the kernel; what those have started is
+    killed by a small process that stands beside this one, as far as it is known by its environment.
     """
 
     def __init__(self, **parameters: Unpack[Parameters]) -> None:

@@ -87,16 +87,15 @@ class Turn:
         if self._is_lost:
             self._is_lost = False
             self._dismiss()
-            self._locker.lost.set()  # the loop may have been the first to find it so
-            self._again.set()
+            self._wake()
 
     def give_back(self) -> None:
         """What runs under the lock has ended for good."""
         self._ending = True
         self._stop_watching()
         self._dismiss()
-        if self.is_held:
-            threading.Thread(target=self._release, daemon=True).start()
+        if self.is_held or self._is_lost:
+            self._wake()
         else:
             self._loop.call_at(self._loop.now, self._listener.given_back)
 
@@ -104,12 +103,16 @@ class Turn:
         """Nobody is called any more. A thread that waits for the lock gives it back if it gets it."""
         self._ending = True
         self._stop_watching()
-        self._locker.lost.set()
-        self._again.set()
+        self._wake()
         self._loop.forget(self._receiver)
         self._receiver.close()
 
     # In the loop
+
+    def _wake(self) -> None:
+        """Let the thread go on, which waits for a loss and for the end of what ran under the lock."""
+        self._locker.lost.set()
+        self._again.set()
 
     def _take(self, events: int) -> None:
         self._receiver.recv(4096)
@@ -182,19 +185,20 @@ class Turn:
     # In the thread
 
     def _run(self) -> None:
-        while not self._ending:
+        while True:
             self._obtain()
-            if self._ending:
-                break
-            name, token = self._locker.lock_name(), self._locker.token
-            self._tell(lambda name=name, token=token: self._was_granted(name, token))  # type: ignore[misc]
-            self._locker.lost.wait()
-            self._tell(self._was_lost)
-            self._again.wait()
-            self._again.clear()
+            if not self._ending:
+                name, token = self._locker.lock_name(), self._locker.token
+                self._tell(lambda name=name, token=token: self._was_granted(name, token))  # type: ignore[misc]
+                self._locker.lost.wait()
+                self._tell(self._was_lost)
+                self._again.wait()
+                self._again.clear()
             self._unlock()
+            if self._ending:
+                self._tell(self._listener.given_back)
+                return
             time.sleep(self._policy.died(time.monotonic()))  # whatever it was, it may be so again
-        self._unlock()
 
     def _obtain(self) -> None:
         while True:
@@ -209,10 +213,6 @@ class Turn:
             except Exception:
                 log.exception("a fault of ours while the lock is waited for")
                 time.sleep(self._policy.died(time.monotonic()))
-
-    def _release(self) -> None:
-        self._unlock()
-        self._tell(self._listener.given_back)
 
     def _unlock(self) -> None:
         try:

@@ -48,6 +48,7 @@ def supervise(site: Site) -> Iterator[Start]:
     for supervised in started:
         if supervised.tool.process.poll() is None:
             supervised.end(signal.SIGTERM)
+        assert "a fault of ours" not in supervised.tool.err
     assert not (notes / "two").exists(), "two ran at once: " + (notes / "two").read_text()
 
 

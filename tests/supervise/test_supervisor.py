@@ -86,12 +86,12 @@ def test_the_document_of_the_hydra_server(scripts: list[Script], tmp_path: Path,
 
 
 def test_if_it_is_killed_so_are_the_programs(scripts: list[Script], tmp_path: Path) -> None:
-    script = Script(tmp_path, noting("one"))
+    script = Script(tmp_path, "one: setsid sh -c 'echo $$ >> \"$NOTES/below\"; exec sleep 1000' & " + noting("one")[5:])
     scripts.append(script)
-    one = script.latest("one")
+    pids = [script.latest("one"), script.latest("below")]
     script.process.kill()
-    script.end()
-    wait_for(lambda: not is_alive(one), "its end")
+    script.process.wait()
+    wait_for(lambda: not any(map(is_alive, pids)), "their end")
 
 
 def test_a_program_that_is_given_up(scripts: list[Script], tmp_path: Path) -> None:
