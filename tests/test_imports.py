@@ -83,7 +83,9 @@ def test_what_imports_no_command_line_library(statement: str) -> None:
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith(("lock/", "daemon/", "pid/", "supervise/"))])
+@pytest.mark.parametrize(
+    "module", [module for module in MODULES if module.startswith(("lock/", "daemon/", "pid/", "supervise/"))]
+)
 def test_a_module_can_be_imported_first(module: str) -> None:
     """No circle of imports depends on who came first."""
     name = "ipclocker." + module[:-3].replace("/", ".").replace(".__init__", "")

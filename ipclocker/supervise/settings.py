@@ -116,7 +116,10 @@ class Settings:
             raise UsageError("lease is '0': the programs have to end when the lock can't be renewed; 30 is usual")
         where = LockSettings(**parameters).endpoint
         parameters.pop("port", None)
-        parameters.update({"port": where.port} if where.path is None else {"path": _absolute(where.path)})
+        if where.path is None:
+            parameters["port"] = where.port
+        else:
+            parameters["path"] = _absolute(where.path)
         return parameters
 
 

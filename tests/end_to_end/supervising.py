@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from .site import Site, Tool, is_alive, wait_for
 
@@ -81,3 +81,6 @@ def processes_with(text: str) -> list[int]:
         if words == f"{text} " and is_alive(int(path.name)):
             found.append(int(path.name))
     return found
+
+
+Start = Callable[..., Supervised]
