@@ -10,7 +10,7 @@ from typing import Callable
 from ..daemon.guardian import how_it_ended
 from .families import Leader
 from .process import start_process
-from .ward import Place, Rules
+from .ward import Shared, Rules
 
 log = logging.getLogger(__name__)
 NAME = "exit-hook"
@@ -19,35 +19,35 @@ NAME = "exit-hook"
 class Hook:
     """Runs once; `done` is called when it has ended or could not be started."""
 
-    def __init__(self, command: str, place: Place, rules: Rules, done: Callable[[], None]) -> None:
-        self._place = place
+    def __init__(self, command: str, shared: Shared, rules: Rules, done: Callable[[], None]) -> None:
+        self._shared = shared
         self._rules = rules
         self._done = done
         self._leader: Leader | None = None
-        mark = f"{place.mark}/{NAME}"
+        mark = f"{shared.mark}/{NAME}"
         try:
-            output = place.output.open(NAME)
+            output = shared.output.open(NAME)
             try:
-                self._leader = Leader(start_process(command, place.origins, {}, mark, output), mark)
+                self._leader = Leader(start_process(command, shared.origins, {}, mark, output), mark)
             finally:
                 os.close(output)
         except OSError as error:
             log.error("the exit hook can't be started: %s", error.strerror)
-            place.loop.call_at(place.loop.now, done)
+            shared.loop.call_at(shared.loop.now, done)
             return
-        place.families.began(self._leader)
+        shared.families.began(self._leader)
         log.info("the exit hook runs as process %d", self._leader.pid)
 
     def end(self) -> None:
         """It is not to be waited for: end it."""
         if self._leader is not None:
-            self._place.families.signal(self._leader, self._rules.stop_signal)
-            self._place.loop.call_at(self._place.loop.now + self._rules.stop_timeout, self.kill)
+            self._shared.families.signal(self._leader, self._rules.stop_signal)
+            self._shared.loop.call_at(self._shared.loop.now + self._rules.stop_timeout, self.kill)
 
     def kill(self) -> None:
         """Kill it, if it still runs."""
         if self._leader is not None:
-            self._place.families.signal(self._leader, signal.SIGKILL)
+            self._shared.families.signal(self._leader, signal.SIGKILL)
 
     def reaped(self, pid: int, status: int) -> None:
         """A process has ended: it may have been this one."""

@@ -33,14 +33,14 @@ from .process import Origins
 from .programs import Program
 from .settings import Settings
 from .sweeping import kill_programs_of, sweep
-from .ward import Place, Ward
+from .ward import Shared, Ward
 from .wards import Wards
 
 log = logging.getLogger(__name__)
 Programs = dict[str, Program]
 
 
-class Setting(NamedTuple):
+class Surroundings(NamedTuple):
     """Where a supervisor runs, and what it is given there.
 
     origins: what its programs find as if their caller had started them
@@ -63,12 +63,14 @@ class Setting(NamedTuple):
 class Service:
     """Keeps programs alive from `run` until it is told to end."""
 
-    def __init__(self, settings: Settings, programs: Programs, read: Callable[[], Programs], setting: Setting) -> None:
+    def __init__(
+        self, settings: Settings, programs: Programs, read: Callable[[], Programs], surroundings: Surroundings
+    ) -> None:
         """`read` says what programs there are when that is asked for anew. Raises UsageError."""
         self._settings = settings
         self._programs = programs
         self._read = read
-        self._setting = setting
+        self._surroundings = surroundings
         self._loop = loop = Loop()
         self._ending = False
         self._hook: Hook | None = None
@@ -82,11 +84,15 @@ class Service:
         self._mark = f"{self._this.pid}.{self._this.start or 0}"  # which no other supervisor of this host has
         families = Families(loop)
         self._output = Output(loop, self._output_place())
-        place = Place(loop, families, self._output, setting.origins, self._mark)
+        self._shared = Shared(loop, families, self._output, surroundings.origins, self._mark)
         self._wards = Wards(
-            place, settings.new_policy, settings.rules, self._changed, self._reaped, allowed=settings.lock is None
+            self._shared,
+            settings.new_policy,
+            settings.rules,
+            self._changed,
+            self._reaped,
+            allowed=settings.lock is None,
         )
-        self._place = place
         try:
             self._listen()
         except BaseException:
@@ -115,8 +121,8 @@ class Service:
 
         Raises ProgramFailed, and IpclockerError if the guardian has gone or there can be no further process.
         """
-        if self._setting.lifeline is not None:
-            self._loop.watch(self._setting.lifeline, READ, self._orphaned)  # type: ignore[arg-type]
+        if self._surroundings.lifeline is not None:
+            self._loop.watch(self._surroundings.lifeline, READ, self._orphaned)  # type: ignore[arg-type]
         else:  # somebody else has to end what is left if this process is killed
             self._deputy = Deputy(inf, self._kill_programs)
         libc.adopt_orphans()
@@ -124,9 +130,10 @@ class Service:
         if self._settings.lock is not None:
             from .turn import Turn  # only here: most do without
 
-            self._turn = Turn(self._loop, self._settings.lock, self, random.random, self._kill_programs)
+            parameters = {**self._settings.lock, "command": f"supervise {' '.join(self._programs)}"}
+            self._turn = Turn(self._loop, parameters, self, random.random, self._kill_programs)
         self._loop.run()
-        if self._setting.alone:
+        if self._surroundings.alone:
             sweep()
         if self._failure is not None:
             raise self._failure
@@ -235,9 +242,9 @@ class Service:
         if not self._ending:
             if self._turn is not None:
                 self._turn.ask_again()
-        elif self._setting.exit_hook is not None and not self._hooked:
+        elif self._surroundings.exit_hook is not None and not self._hooked:
             self._hooked = True
-            self._hook = Hook(self._setting.exit_hook, self._place, self._settings.rules, self._hook_done)
+            self._hook = Hook(self._surroundings.exit_hook, self._shared, self._settings.rules, self._hook_done)
         elif self._turn is not None:
             self._turn.give_back()
         else:
@@ -250,20 +257,20 @@ class Service:
     def _orphaned(self, events: int) -> None:
         """The guardian was killed: whoever did that wants an end of all this."""
         log.error("the guardian process is gone: all programs are killed")
-        self._loop.forget(self._setting.lifeline)  # type: ignore[arg-type]
+        self._loop.forget(self._surroundings.lifeline)  # type: ignore[arg-type]
         self._wards.kill()
         sweep()
         self._failure = IpclockerError("its guardian was killed")
         self._loop.stop()
 
     def _listen(self) -> None:
-        if self._setting.control is None:
+        if self._surroundings.control is None:
             return
         try:
-            self._control = Control(self._loop, self._setting.control, self)
+            self._control = Control(self._loop, self._surroundings.control, self)
         except UsageError as error:
             # A pid file may have a longer name than a socket; that is no reason not to keep programs alive.
-            if self._setting.control_matters and len(os.fsencode(self._setting.control)) <= LONGEST_PATH:
+            if self._surroundings.control_matters and len(os.fsencode(self._surroundings.control)) <= LONGEST_PATH:
                 raise
             log.warning("%s; this supervisor can't be asked for its status", error)
 
@@ -286,4 +293,4 @@ class Service:
             return to_files(self._settings.output_dir)
         if self._settings.output is not None:
             return to_file(self._settings.output)
-        return to_log if self._setting.output_to_log else to_stdout
+        return to_log if self._surroundings.output_to_log else to_stdout

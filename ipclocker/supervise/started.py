@@ -25,7 +25,7 @@ from .control import control_path
 from .output import keep_log_from_blocking
 from .process import Origins
 from .programs import Program, by_name, parse_file, parse_program
-from .service import Programs, Service, Setting
+from .service import Programs, Service, Surroundings
 from .settings import Settings
 from .sweeping import sweep
 
@@ -79,7 +79,7 @@ def run_supervisor(settings: Settings, listed: Listed, exit_hook: str | None, da
     """Run a supervisor, until it ends or, in the background, until it is there; the exit code."""
     origins = Origins.here()
     lifeline, held = os.pipe()  # the guardian keeps the other end, by not closing it
-    setting = Setting(
+    surroundings = Surroundings(
         origins,
         output_to_log=not daemon.foreground,
         control=control_path(daemon.pid_file),
@@ -97,7 +97,7 @@ def run_supervisor(settings: Settings, listed: Listed, exit_hook: str | None, da
         if daemon.foreground:
             keep_log_from_blocking()
         raise_descriptor_limit()
-        service = Service(settings, listed.latest(), listed.read, setting)
+        service = Service(settings, listed.latest(), listed.read, surroundings)
         service.handle_signals()
         return service
 

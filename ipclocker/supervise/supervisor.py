@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable
 
 from .process import Origins
 from .programs import Program, by_name, parse_program
-from .service import Service, Setting
+from .service import Service, Surroundings
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class Supervisor:
         runs, all children of this process are asked for their status here. Raises ProgramFailed at the end if a
         program was given up and `fatal_exit` is set, UsageError if output can't be written where it should be.
         """
-        setting = Setting(Origins.here(dict(os.environ)))
-        service = Service(self._settings, by_name(self._programs), lambda: by_name(self._programs), setting)
+        surroundings = Surroundings(Origins.here(dict(os.environ)))
+        service = Service(self._settings, by_name(self._programs), lambda: by_name(self._programs), surroundings)
         try:
             service.handle_signals()
             service.run()

@@ -28,7 +28,7 @@ class Rules(NamedTuple):
     stop_timeout: float = 10.0
 
 
-class Place(NamedTuple):
+class Shared(NamedTuple):
     """What all programs of a supervisor share. `mark` is the supervisor's own, unique on its host."""
 
     loop: Loop
@@ -51,7 +51,7 @@ class Ward:
     def __init__(
         self,
         program: Program,
-        place: Place,
+        shared: Shared,
         policy: RestartPolicy,
         rules: Rules,
         changed: Callable[[Ward], None],
@@ -60,7 +60,7 @@ class Ward:
         self.program = program
         self.additions: dict[str, str] = {}  # to its environment
         self.last_exit: LastExit | None = None
-        self._place = place
+        self._shared = shared
         self._rules = rules
         self._changed = changed
         self._life = Life(policy, stop_timeout=rules.stop_timeout, allowed=allowed)
@@ -91,7 +91,7 @@ class Ward:
 
     def describe(self) -> dict[str, Any]:
         """Its state, for people and programs: what `supervise status --json` shows."""
-        now, last = self._place.loop.now, self.last_exit
+        now, last = self._shared.loop.now, self.last_exit
         next_start = self._life.next_start
         code = None if last is None else os.waitstatus_to_exitcode(last.status)
         return {
@@ -115,45 +115,45 @@ class Ward:
 
     def start(self) -> None:
         """Let it run, now."""
-        self._do(self._life.start(self._place.loop.now))
+        self._do(self._life.start(self._shared.loop.now))
 
     def stop(self) -> None:
         """End it, with all that it has started."""
-        self._do(self._life.stop(self._place.loop.now))
+        self._do(self._life.stop(self._shared.loop.now))
 
     def restart(self) -> None:
         """End it if it runs, and start it."""
-        self._do(self._life.restart(self._place.loop.now))
+        self._do(self._life.restart(self._shared.loop.now))
 
     def allow(self) -> None:
         """It may run."""
-        self._do(self._life.allow(self._place.loop.now))
+        self._do(self._life.allow(self._shared.loop.now))
 
     def forbid(self, kill_at: float) -> None:
         """It may not run any more, and nothing of it may live longer than until `kill_at` (the loop's time)."""
-        self._do(self._life.forbid(self._place.loop.now, kill_at))
+        self._do(self._life.forbid(self._shared.loop.now, kill_at))
 
     def kill(self) -> None:
         """Kill all that there is of it, at once; for the end of a supervisor that has no time."""
         if self._leader is not None and not self.is_gone:
-            self._place.families.signal(self._leader, signal.SIGKILL)
+            self._shared.families.signal(self._leader, signal.SIGKILL)
 
     # What happens
 
     def reaped(self, status: int) -> None:
         """Its leader has ended."""
         assert self._leader is not None
-        now = self._place.loop.now
+        now = self._shared.loop.now
         self.last_exit = LastExit(status, now)
         expected = self.state not in UP
-        actions = self._life.died(now, self._place.families.has_left(self._leader))
+        actions = self._life.died(now, self._shared.families.has_left(self._leader))
         self._report_death(status, expected)
         self._do(actions)
 
     def look_for_rest(self) -> None:
         """Some process has ended: it may have been the last that was left of this one."""
-        if self._life.left and self._leader is not None and not self._place.families.has_left(self._leader):
-            self._do(self._life.cleared(self._place.loop.now))
+        if self._life.left and self._leader is not None and not self._shared.families.has_left(self._leader):
+            self._do(self._life.cleared(self._shared.loop.now))
 
     # Inside
 
@@ -173,13 +173,13 @@ class Ward:
             self._changed(self)
 
     def _start(self) -> None:
-        place, now = self._place, self._place.loop.now
-        mark = f"{place.mark}/{self.name}"
+        shared, now = self._shared, self._shared.loop.now
+        mark = f"{shared.mark}/{self.name}"
         output = -1
         try:
-            output = place.output.open(self.name)
+            output = shared.output.open(self.name)
             additions = {**self.additions, "IPCLOCKER_PROGRAM": self.name}
-            pid = start_process(self.program.command, place.origins, additions, mark, output)
+            pid = start_process(self.program.command, shared.origins, additions, mark, output)
         except OSError as error:
             actions = self._life.failed(now)
             log.error("%s: it can't be started (%s)%s", self.name, error.strerror, self._what_next())
@@ -190,20 +190,20 @@ class Ward:
                 os.close(output)
         self._leader = Leader(pid, mark)
         self._started_at = now
-        place.families.began(self._leader)
+        shared.families.began(self._leader)
         self._life.started(now)
         log.info("%s: started as process %d", self.name, pid)
 
     def _terminate(self) -> None:
         assert self._leader is not None
-        families, number = self._place.families, self._rules.stop_signal
+        families, number = self._shared.families, self._rules.stop_signal
         pids = families.signal(self._leader, number)
         families.signal(self._leader, signal.SIGCONT)  # what was stopped has to go on to take it
         log.debug("%s: SIG%s to %s", self.name, signal_name(number), _listed(pids))
 
     def _kill(self) -> None:
         assert self._leader is not None
-        pids = self._place.families.signal(self._leader, signal.SIGKILL)
+        pids = self._shared.families.signal(self._leader, signal.SIGKILL)
         if pids:
             log.warning("%s: it did not end in time: SIGKILL to %s", self.name, _listed(pids))
 
@@ -213,7 +213,7 @@ class Ward:
         if expected:
             log.info("%s: process %d ended (%s)", self.name, self._leader.pid, how)
         else:
-            lived = self._place.loop.now - self._started_at
+            lived = self._shared.loop.now - self._started_at
             level = logging.ERROR if self.state == FATAL else logging.WARNING
             log.log(
                 level,
@@ -230,7 +230,7 @@ class Ward:
             return ": too often, it is not started again"
         if self._life.next_start is None:
             return ""
-        return f"; it is started again in {max(0.0, self._life.next_start - self._place.loop.now):.1f} s"
+        return f"; it is started again in {max(0.0, self._life.next_start - self._shared.loop.now):.1f} s"
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -238,15 +238,15 @@ class Ward:
             self._timer = None
         due = self._life.due
         if self._life.left:
-            due = min(due, self._place.loop.now + _LOOK_AGAIN)
+            due = min(due, self._shared.loop.now + _LOOK_AGAIN)
         if due != float("inf"):
-            self._timer = self._place.loop.call_at(due, self._tick)
+            self._timer = self._shared.loop.call_at(due, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
         self.look_for_rest()
-        if self._place.loop.now >= self._life.due:
-            self._do(self._life.tick(self._place.loop.now))
+        if self._shared.loop.now >= self._life.due:
+            self._do(self._life.tick(self._shared.loop.now))
         elif self._timer is None:
             self._set_timer()
 

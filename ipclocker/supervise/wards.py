@@ -10,7 +10,7 @@ from ..errors import UsageError
 from .life import STOPPED
 from .policy import RestartPolicy
 from .programs import Program
-from .ward import Place, Rules, Ward
+from .ward import Shared, Rules, Ward
 
 
 class Wards:
@@ -18,14 +18,14 @@ class Wards:
 
     def __init__(
         self,
-        place: Place,
+        shared: Shared,
         new_policy: Callable[[], RestartPolicy],
         rules: Rules,
         changed: Callable[[Ward], None],
         reaped: Callable[[int, int], None],
         allowed: bool = True,
     ) -> None:
-        self._place = place
+        self._shared = shared
         self._new_policy = new_policy
         self._rules = rules
         self._changed = changed
@@ -97,7 +97,7 @@ class Wards:
         """Ask how children have ended, of which the kernel has said that there are some."""
         ended = _ended_children()
         for pid, _ in ended:  # all of them, before anybody looks at who is left
-            self._place.families.ended(pid)
+            self._shared.families.ended(pid)
         by_pid = {ward.pid: ward for ward in self._all()}
         for pid, status in ended:
             ward = by_pid.get(pid)
@@ -110,7 +110,7 @@ class Wards:
         self._forget_left()
 
     def _new(self, program: Program) -> Ward:
-        ward = Ward(program, self._place, self._new_policy(), self._rules, self._changed, self._allowed)
+        ward = Ward(program, self._shared, self._new_policy(), self._rules, self._changed, self._allowed)
         ward.additions = self._additions
         return ward
 
