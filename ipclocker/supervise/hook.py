@@ -10,7 +10,7 @@ from typing import Callable
 from ..daemon.guardian import how_it_ended
 from .families import Leader
 from .process import start_process
-from .ward import Shared, Rules
+from .ward import Rules, Shared
 
 log = logging.getLogger(__name__)
 NAME = "exit-hook"

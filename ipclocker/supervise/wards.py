@@ -10,7 +10,7 @@ from ..errors import UsageError
 from .life import STOPPED
 from .policy import RestartPolicy
 from .programs import Program
-from .ward import Shared, Rules, Ward
+from .ward import Rules, Shared, Ward
 
 
 class Wards:

@@ -71,12 +71,15 @@ def keeper(*command: str) -> Iterator[Keeper]:
     """Start one, in a folder of its own; {} in its command is that folder."""
     with tempfile.TemporaryDirectory() as folder:
         words = [word.replace("{}", folder) for word in command]
-        process = subprocess.Popen(words, env={**os.environ, "NOTES": folder}, stdout=-3, stderr=-3)
+        environment = {**os.environ, "NOTES": folder}
+        process = subprocess.Popen(words, env=environment, stdout=-3, stderr=-3, start_new_session=True)
         try:
             yield Keeper(Path(folder), process)
         finally:
             process.terminate()
             process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what a shell leaves
 
 
 def supervise(*programs: str, longest_pause: str = "30") -> contextlib.AbstractContextManager[Keeper]:
