@@ -52,8 +52,8 @@ class LockServer(LoopServer):
 
     `host` is one host or several to listen on; for `port`, `family` and `path` see `endpoint`. Held locks are kept
     in the file (or store) `state`, or in a file of the folder `state_dir` that is named after where the server
-    listens; without both they live in memory. Raises UsageError or ServerUnavailable when it can't listen there, StateError when it
-    can't use the file.
+    listens; without both they live in memory. Raises UsageError or ServerUnavailable when it can't listen there,
+    StateError when it can't use the file.
     """
 
     def __init__(

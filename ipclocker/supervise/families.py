@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ..daemon.loop import Loop
 from ..pid.identity import Identity, own_pidns
-from ..run.killing import send_signal
+from ..run.sending import send_signal
 
 # In the environment of each program: the marks of those that it belongs to, separated by colons: that of a supervisor,
 # which is its number and start, and the same with the program's name.

@@ -10,7 +10,7 @@ from typing import Callable
 
 from ..pid.identity import Identity, exists, identify
 from ..run.descendants import marked, with_descendants
-from ..run.killing import send_signal
+from ..run.sending import send_signal
 from .families import MARKS
 
 _WITHIN = 5.0  # seconds; what has not ended by then can't be
