@@ -28,6 +28,7 @@ TOOLS = {
     "pidstatd": "say which processes of this host exist",
     "pidstat": "ask whether processes of other hosts exist",
     "uriexec": "run a command that was encoded to pass through shells",
+    "units": "print systemd units and init scripts for the daemons",
     "check-lockerd": "check a lock server, as a monitoring plugin",
     "check-pidstatd": "check a pid server, as a monitoring plugin",
 }

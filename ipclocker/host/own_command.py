@@ -1,0 +1,24 @@
+"""What starts a tool of this very file again, from any folder and with any environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection
+
+from ..errors import UsageError
+
+
+def own_command(tool: str, tools: Collection[str]) -> list[str]:
+    """The words that run a tool: this file as it was called, and the tool's name; `tools` are all that there are.
+
+    Raises UsageError if this file can't be started so: it is a module that was given to an interpreter.
+    """
+    path = os.path.abspath(sys.argv[0])
+    if os.path.basename(path) in tools:
+        path = os.path.realpath(path)  # a link that is named after a tool is that tool and no other
+    if os.path.basename(path) == tool:
+        return [path]
+    if os.path.basename(path) in tools or not os.access(path, os.X_OK):
+        raise UsageError(f"{path} is nothing that runs {tool}: build the one file, and call that")
+    return [path, tool]
