@@ -1,7 +1,8 @@
 """units: what starts the daemons at boot: systemd units and init scripts."""
 
+from functools import partial
 from importlib import import_module
-from typing import Annotated, Any, Optional
+from typing import Annotated, Callable, Optional
 
 import click
 import typer
@@ -14,11 +15,15 @@ from ..run.tell import tell
 from . import TOOLS
 from .parsing import options_of, parse, version_option
 
+_DAEMONS = [tool for tool in DAEMONS if tool in TOOLS]
+
 
 def main(words: list[str]) -> int:
     """Run units; the exit code."""
     example = "units lockerd -- --host 0.0.0.0 >/etc/systemd/system/lockerd.service"
-    return int(parse(units, "units", words, example, interspersed=True)["code"])
+    # Done afterwards, since the daemon's options are read by a command line of their own.
+    print_it: Callable[[], int] = parse(units, "units", words, example, interspersed=True)
+    return print_it()
 
 
 def units(
@@ -26,7 +31,7 @@ def units(
         Optional[list[str]],
         typer.Argument(
             metavar="TOOL [-- OPTIONS...]",
-            help="The daemon, and options that it is to be started with.",
+            help=f"The daemon, {' or '.join(_DAEMONS)}, and options that it is to be started with.",
             show_default=False,
         ),
     ] = None,
@@ -35,22 +40,25 @@ def units(
     ] = False,
     sysv: Annotated[bool, typer.Option("--sysv", help="Print an init script, for a host without systemd.")] = False,
     version: Annotated[bool, version_option()] = False,
-) -> dict[str, int]:
+) -> Callable[[], int]:
     """Print what starts a daemon at boot: a systemd unit, or an init script.
 
     The daemon is this very file, at the place where it is now; its first lines say where to put what is printed. With
     --socket systemd opens the sockets that the options name, so that no client is turned away while the daemon is
     started or restarted; the .service unit is the same with and without it.
     """
-    daemons = [tool for tool in DAEMONS if tool in TOOLS]
     if not words:
-        raise click.UsageError(f"say which daemon: {', '.join(daemons)}")
+        raise click.UsageError(f"say which daemon: {', '.join(_DAEMONS)}")
     tool, options = words[0], words[1:]
-    if tool not in daemons:
-        raise UsageError(f"there is no daemon '{tool}': it is one of {', '.join(daemons)}")
+    if tool not in _DAEMONS:
+        raise UsageError(f"there is no daemon '{tool}': it is one of {', '.join(_DAEMONS)}")
     if socket and sysv:
         raise click.UsageError("--socket and --sysv were given: choose one of them")
-    meaning: dict[str, Any] = options_of(getattr(import_module(f"{__package__}.{tool}"), tool), tool, options)
+    return partial(_print, tool, options, socket, sysv)
+
+
+def _print(tool: str, options: list[str], socket: bool, sysv: bool) -> int:
+    meaning = options_of(getattr(import_module(f"{__package__}.{tool}"), tool), tool, options)
     program = own_command(tool, TOOLS)
     if sysv:
         print(init_script(tool, program, options, meaning), end="")
@@ -60,4 +68,4 @@ def units(
         print(service_unit(tool, program, options), end="")
         if hides(tool, program[0]):
             tell(f"units: the service will not see {program[0]}: copy the file to /usr/local/bin, and call it there")
-    return {"code": OK}
+    return OK

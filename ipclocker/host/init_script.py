@@ -61,7 +61,7 @@ start() {
         echo "@NAME@: there is no program $DAEMON" >&2
         return 5
     fi
-    # shellcheck disable=SC2086 # they are several
+    # shellcheck disable=SC2016,SC2086 # words are what they are, and OPTIONS is several
     "$DAEMON" @WORDS@ $OPTIONS || return 1
     running
     echo "@NAME@ is started: process $pid"
@@ -72,7 +72,7 @@ stop() {
         echo "@NAME@ does not run"
         return 0
     fi
-    kill -TERM "$pid" || return 4
+    kill -TERM "$pid" || ! running || return 4
     tenths=0
     while running; do
         if [ "$tenths" -ge "$((END_WITHIN * 10))" ]; then
