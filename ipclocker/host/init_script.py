@@ -45,6 +45,10 @@ done
 running() {
     pid=$(cat "$PIDFILE" 2>/dev/null)
     case $pid in '' | *[!0-9]*) return 1 ;; esac
+    is_ours
+}
+
+is_ours() {
     if [ -r "/proc/$$/cmdline" ]; then
         { tr '\0' '\n' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qxF -e "$PIDFILE"
     else
@@ -72,9 +76,9 @@ stop() {
         echo "@NAME@ does not run"
         return 0
     fi
-    kill -TERM "$pid" || ! running || return 4
+    kill -TERM "$pid" || ! is_ours || return 4
     tenths=0
-    while running; do
+    while is_ours; do
         if [ "$tenths" -ge "$((END_WITHIN * 10))" ]; then
             echo "@NAME@: process $pid has not ended within $END_WITHIN s" >&2
             return 1
