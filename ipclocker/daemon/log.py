@@ -54,7 +54,7 @@ def one_line(text: str) -> str:
 
 def with_priority(level: int, line: str) -> str:
     """A line for stderr that is not logged; if the journal reads that, with the priority of a level before it."""
-    return f"<{_severity(level)}>{line}" if _stderr_is_journal() else line
+    return f"<{_severity(level)}>{line}" if is_journal(_STDERR) else line
 
 
 def _format_for(handler: _Destination, name: str) -> str:
@@ -95,7 +95,7 @@ class _Stderr(_Destination):
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_journal = _stderr_is_journal()
+        self.is_journal = is_journal(_STDERR)
 
     def send(self, severity: int, line: str) -> None:
         if self.is_journal:
@@ -103,10 +103,10 @@ class _Stderr(_Destination):
         os.write(_STDERR, _encoded(line + "\n"))
 
 
-def _stderr_is_journal() -> bool:
-    """Whether systemd's journal reads our stderr (systemd.exec(5), JOURNAL_STREAM)."""
+def is_journal(descriptor: int) -> bool:
+    """Whether systemd's journal reads what this process writes there (systemd.exec(5), JOURNAL_STREAM)."""
     try:
-        status = os.fstat(_STDERR)
+        status = os.fstat(descriptor)
     except OSError:
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
