@@ -1,5 +1,7 @@
 """units: what starts the daemons at boot: systemd units and init scripts."""
 
+import os
+import sys
 from functools import partial
 from importlib import import_module
 from typing import Annotated, Callable, Optional
@@ -61,11 +63,13 @@ def _print(tool: str, options: list[str], socket: bool, sysv: bool) -> int:
     meaning = options_of(getattr(import_module(f"{__package__}.{tool}"), tool), tool, options)
     program = own_command(tool, TOOLS)
     if sysv:
-        print(init_script(tool, program, options, meaning), end="")
+        text = init_script(tool, program, options, meaning)
     elif socket:
-        print(socket_unit(tool, options, meaning), end="")
+        text = socket_unit(tool, options, meaning)
     else:
-        print(service_unit(tool, program, options), end="")
-        if hides(tool, program[0]):
-            tell(f"units: the service will not see {program[0]}: copy the file to /usr/local/bin, and call it there")
+        text = service_unit(tool, program, options)
+        for path in filter(os.path.isabs, program):
+            if hides(tool, path):
+                tell(f"units: the service will not see {path}: have it below /usr/local, and call it there")
+    sys.stdout.buffer.write(os.fsencode(text))  # a name may have bytes that are no characters
     return OK

@@ -29,7 +29,7 @@ def take_inherited(kind: socket.SocketKind) -> list[socket.socket]:
     count, pid, names = (os.environ.pop(name, "") for name in SOCKET_VARIABLES)
     if not count or pid != str(os.getpid()):
         return []
-    if not (count.isascii() and count.isdigit()):
+    if not (count.isascii() and count.isdigit() and len(count) < 10):
         raise UsageError(f"LISTEN_FDS is '{count}', which is no number of sockets: whoever sets it has to give one")
     called = names.split(":")
     taken: list[socket.socket] = []

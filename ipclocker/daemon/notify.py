@@ -90,9 +90,10 @@ def take_manager() -> Manager | None:
     place, period, pid = (os.environ.pop(name, "") for name in _VARIABLES)
     if not place.startswith(("/", "@")):
         return None
-    is_meant = pid in ("", str(os.getpid())) and period.isascii() and period.isdigit() and int(period) > 0
+    is_number = period.isascii() and period.isdigit() and len(period) < 19
+    alive_within = int(period) / 1e6 if is_number and pid in ("", str(os.getpid())) else 0.0
     try:
-        return Manager(place, int(period) / 1e6 if is_meant else None)
+        return Manager(place, alive_within or None)
     except OSError:  # the system has no such sockets
         return None
 

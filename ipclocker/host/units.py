@@ -20,18 +20,18 @@ from ..version import VERSION
 from .unit_sockets import lockerd_sockets, pidstatd_sockets, prefork_sockets
 from .unit_words import command_line
 
-_CONFINED = """
-# A user that exists while this runs; its folders stay.
+_CONFINED = """\
+LimitNOFILE=524288
+
+# A user that exists while this runs, and its folders: all that it can write to.
 DynamicUser=yes
 User={tool}
+UMask=0077
 RuntimeDirectory={tool}
 CacheDirectory={tool}
 Environment=IPCLOCKER_CACHE=%C/{tool}
-UMask=0077
-
-LimitNOFILE=524288
-
-# Nothing but sockets, /proc and these folders. It has to see the processes of this host, so nothing hides them.
+{more}
+# Nothing but sockets and /proc, in which it has to see all processes of this host.
 ProtectSystem=strict
 ProtectHome=yes
 PrivateTmp=yes
@@ -59,37 +59,34 @@ SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
 SystemCallErrorNumber=EPERM
-# If all who ask are in known networks, name them:
+# If all who ask are in networks that are known, name them:
 #IPAddressDeny=any
 #IPAddressAllow=localhost 192.0.2.0/24
 """
 
-_OTHERS_PROGRAMS = """
+_OTHERS_PROGRAMS = """\
+# The signal to end goes to {tool} alone, which ends its programs in its own way, and may take that long.
+KillMode=mixed
+TimeoutStopSec=90
+
 # The programs run as root unless you name a user:
 #User=www-data
-# What no usual program needs is taken from them; take away more if yours don't need it.
+# What hardly any program needs is taken from them; take away more if yours don't need it.
 ProtectControlGroups=yes
 ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 RestrictRealtime=yes
 LockPersonality=yes
-# The signal to end goes to {tool} alone, which ends the programs in its own way.
-KillMode=mixed
-TimeoutStopSec=90
-"""
-
-_PREFORK = """NoNewPrivileges=yes
-PrivateTmp=yes
-ProtectSystem=full
-"""
+{more}"""
 
 
 class Daemon(NamedTuple):
     """What is particular to a tool that is a daemon.
 
     what: one line for people
-    confinement: lines of [Service]
+    confinement: lines of [Service], which others share
+    more: lines that are its own
     foreground: the options by which it stays in the foreground
     notify: who of the service may speak to systemd (NotifyAccess=)
     sockets: the lines of [Socket] for its options, if systemd can open its sockets
@@ -98,6 +95,7 @@ class Daemon(NamedTuple):
 
     what: str
     confinement: str
+    more: str = ""
     foreground: tuple[str, ...] = ("--nofork",)
     notify: str = "main"
     sockets: Optional[Callable[[dict[str, Any]], list[str]]] = None
@@ -107,29 +105,32 @@ class Daemon(NamedTuple):
 DAEMONS = {
     "lockerd": Daemon(
         "Lock server of a cluster",
-        # Locks are kept in the state folder, where a lockerd that was started by root has them, too.
-        _CONFINED + "\nStateDirectory=ipclocker\nStateDirectoryMode=0700\n",
+        _CONFINED,
+        # Locks are kept where a lockerd that was started by root has them, too.
+        "StateDirectory=ipclocker\nStateDirectoryMode=0700\n",
         sockets=lockerd_sockets,
     ),
     "pidstatd": Daemon("Server that says which processes of this host exist", _CONFINED, sockets=pidstatd_sockets),
     "supervise": Daemon("Programs that are kept running", _OTHERS_PROGRAMS, notify="all"),
     "prefork": Daemon(
         "FastCGI programs that share a socket",
-        _OTHERS_PROGRAMS + _PREFORK,
+        _OTHERS_PROGRAMS,
+        "NoNewPrivileges=yes\nPrivateTmp=yes\nProtectSystem=full\n",
         foreground=(),
         sockets=prefork_sockets,
         background=False,
     ),
 }
 
-
+_RUN = ("/run", "/var/run")
 # Folders that PrivateTmp= and ProtectHome= put others in the place of.
 _HIDDEN = {"PrivateTmp=yes": ("/tmp/", "/var/tmp/"), "ProtectHome=yes": ("/home/", "/root/", "/run/user/")}
 
 
 def hides(tool: str, path: str) -> bool:
     """Whether a daemon's service does not see the file of that name."""
-    folders = [folder for line, hidden in _HIDDEN.items() if line in DAEMONS[tool].confinement for folder in hidden]
+    lines = DAEMONS[tool].confinement + DAEMONS[tool].more
+    folders = [folder for line, hidden in _HIDDEN.items() if line in lines for folder in hidden]
     return any(name.startswith(folder) for folder in folders for name in (path, os.path.realpath(path)))
 
 
@@ -153,7 +154,7 @@ Restart=on-failure
 RestartSec=2
 WatchdogSec=30
 SyslogIdentifier={tool}
-{daemon.confinement.format(tool=tool)}
+{daemon.confinement.format(tool=tool, more=daemon.more)}
 [Install]
 WantedBy=multi-user.target
 """
@@ -164,14 +165,20 @@ def socket_unit(tool: str, words: list[str], options: dict[str, Any]) -> str:
     daemon = DAEMONS[tool]
     if daemon.sockets is None:
         raise UsageError(f"{tool} serves on no socket that systemd could open for it: leave out --socket")
-    lines = "\n".join(daemon.sockets(options))
+    lines = daemon.sockets(options)
+    own = tuple(f"{place}{folder}/{tool}/" for place in ("ListenStream=", "ListenDatagram=") for folder in _RUN)
+    if "RuntimeDirectory=" in daemon.confinement and any(line.startswith(own) for line in lines):
+        raise UsageError(
+            f"/run/{tool} is the service's own folder, and goes when that stops: name another for its socket"
+        )
+    described = "\n".join(lines)
     return f"""{_head(tool, "socket", words)}
 # {tool}.service has to be there, too: ipclocker units {tool}
 [Unit]
 Description={daemon.what}: the socket (ipclocker {tool})
 
 [Socket]
-{lines}
+{described}
 
 [Install]
 WantedBy=sockets.target
@@ -179,14 +186,8 @@ WantedBy=sockets.target
 
 
 def _head(tool: str, kind: str, words: list[str]) -> str:
-    command = [
-        "ipclocker",
-        "units",
-        tool,
-        *(["--socket"] if kind == "socket" else []),
-        *(["--", *words] if words else []),
-    ]
-    written = shlex.join(command)
+    option = ["--socket"] if kind == "socket" else []
+    written = shlex.join(["ipclocker", "units", tool, *option, *(["--", *words] if words else [])])
     return f"""# Made by ipclocker {VERSION}. To install it:
 #   {written if written.isprintable() else "ipclocker units ..."} > /etc/systemd/system/{tool}.{kind}
 #   systemctl daemon-reload && systemctl enable --now {tool}.{kind}

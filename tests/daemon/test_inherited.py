@@ -256,12 +256,12 @@ def test_what_no_pid_server_can_be_asked_on(made: Any) -> None:
         assert refused(PIDSTATD, [bad]).startswith("pidstatd: the inherited descriptor 3 is not a bound datagram")
 
 
-@pytest.mark.parametrize("count", ["1", "1000000000"])
+@pytest.mark.parametrize("count", ["1", "999999999"])
 def test_descriptors_that_are_not_there(count: str) -> None:
     assert refused(LOCKERD, [], count=count).startswith("lockerd: the inherited descriptor 3 is no open socket")
 
 
-@pytest.mark.parametrize("count", ["-1", "many", "1 1"])
+@pytest.mark.parametrize("count", ["-1", "many", "1 1", "9" * 5000])
 def test_a_number_that_is_none(count: str) -> None:
     assert f"LISTEN_FDS is '{count}'" in refused(LOCKERD, [], count=count)
 

@@ -159,7 +159,14 @@ def test_signs_of_life_go_on_after_a_start_anew(fake: Fake, any_listener: Listen
 
 
 @pytest.mark.parametrize(
-    "variables", [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}]
+    "variables",
+    [
+        {},
+        {"WATCHDOG_USEC": "0"},
+        {"WATCHDOG_USEC": "soon"},
+        {"WATCHDOG_USEC": "9" * 5000},
+        {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"},
+    ],
 )
 def test_no_signs_of_life_unless_they_are_wanted(fake: Fake, any_listener: Listener, variables: dict[str, str]) -> None:
     process = fake.launch("--foreground", NOTIFY_SOCKET=any_listener.place, **variables)

@@ -20,7 +20,7 @@ from .site import children, wait_for
 
 SYSTEMD = "/lib/systemd/systemd"
 _UNITS = "/run/systemd/system"
-_TOOLS = (SYSTEMD, "systemctl", "journalctl", "unshare", "nsenter", "mount")
+_TOOLS = (SYSTEMD, "systemctl", "journalctl", "unshare", "nsenter", "mount", "/usr/bin/python3")
 _JOURNAL = ("systemd-journald.service", "systemd-journald.socket")
 # $1 is the built file. All targets that units of ours name are there, and mean nothing. The journal leaves alone what
 # is this host's: its kernel's messages, and /dev/log.

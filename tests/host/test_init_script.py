@@ -168,12 +168,12 @@ def test_words_reach_the_daemon_as_they_are(script: Script) -> None:
     show = script.folder / "show"
     show.write_text('#!/bin/sh\nfor word; do printf "%s\\0" "$word"; done > "$(dirname "$0")/words"\n')
     show.chmod(0o755)
-    words = ["", "a b", "'", "it's", '"', "$HOME", "`id`", "\\", "*", "#", "~", "a;b", "ü\t"]
-    script.path.write_text(init_script("lockerd", [str(show), "lockerd"], words, {}))
+    words = ["", "a b", "'", "it's", '"', "$HOME", "`id`", "\\", "*", "#", "~", "a;b", "ü\t", "\udcff"]
+    script.path.write_bytes(os.fsencode(init_script("lockerd", [str(show), "lockerd"], words, {})))
     script.set(OPTIONS="--one --two")
     script("start")
     expected = ["lockerd", "--pid-file", str(script.pid_file), *words, "--one", "--two", ""]
-    assert (script.folder / "words").read_text().split("\0") == expected
+    assert os.fsdecode((script.folder / "words").read_bytes()).split("\0") == expected
 
 
 def test_the_header_is_that_of_an_init_script(script: Script) -> None:

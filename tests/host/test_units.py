@@ -19,7 +19,7 @@ from ipclocker.host.unit_words import command_line, setting
 from ipclocker.host.units import DAEMONS, hides
 from ipclocker.version import VERSION
 
-from .conftest import Run
+from .conftest import PYTHON, Run
 
 EXPOSURE = 2.0  # of 10, where 0 is the least; what confined daemons stay below
 PRESENT = [tool for tool in DAEMONS if tool in TOOLS]
@@ -118,6 +118,11 @@ def test_options_are_taken_over(run: Run) -> None:
     assert "ipclocker units lockerd -- --host 0.0.0.0 --state-dir '/srv/a b/100%/$x' >" in text, "how it was made"
 
 
+def test_names_that_are_no_characters(run: Run) -> None:
+    assert line(unit(run, "lockerd", "--", "--state-dir", "/x\udcff"), "ExecStart").endswith(' "/x\\xff"')
+    assert "--state-dir '/x\udcff' " in unit(run, "lockerd", "--sysv", "--", "--state-dir", "/x\udcff")
+
+
 def test_a_link_named_after_the_file_stays_one(run: Run, tmp_path: Path) -> None:
     for name in ("ipclocker", "lockerd", "units"):
         (tmp_path / name).symlink_to(run.file)
@@ -139,9 +144,23 @@ def test_a_file_that_is_called_as_a_tool(monkeypatch: pytest.MonkeyPatch, tmp_pa
     path = tmp_path / "lockerd"
     path.touch(0o755)
     monkeypatch.setattr(sys, "argv", [str(path)])
+    monkeypatch.setattr(sys, "executable", PYTHON)
     assert own_command("lockerd", TOOLS) == [str(path)]
     with pytest.raises(UsageError, match="nothing that runs pidstatd"):
         own_command("pidstatd", TOOLS)
+
+
+def test_another_interpreter_stays_the_one(run: Run) -> None:
+    """The usual one may be too old here; which this one is, is for its caller to say."""
+    if os.path.realpath(PYTHON) == os.path.realpath(sys.executable):
+        pytest.skip("this is the usual one")
+    for command in ([sys.executable, str(run.file)], [PYTHON, str(run.file)]):
+        done = subprocess.run([*command, "units", "lockerd"], env=run.environment(), capture_output=True, text=True)
+        words = line(done.stdout, "ExecStart").split()
+        assert words[-3:] == [str(run.file), "lockerd", "--nofork"]
+        assert [os.path.realpath(word) for word in words[:-3]] == (
+            [] if command[0] == PYTHON else [os.path.realpath(sys.executable)]
+        )
 
 
 def test_modules_are_no_file_to_start(run: Run) -> None:
@@ -208,6 +227,15 @@ def test_the_sockets_are_those_of_the_options(run: Run) -> None:
     assert sockets(text) == ["10.0.0.1:99"] and "ListenDatagram" in text
     for tool, option in (("lockerd", "--path"), ("lockerd", "--port"), ("pidstatd", "--port")):
         assert sockets(unit(run, tool, "--socket", "--", option, "/run/x 100%/y")) == ["/run/x 100%%/y"]
+
+
+def test_a_socket_in_a_folder_that_goes_with_the_service(run: Run) -> None:
+    for folder in ("/run", "/var/run"):
+        assert "name another for its socket" in refusal(
+            run, "lockerd", "--socket", "--", "--path", f"{folder}/lockerd/x"
+        )
+    assert sockets(unit(run, "lockerd", "--socket", "--", "--path", "/run/lockerd.sock")) == ["/run/lockerd.sock"]
+    assert "RuntimeDirectory=lockerd\n" in unit(run, "lockerd", "--", "--path", "/run/lockerd/x")
 
 
 def test_the_caller_s_own_port_is_not_the_daemon_s(run: Run) -> None:
