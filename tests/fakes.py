@@ -10,10 +10,10 @@ from math import inf
 from typing import Callable, TypeVar
 
 from ipclocker.daemon.address import Address
-from ipclocker.lock.link import Link
 from ipclocker.lock.conversation import Conversation
-from ipclocker.lock.service import LockService
 from ipclocker.lock.grant import Ask
+from ipclocker.lock.link import Link
+from ipclocker.lock.service import LockService
 
 S = TypeVar("S")
 

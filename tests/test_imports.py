@@ -18,6 +18,11 @@ IMPURE = {"socket", "select", "selectors", "time", "os", "subprocess", "signal",
 PURE = {
     "lock/table.py": IMPURE,
     "lock/protocol.py": IMPURE,
+    "lock/replies.py": IMPURE,
+    "lock/grant.py": IMPURE,
+    "lock/info.py": IMPURE,
+    "lock/conversation.py": IMPURE,
+    "lock/lease.py": IMPURE,
     "lock/service.py": IMPURE - {"time"},
     "daemon/lines.py": IMPURE,
     "supervise/policy.py": IMPURE,
@@ -86,3 +91,12 @@ def test_a_module_can_be_imported_first(module: str) -> None:
     name = "ipclocker." + module[:-3].replace("/", ".").replace(".__init__", "")
     done = subprocess.run([sys.executable, "-c", f"import {name}"], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_lockersh_does_without_as_long_as_it_can() -> None:
+    """Where a command runs under no lease: each module is time before it starts, and memory beside it."""
+    later = ("lock.keeper", "lock.lease", "lock.info", "run.beside", "run.deputy", "run.ending", "daemon.loop")
+    names = [f"ipclocker.{name}" for name in later] + ["threading", "subprocess", "logging"]
+    check = f"import ipclocker.cli.lockersh, sys; print(*sorted(set({names}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", check], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -76,7 +76,7 @@ def lockerd(
     if state == "":
         raise UsageError("--state is empty: it takes the name of a file, or none")
     # In the background the folder is another one.
-    file = None if state in (None, "none") else os.path.abspath(state)
+    file = None if state is None or state == "none" else os.path.abspath(state)
     folder = os.path.abspath(state_dir or default_state_folder()) if state is None else None
     where = endpoint(port, path=path)
     inherited = take_inherited(SOCK_STREAM)

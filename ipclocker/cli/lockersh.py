@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import LockBusy
 from ..lock.settings import Settings
 from ..run.child import Child
-from ..run.locked import list_locks, run_locked, trace_links
+from ..run.locked import Terms, list_locks, run_locked, trace_links
 
 
 def stay(child: Child) -> int:
@@ -18,7 +18,10 @@ def stay(child: Child) -> int:
         port=options["port"],
         path=options["path"],
         lock=options["lock"],
+        all=options["all"],
         timeout=options["hold"],
+        lease=options["lease"],
+        command=options["command"],
         connect_tries=options["connect_tries"],
         connect_delay=options["connect_delay"],
         pid=child.pid,
@@ -33,9 +36,13 @@ def stay(child: Child) -> int:
         return run_locked(
             child,
             settings,
-            wait=options["wait"],
-            release_within=options["release_within"],
-            verbose=options["verbose"],
+            Terms(
+                wait=options["wait"],
+                release_within=options["release_within"],
+                lost_signal=options["lost_signal"],
+                on_lost=options["on_lost"],
+                verbose=options["verbose"],
+            ),
         )
     except LockBusy as busy:
         busy.exit_code = options["busy_code"]

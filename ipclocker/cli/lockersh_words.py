@@ -7,6 +7,7 @@ import typer
 
 from ..errors import TEMPORARY
 from ..run.child import Order, caller_environment
+from ..run.signal_names import signal_number
 from ..run.words import command_line
 from .parsing import parse, seconds, version_option
 
@@ -31,6 +32,9 @@ def lockersh(
             show_default=False,
         ),
     ] = None,
+    together: Annotated[
+        bool, typer.Option("--all", help="Take all of these locks, or none; not the first that is free.")
+    ] = False,
     dhost: Annotated[
         Optional[str],
         typer.Option(
@@ -67,6 +71,27 @@ def lockersh(
             show_default=False,
         ),
     ] = 0.0,
+    lease: Annotated[
+        float,
+        typer.Option(
+            parser=seconds,
+            metavar="SECONDS",
+            help="Hold the lock for so long at a time (3 at least), renew that, and end the command before it is over "
+            "if it can't be renewed. [default: hold it until the command ends]",
+            show_default=False,
+        ),
+    ] = 0.0,
+    lost_signal: Annotated[
+        str, typer.Option(metavar="SIGNAL", help="What a command gets that is to end because the lock is lost.")
+    ] = "TERM",
+    on_lost: Annotated[
+        str,
+        typer.Option(
+            metavar="warn|kill|LINE",
+            help="If the lock is lost: say so; end the command, too; or run LINE by /bin/sh. With --lease the command "
+            "is ended anyway.",
+        ),
+    ] = "warn",
     no_shell: Annotated[
         bool, typer.Option("--no-shell", help="Execute the words as they are, whatever characters they have.")
     ] = False,
@@ -105,10 +130,11 @@ def lockersh(
 
     Waits until the lock is granted, runs the command in the foreground, gives the lock back when the command
     ends, and ends as it did: with its exit status, or by the same signal. The command's environment has the
-    lock's name in IPCLOCKER_LOCK. A command with shell characters is run by /bin/sh -c, others directly.
+    lock's name in IPCLOCKER_LOCK and the number of the grant in IPCLOCKER_TOKEN. A command with shell characters
+    is run by /bin/sh -c, others directly.
 
-    Other exit codes: 64 the command line is wrong, 69 no server, 70 an internal fault, 75 the lock is busy,
-    126 the command can't be executed, 127 there is no such command.
+    Other exit codes: 64 the command line is wrong, 69 no server, 70 an internal fault, 75 the lock is busy, 76 the
+    lock was lost and the command ended, 126 the command can't be executed, 127 there is no such command.
     """
     names = [name for given in lock or [] for name in given.split(":")]
     if locklist:
@@ -117,6 +143,8 @@ def lockersh(
         raise click.UsageError("the name of a lock is missing: give --lock NAME")
     elif not command or not any(command):
         raise click.UsageError("the command is missing: give it after the options")
+    elif lease and hold_timeout:
+        raise click.UsageError("--lease and --hold-timeout are two ways to hold a lock: give one of them")
     else:
         order = Order(command_line(command, caller_environment(), no_shell))
     return {
@@ -125,7 +153,12 @@ def lockersh(
         "port": port,
         "path": path,
         "wait": timeout,
+        "all": together,
         "hold": hold_timeout,
+        "lease": lease,
+        "lost_signal": signal_number(lost_signal),
+        "on_lost": on_lost,
+        "command": " ".join(command or []),
         "connect_tries": connect_tries,
         "connect_delay": connect_delay,
         "release_within": release_tries,

@@ -95,8 +95,11 @@ class Loop:
     def turn(self, longest: float = inf) -> None:
         """Do what is due, wait for the next thing, `longest` so many seconds, and call back for what is ready."""
         self.now = now = time.monotonic()
-        due = self._run_timers() if self._timers else inf
-        due = min(due, self._guarded_tick(now), now + longest)
+        if self._timers:
+            self._run_timers()
+        due = min(self._guarded_tick(now), now + longest)
+        if self._timers:  # the tick may have set some
+            due = min(due, self._timers[0][0])
         if self._stopped:
             return
         ready = self._selector.select(None if due == inf else min(max(due - now, 0.0), _LONGEST_WAIT))
@@ -144,19 +147,18 @@ class Loop:
         self._wake_receiver.close()
         self._selector.close()
 
-    def _run_timers(self) -> float:
-        """Call what is due; when the next timer is due."""
+    def _run_timers(self) -> None:
+        """Call what is due."""
         while self._timers:
             when, _, timer = self._timers[0]
             if timer.call is not None and when > self.now:
-                return when
+                return
             heapq.heappop(self._timers)
             if timer.call is not None:
                 try:
                     timer.call()
                 except Exception:  # noqa: BLE001
                     _report_fault()
-        return inf
 
     def _guarded_tick(self, now: float) -> float:
         try:

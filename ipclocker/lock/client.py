@@ -13,19 +13,21 @@ import sys
 import time
 import weakref
 from math import inf
+from threading import Event, get_ident
 from threading import Lock as ThreadLock
-from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, TypedDict
 
 from ..errors import IpclockerError, LockBusy, LockLost, NotHeld, ServerUnavailable, UsageError
 from .claim import Claim
 from .link import Wait, block
-from .protocol import Answer
+from .replies import Answer
 from .settings import Message, Parameters, Settings
 
 if TYPE_CHECKING:
     from typing import Unpack
+
+    from .renewing import Renewing
 
 _lockers_made = 0
 
@@ -45,9 +47,9 @@ class _OnClassToo:
         self.__doc__ = method.__doc__
 
     def __get__(self, locker: Locker | None, kind: type[Locker]) -> Callable[..., Any]:
-        def call(**parameters: Unpack[Parameters]) -> Any:
+        def call(*words: Any, **parameters: Unpack[Parameters]) -> Any:
             once: Parameters = {"connect_tries": 1, **parameters}
-            return self._method(Locker(**once) if locker is None else locker)
+            return self._method(Locker(**once) if locker is None else locker, *words)
 
         return call
 
@@ -55,8 +57,11 @@ class _OnClassToo:
 class Locker:
     """A lock, or the first that is free of several, which at most one Locker of the cluster holds at a time.
 
-    It takes the parameters of IPC::Locker, which `Parameters` explains. `wait` replaces the way it waits for
-    the network: a callable (socket, events, deadline) -> bool, as `link.block` is.
+    It takes the parameters of IPC::Locker, and some more, which `Parameters` explains. `wait` replaces the way it
+    waits for the network: a callable (socket, events, deadline) -> bool, as `link.block` is.
+
+    `lost` is a threading.Event, set when the lock that is held, or was held last, is known to be lost. With a `lease`
+    that is known as soon as the server says so, or the lease could not be renewed for two thirds of its time.
     """
 
     def __init__(self, *, wait: Wait = block, **parameters: Unpack[Parameters]) -> None:
@@ -73,6 +78,8 @@ class Locker:
         self._claim = self._new_claim()
         self._turn = ThreadLock()  # taken by the thread that asks for the lock, until it is given back
         self._thread = 0  # the one that has it
+        self._renewing: Renewing | None = None
+        self.lost = Event()
 
     # As IPC::Locker has it
 
@@ -90,11 +97,24 @@ class Locker:
     def locked(self) -> bool:
         """Whether the lock was obtained, not given back, and its hold time is not over."""
         self._check_process()
-        return self._claim.held is not None and time.monotonic() < self._claim.held.until
+        return time.monotonic() < self.until
+
+    @property
+    def until(self) -> float:
+        """Until when the lock is surely held, if nobody breaks it: seconds, monotonic; 0 if it is not."""
+        self._check_process()
+        if not self._claim.grants:
+            return 0.0
+        if self._renewing is not None:
+            loss = self._renewing.loss
+            return self._renewing.lease.over_at if loss is None or loss.recalled else 0.0
+        return min(held.until for held in self._claim.grants)
 
     def lock_name(self) -> str:
-        """The name of the lock that is held, or the first of those that are asked for."""
+        """The name of the lock that is held, or the first of those that are asked for; with `all`, all, by spaces."""
         self._check_process()
+        if self._settings.all:
+            return os.fsdecode(b" ".join(name for (name,) in self._settings.groups))
         held = self._claim.held
         return os.fsdecode(self._settings.names[0] if held is None else held.name)
 
@@ -104,6 +124,26 @@ class Locker:
         self._check_process()
         held = self._claim.held
         return None if held is None else held.token
+
+    @property
+    def tokens(self) -> dict[str, int | None]:
+        """The fencing token of each lock that is held."""
+        self._check_process()
+        return {os.fsdecode(held.name): held.token for held in self._claim.grants}
+
+    @_OnClassToo
+    def check(self, name: str, token: int) -> bool:
+        """Whether the grant of that name with that token still stands, so that its holder may go on.
+
+        Raises ServerUnavailable, also if the server knows no tokens, ServerRefused, UsageError.
+        """
+        from .inspection import Inspector
+
+        inspector = Inspector(self._settings)
+        stands = inspector.is_current(name, token)
+        if stands is None:
+            raise ServerUnavailable(f"the lock server {inspector.server} knows no tokens: use one of this release")
+        return stands
 
     def unlock(self) -> Locker:
         """Give the lock back, if it is held. Raises ServerUnavailable if the server can't be told in 5 s."""
@@ -126,7 +166,7 @@ class Locker:
             query.query(b"VERSION")
         except IpclockerError as error:
             return {"ok": False, "status": str(error)}
-        return {"ok": True, "status": f"{time.monotonic() - start:.3f} second response on {query.server}"}
+        return {"ok": True, "status": f"{time.monotonic() - start:.3f} second response on {query.contact.server}"}
 
     def break_lock(self) -> None:
         """Free the lock, whoever holds it. Raises ServerUnavailable, ServerRefused."""
@@ -193,16 +233,20 @@ class Locker:
         if claim is None:
             return
         with contextlib.suppress(Exception):
-            if claim.held is not None and self._settings.destroy_unlock and self._process == os.getpid():
-                claim.release(within=1.0)
+            if self._process == os.getpid():
+                self._stop_renewing()
+                if claim.held is not None and self._settings.destroy_unlock:
+                    claim.release(within=1.0)
         with contextlib.suppress(Exception):
-            claim.drop_link()
+            claim.contact.drop()
 
     # Inside
 
     def _check_process(self) -> None:
         if self._process != os.getpid():
-            self._claim.drop_link()
+            self._claim.contact.drop()
+            if self._renewing is not None:
+                self._renewing.abandon()
             self._start_afresh()
 
     def _change(self, **parameters: Unpack[Parameters]) -> None:
@@ -226,22 +270,45 @@ class Locker:
             raise
         if got:
             self._thread = get_ident()
+            self._start_renewing()
         else:
             self._turn.release()
         return got
 
     def _renew(self) -> bool:
+        self._stop_renewing()
         try:
             return self._claim.obtain(self._settings.block, inf)
         finally:
             if self._claim.held is None:
                 self._turn.release()
+            else:
+                self._start_renewing()
 
     def _release(self) -> bool:
+        """Give the lock back; whether it stood until then."""
+        self._stop_renewing()
         try:
-            return self._claim.release()
+            if not self._claim.release():
+                self.lost.set()
+        except ServerUnavailable:
+            if not self.lost.is_set():
+                raise
         finally:
             self._turn.release()
+        return not self.lost.is_set()
+
+    def _start_renewing(self) -> None:
+        self.lost.clear()
+        if self._settings.lease:
+            from .renewing import Renewing  # only here: most do without
+
+            self._renewing = Renewing(self._claim, self.lost)
+
+    def _stop_renewing(self) -> None:
+        if self._renewing is not None:
+            self._renewing.stop()
+            self._renewing = None
 
     def _query(self, command: bytes) -> Answer:
         return self._new_claim().query(command)

@@ -13,7 +13,7 @@ from typing import NamedTuple, Optional
 
 from .claim import Claim
 from .info import HeldInfo
-from .protocol import Answer
+from .replies import Answer
 from .settings import Settings, lock_names
 
 BROKEN, RECALLED, FREE = "broken", "recalled", "free"  # what became of a lock that was to be taken from its holder

@@ -18,7 +18,8 @@ from typing import Callable, Optional, Union
 
 from ..daemon.address import Address
 from ..daemon.lines import LineTooLong, split_lines
-from .protocol import Answer, AnswerReader, Reply, request
+from .protocol import request
+from .replies import Answer, AnswerReader, Reply
 
 READ = select.POLLIN
 WRITE = select.POLLOUT
@@ -51,7 +52,7 @@ def block(sock: socket.socket | None, events: int, deadline: float) -> bool:
 
 
 class Link:
-    """An open connection. Raises LinkLost from every method once the server is gone.
+    """An open connection. Raises LinkLost from every method once the server is gone, or can't keep what it grants.
 
     `trace`, if set for all links of the process, is called with each piece sent (">") and received ("<").
     """
@@ -95,32 +96,38 @@ class Link:
         """Hang up."""
         self.sock.close()
 
-    def say(self, command: bytes, first: bytes = b"", /, **variables: Value) -> None:
+    def say(self, command: bytes, first: bytes = b"", deadline: float = inf, /, **variables: Value) -> None:
         """Send a request, with those of the variables that this connection has not been told yet.
 
-        `first` is sent in front of it.
+        `first` is sent in front of it. As for `send`, the deadline matters only if the server does not read.
         """
         news = {name: value for name, value in variables.items() if self._said.get(name) != value}
         self._said.update(news)
-        self.send(first + request(command, **news))
+        self.send(first + request(command, **news), deadline)
+
+    def has_said(self, variable: str) -> bool:
+        """Whether the server has a value of that variable for this connection."""
+        return variable in self._said
 
     def heard(self, variable: str, value: Value) -> None:
         """The server has changed a variable by itself."""
         self._said[variable] = value
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, deadline: float = inf) -> None:
         """Send all of it; requests are short, so this waits only for a server that has stopped reading."""
         if Link.trace is not None:
             Link.trace(">", data)
-        try:
-            sent = self.sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            raise LinkLost(error.errno, error.strerror) from None
-        if sent < len(data):
-            self._wait(self.sock, WRITE, inf)
-            self.send(data[sent:])
+        while True:
+            try:
+                data = data[self.sock.send(data) :]
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise LinkLost(error.errno, error.strerror) from None
+            if not data:
+                return
+            if not self._wait(self.sock, WRITE, deadline):
+                raise LinkLost(errno.ETIMEDOUT, "it does not read")
 
     def reply(self, deadline: float = inf) -> Reply:
         """The next reply. Raises TimeIsUp at the deadline."""
@@ -128,7 +135,7 @@ class Link:
             if not self._wait(self.sock, READ, deadline):
                 raise TimeIsUp
             self.receive()
-        return self._replies.popleft()
+        return self._next()
 
     def answer(self, deadline: float = inf) -> Answer:
         """The next answer; what comes before it is skipped. Raises TimeIsUp at the deadline."""
@@ -159,7 +166,19 @@ class Link:
             raise LinkLost(errno.EPROTO, "this is no lock server") from None
         self._replies.extend(self._reader.read(lines))
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether a reply has arrived that nobody has taken yet."""
+        return bool(self._replies)
+
     def pending(self) -> Iterable[Reply]:
         """The replies that have arrived and that nobody asked for yet."""
         while self._replies:
-            yield self._replies.popleft()
+            yield self._next()
+
+    def _next(self) -> Reply:
+        reply = self._replies.popleft()
+        if isinstance(reply, Answer) and reply.error == b"unwritable":
+            # It hangs up behind that; and as with any server that is gone, it is tried again.
+            raise LinkLost(errno.ENOSPC, "it can't write its state (is its disk full?)")
+        return reply

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
 Message = Callable[..., object]
+SHORTEST_LEASE = 3.0  # seconds; of a shorter one there would be no time to end what it protects
 
 
 class Parameters(TypedDict, total=False):
@@ -28,7 +29,9 @@ class Parameters(TypedDict, total=False):
     family: "INET" or "UNIX"
     path: the name of a UNIX socket; goes before host and port
     lock: the name of the lock, or several, of which the first that is free is taken; default: lock
+    all: whether all of them are taken, together, instead; default: False
     timeout: seconds that the lock may be held before the server takes it away; 0: for ever; default: 1800
+    lease: hold the lock for so many seconds at a time (3 at least), and renew that; in place of timeout; default: 0, no
     block: whether `lock()` waits; default: True
     pid, hostname: the process that the lock belongs to; default: this one
     user: the name that the lock is held under; default: HOST_PID_USER
@@ -37,6 +40,7 @@ class Parameters(TypedDict, total=False):
     connect_tries, connect_delay: how often to try the hosts in turn, with pauses of one to two times the delay
         (seconds) between; default: 3 and 30
     verbose: whether those of the following that are not given print a message on stderr; default: False
+    command: what runs under the lock, for people to read; default: None
     print_waiting(locker, name), print_obtained(locker), print_broke(locker): called when that happens
     print_retry(locker): no server answers, and it is about to be tried again; prints by default
     print_down(locker): no server answers, and no more tries are left; by default ServerUnavailable is raised
@@ -47,7 +51,10 @@ class Parameters(TypedDict, total=False):
     family: str
     path: Union[str, None]
     lock: Union[str, Iterable[str]]
+    all: bool
     timeout: float
+    lease: float
+    command: Union[str, None]
     block: bool
     pid: Union[int, None]
     user: Union[str, None]
@@ -70,7 +77,10 @@ _DEFAULTS: Parameters = {
     "family": "INET",
     "path": None,
     "lock": "lock",
+    "all": False,
     "timeout": 1800,
+    "lease": 0,
+    "command": None,
     "block": True,
     "pid": None,
     "user": None,
@@ -105,7 +115,14 @@ class Settings:
         self.names = lock_names(chosen["lock"])
         self.hosts = host_names(chosen["host"])
         self.endpoint = endpoint(chosen["port"], chosen["family"], chosen["path"])
-        self.hold = _seconds("timeout", chosen["timeout"])
+        # What is asked for one after the other. Together they are asked for in one order, which is the same for all.
+        self.all = bool(chosen["all"])
+        self.groups: list[tuple[bytes, ...]] = [self.names]
+        if self.all:
+            self.groups = [(name,) for name in sorted(set(self.names))]
+        self.lease = _lease_seconds(chosen["lease"], given.get("timeout"))
+        self.hold = self.lease or _seconds("timeout", chosen["timeout"])
+        self.command = chosen["command"]
         self.connect_delay = _seconds("connect_delay", chosen["connect_delay"])
         self.connect_tries = max(1, int(chosen["connect_tries"]))
         self.pid = chosen["pid"]
@@ -171,6 +188,15 @@ def _seconds(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e12:
         raise UsageError(f"{name} is '{value}': it takes a number of seconds, 0 or more")
     return float(value)
+
+
+def _lease_seconds(value: float, timeout: float | None) -> float:
+    lease = _seconds("lease", value)
+    if 0 < lease < SHORTEST_LEASE:
+        raise UsageError(f"lease is '{value}': it takes {SHORTEST_LEASE:.0f} seconds or more, or 0 for none")
+    if lease and timeout:
+        raise UsageError(f"timeout is '{timeout}', and lease '{value}': a lock is held for the one or the other")
+    return lease
 
 
 def _word(name: str, value: str | None) -> str | None:

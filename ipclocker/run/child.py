@@ -17,6 +17,7 @@ import marshal
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple, NoReturn, Optional
 
 from ..errors import CANNOT_EXECUTE, INTERNAL, NOT_FOUND, SIGNALLED, IpclockerError
@@ -84,9 +85,9 @@ class Child:
         status = os.waitpid(self._reader, 0)[1]
         return os.WEXITSTATUS(status) if os.WIFEXITED(status) else SIGNALLED + os.WTERMSIG(status)
 
-    def start(self, additions: dict[str, str]) -> None:
-        """Give the word: the command runs, with these additions to the caller's environment."""
-        self._send(additions)
+    def start(self, additions: Mapping[str, str | None]) -> None:
+        """Give the word: the command runs, with these additions to the caller's environment; without what is None."""
+        self._send(dict(additions))
         os.close(self._word)
 
     def dismiss(self) -> None:
@@ -142,7 +143,7 @@ def _wait_for_word(tool: str, parent: int, word: int) -> NoReturn:
             program = find_program(words[0], environment)
             additions = _receive(word)
             if additions is not None:
-                environment.update(additions)
+                environment = {name: value for name, value in {**environment, **additions}.items() if value is not None}
                 status = _become(tool, program, words, folder, environment)
     finally:
         os._exit(status)

@@ -24,6 +24,7 @@ import select
 import signal
 import stat
 import time
+from collections.abc import Mapping
 from math import inf
 from typing import Callable, NoReturn, Protocol, TypeVar
 
@@ -55,9 +56,14 @@ class CommandEnded(BaseException):
 
 
 class Foreground:
-    """Waits, for as long as the command or somebody in its name does. `tick` is called every second, if given."""
+    """Waits, for as long as the command or somebody in its name does. `tick` is called every second, if given.
+
+    `first`, if set, is called whenever this process wakes up, before anything else is done: it may have been stopped,
+    and time be over.
+    """
 
     def __init__(self, child: Child, tick: Callable[[], None] | None = None) -> None:
+        self.first: Callable[[], None] | None = None
         self._child = child
         self._tick = tick
         self._signals = Signals()
@@ -68,8 +74,8 @@ class Foreground:
         self._status: int | None = None
         os.kill(os.getpid(), signal.SIGCHLD)  # a child may have ended before there was anybody to hear of it
 
-    def start(self, additions: dict[str, str]) -> None:
-        """Let the command run."""
+    def start(self, additions: Mapping[str, str | None]) -> None:
+        """Let the command run; additions to its environment that are None are taken from it."""
         self._tick = None
         self._started = True
         self._child.start(additions)
@@ -87,6 +93,8 @@ class Foreground:
             now = time.monotonic()
             until = min(deadline, now + 1.0) if self._tick is not None else deadline
             ready = poller.poll(None if until == inf else max(0.0, min(until - now, 3600.0)) * 1000)
+            if self.first is not None:
+                self.first()
             if any(descriptor == self._signals.descriptor for descriptor, _ in ready):
                 self._handle_signals()
             if any(descriptor != self._signals.descriptor for descriptor, _ in ready):
@@ -113,6 +121,10 @@ class Foreground:
         self._over = True
         if not self._started and self._status is None:
             self._child.dismiss()
+
+    def was_ended_by(self, number: int) -> bool:
+        """Whether the command has ended, and by this signal."""
+        return self._status is not None and os.WIFSIGNALED(self._status) and os.WTERMSIG(self._status) == number
 
     def end_like_command(self) -> NoReturn:
         """End this process as the command has ended: with its status, or by the same signal."""
@@ -177,6 +189,8 @@ class Foreground:
         ours, theirs, foreground = os.getpgrp(), os.getpgid(self._child.pid), foreground_group()
         if number in _STOPPED_BY_TERMINAL or foreground in (ours, theirs):
             os.kill(os.getpid(), signal.SIGSTOP)
+            if self.first is not None:
+                self.first()
             # An interactive shell as the command has a group of its own. Its `suspend` does not give the terminal
             # back, so it expects to have it when it goes on.
             if foreground == theirs != ours and in_foreground():

@@ -5,7 +5,6 @@ Each process is named by its start time with its number, so that another one und
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from collections.abc import Iterable
@@ -13,10 +12,11 @@ from functools import partial
 from typing import Callable, NamedTuple, Optional
 
 from ..daemon.loop import Loop
-from ..pid.identity import Identity, exists, open_pidfd
+from ..pid.identity import Identity, exists
 from ..pid.watch import Watch, Watched
 from .child import caller_environment
 from .descendants import with_descendants
+from .sending import send_signal
 from .signal_names import signal_name
 
 _ROUNDS = 10  # of looking for processes that were started while the others were killed
@@ -104,26 +104,3 @@ class Killing:
             self._tell(f"cannot execute the killer '{killer}': {error.strerror}; the signal is sent without it")
             return False
         return True
-
-
-def send_signal(process: Identity, number: int) -> None:
-    """Send a signal to this very process, if it is still there. Raises PermissionError."""
-    with contextlib.suppress(ProcessLookupError):
-        descriptor = open_pidfd(process.pid)
-        try:
-            # After the descriptor was had: that stays with its process, the number may be another's by now.
-            if exists(process.pid, process.start) is not False:
-                _send(process.pid, descriptor, number)
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
-
-
-def _send(pid: int, descriptor: int | None, number: int) -> None:
-    if descriptor is not None:
-        with contextlib.suppress(
-            OSError
-        ):  # the kernel, or a container's rules, may have the one call without the other
-            signal.pidfd_send_signal(descriptor, number)
-            return
-    os.kill(pid, number)

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from math import inf
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
-from ..errors import IpclockerError, LockBusy
-from ..lock.claim import Claim
-from ..lock.link import READ, Link, LinkLost
+from ..errors import LOST, IpclockerError, LockBusy, LockLost
+from ..lock.claim import RELEASE_WITHIN, Claim
+from ..lock.link import READ, Link
 from ..lock.settings import Settings
+from ..pid.identity import identify
 from .child import Child
 from .foreground import CommandEnded, Foreground, Interrupted, end_by_signal
 from .signals import in_foreground
 from .tell import tell
+
+if TYPE_CHECKING:
+    from .beside import Beside
+
+WARN, KILL = "warn", "kill"
+MARKS = "IPCLOCKER_RUN"  # in a command's environment: the marks of all runs that it belongs to, separated by colons
 
 
 class Reporter:
@@ -83,20 +92,39 @@ def list_locks(settings: Settings) -> None:
     sys.stdout.buffer.write(os.fsencode("".join(lines)))  # as bytes: a name comes out as it was given
 
 
-def run_locked(child: Child, settings: Settings, *, wait: float | None, release_within: float, verbose: bool) -> int:
+class Terms(NamedTuple):
+    """How a command is run under a lock.
+
+    wait: the longest wait for the lock in seconds, 0 for one try, None for ever
+    release_within: how long to try to give it back to a server that does not answer (seconds)
+    lost_signal: what the command gets if it is to end because the lock is lost
+    on_lost: WARN, KILL, or a command line for a shell; with a lease the command is ended, whichever it is
+    """
+
+    wait: Optional[float] = None
+    release_within: float = RELEASE_WITHIN
+    lost_signal: int = signal.SIGTERM
+    on_lost: str = WARN
+    verbose: bool = False
+
+
+def run_locked(child: Child, settings: Settings, terms: Terms) -> int:
     """Get the lock, let the child run, give the lock back, and end as the command did.
 
-    Returns an exit code only if the command was not run. `wait` is the longest wait for the lock in seconds, 0
-    for one try, None for ever. Raises LockBusy, ServerUnavailable, ServerRefused.
+    Returns an exit code only if the command was not run, or was ended because the lock was lost. Raises LockBusy,
+    ServerUnavailable, ServerRefused.
     """
-    reporter = Reporter(verbose)
+    reporter = Reporter(terms.verbose)
     foreground = Foreground(child, reporter.tick if reporter.ticks else None)
     claim = Claim(settings, reporter, foreground.wait)
-    claim.look_up = lambda server: foreground.interruptibly(lambda: settings.addresses(server))
+    claim.tells = True
+    claim.contact.look_up = lambda server: foreground.interruptibly(lambda: settings.addresses(server))
     try:
-        deadline = inf if wait is None else time.monotonic() + wait
-        if not claim.obtain(wait != 0, deadline):
-            raise LockBusy(_busy_message(claim, wait))
+        deadline = inf if terms.wait is None else time.monotonic() + terms.wait
+        while not claim.grants or _is_stale(claim):
+            if not claim.obtain(terms.wait != 0, deadline):
+                raise LockBusy(_busy_message(claim, terms.wait))
+        run = _Run(child, foreground, claim, terms, reporter)
     except Interrupted as interrupted:
         foreground.finish()
         end_by_signal(interrupted.number)
@@ -104,47 +132,100 @@ def run_locked(child: Child, settings: Settings, *, wait: float | None, release_
         foreground.end_like_command()
     except BaseException:
         foreground.finish()
+        claim.give_back()
         raise
-    assert claim.held is not None
-    name = os.fsdecode(claim.held.name)
-    foreground.start({"IPCLOCKER_LOCK": name})
-    foreground.run(lambda: _keep(claim, foreground, reporter, name))
-    _release(claim, release_within, reporter, name)
-    foreground.end_like_command()
+    return run.to_the_end()
+
+
+def _is_stale(claim: Claim) -> bool:
+    """Whether a lease has run for so long already, since this process was stopped, that the command is not to start."""
+    lease = claim.settings.lease
+    return lease > 0 and time.monotonic() >= min(held.asked for held in claim.grants) + lease / 3
 
 
 def _busy_message(claim: Claim, wait: float | None) -> str:
-    names = ", ".join(map(os.fsdecode, claim.settings.names))
+    names = os.fsdecode(claim.busy) if claim.settings.all else ", ".join(map(os.fsdecode, claim.settings.names))
     waited = f" after {wait:g} s" if wait else ""
     return f"lock {names} is busy{waited}: {claim.holder} holds it"
 
 
-def _keep(claim: Claim, foreground: Foreground, reporter: Reporter, name: str) -> None:
-    """Wait beside the command; while the server is there keep a connection to it, else look for it again."""
-    if claim.held is None or claim.held.token is None:
-        foreground.wait(None, 0, inf)
-        return
-    if claim.link is None and not claim.stands():
-        reporter.tell(f"lock {name} was lost while the command runs: {claim.server} does not know of it any more")
-        return
-    assert claim.link is not None
-    try:
-        foreground.wait(claim.link.sock, READ, inf)
-        claim.link.receive()
-    except LinkLost as problem:
-        claim.lose_link(problem)
+class _Run:
+    """One run of a command under what a claim holds."""
 
+    def __init__(self, child: Child, foreground: Foreground, claim: Claim, terms: Terms, reporter: Reporter) -> None:
+        self._child = child
+        self._foreground = foreground
+        self._claim = claim
+        self._terms = terms
+        self._reporter = reporter
+        self._names = ", ".join(os.fsdecode(held.name) for held in claim.grants)
+        self._mark = os.urandom(12).hex()
+        self._beside: Beside | None = None
+        if claim.settings.lease:
+            self._beside = self._make_beside()  # before the command starts; from here on its deputy watches over it
+            if self._beside.is_late:
+                raise LockLost(f"lock {self._names} was lost before the command began: lockersh was stopped meanwhile")
 
-def _release(claim: Claim, within: float, reporter: Reporter, name: str) -> None:
-    if claim.held is None:
-        return
-    until = claim.held.until
-    try:
-        # A server that sees the command's end by itself has freed the lock by now, which is no loss.
-        if not claim.release(within) and time.monotonic() >= until:
-            reporter.tell(f"lock {name} was lost before the command ended: its hold time was over")
-    except IpclockerError as error:
-        reporter.tell(
-            f"lock {name} could not be given back in {within:g} s ({error}): it stays held until the "
-            "server finds that the command is gone"
-        )
+    def to_the_end(self) -> int:
+        """Let the command run, and give the lock back; the exit code, if it does not end as the command did."""
+        self._foreground.start(self._additions())
+        self._foreground.run(self._keep)
+        beside = self._beside
+        if beside is not None:
+            beside.finish()
+        self._release()
+        if beside is not None:
+            beside.wait_for_handler()
+        if beside is None or not beside.is_ending:
+            self._foreground.end_like_command()
+        return LOST
+
+    def _additions(self) -> dict[str, str | None]:
+        """To the command's environment; what is None is taken from it."""
+        grants = self._claim.grants
+        tokens = [held.token for held in grants]
+        additions = {
+            "IPCLOCKER_LOCK": " ".join(os.fsdecode(held.name) for held in grants),
+            "IPCLOCKER_TOKEN": None if None in tokens else " ".join(map(str, tokens)),
+        }
+        if self._claim.settings.lease or self._terms.on_lost == KILL:
+            # By that its processes are found again; those of a run within it belong to both.
+            outer = os.environ.get(MARKS)
+            additions[MARKS] = f"{outer}:{self._mark}" if outer else self._mark
+        return additions
+
+    def _keep(self) -> None:
+        """Wait beside the command."""
+        if self._beside is None:
+            if any(held.token is None for held in self._claim.grants):
+                self._foreground.wait(None, 0, inf)  # a classic server has nothing to say
+                return
+            link = self._claim.contact.link
+            if link is not None and not link.has_unread:
+                self._foreground.wait(link.sock, READ, inf)
+            self._beside = self._make_beside()  # only now: most commands end before there is anything to hear
+        self._beside.turn()
+
+    def _make_beside(self) -> Beside:
+        from .beside import Beside
+
+        additions = {name: value for name, value in self._additions().items() if value is not None and name != MARKS}
+        command = identify(self._child.pid)
+        return Beside(self._foreground, command, self._mark, self._claim, self._terms, additions, self._reporter.tell)
+
+    def _release(self) -> None:
+        claim, beside, within = self._claim, self._beside, self._terms.release_within
+        loss = None if beside is None else beside.loss
+        if beside is not None and loss is not None and not loss.recalled:
+            beside.give_back(within)
+            return
+        until = min(held.until for held in claim.grants)
+        try:
+            # A server that sees the command's end by itself has freed the lock by now, which is no loss.
+            if not claim.release(within) and loss is None and time.monotonic() >= until:
+                self._reporter.tell(f"lock {self._names} was lost before the command ended: its hold time was over")
+        except IpclockerError as error:
+            self._reporter.tell(
+                f"lock {self._names} could not be given back in {within:g} s ({error}): it stays held until the "
+                "server finds that the command is gone"
+            )

@@ -20,7 +20,8 @@ from ..pid.watch import Watch
 from .child import Child
 from .descendants import can_be_seen
 from .foreground import Foreground
-from .killing import Killing, Way, send_signal
+from .killing import Killing, Way
+from .sending import send_signal
 from .signal_names import signal_name
 from .tell import tell
 from .vigil import Listener, Target, Vigil, is_this_host

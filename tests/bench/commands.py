@@ -23,7 +23,8 @@ LOCKERSH = ["/usr/bin/python3", "-IS", str(PROJECT / "dist" / "ipclocker"), "loc
 def lockerd(path: Path) -> Iterator[None]:
     """A lock server on a UNIX socket."""
     with subprocess.Popen(
-        [str(PROJECT / "dist" / "ipclocker"), "lockerd", "--nofork", "--path", str(path), "--state", "none"], stderr=subprocess.DEVNULL
+        [str(PROJECT / "dist" / "ipclocker"), "lockerd", "--nofork", "--path", str(path), "--state", "none"],
+        stderr=subprocess.DEVNULL,
     ) as server:
         try:
             while not path.exists():

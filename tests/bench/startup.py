@@ -63,7 +63,9 @@ def commands(folder: Path) -> Iterator[dict[str, Command]]:
 @contextmanager
 def server(file: str, address: Path) -> Iterator[str]:
     """A lock server on a UNIX socket; the name of that."""
-    process = subprocess.Popen([file, "lockerd", "--nofork", "--path", str(address), "--state", "none"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [file, "lockerd", "--nofork", "--path", str(address), "--state", "none"], stderr=subprocess.DEVNULL
+    )
     try:
         deadline = time.monotonic() + 20
         while not address.exists():

@@ -71,6 +71,27 @@ def test_a_timer_may_cancel_the_next_and_set_another(loop: Loop) -> None:
     assert fired == ["first"]
 
 
+def test_a_timer_that_a_tick_sets_goes_off_in_time() -> None:
+    """Though nothing else happens."""
+    went_off: list[float] = []
+    ticks: list[float] = []
+
+    def go_off() -> None:
+        went_off.append(time.monotonic())
+        ticking.stop()
+
+    def tick(now: float) -> float:
+        if not ticks:
+            ticking.call_at(now + 0.05, go_off)
+        ticks.append(now)
+        return now + 15
+
+    ticking = Loop(tick)
+    ticking.run()
+    ticking.close()
+    assert went_off[0] - ticks[0] < 10
+
+
 def test_tick_says_when_it_wants_to_be_next() -> None:
     ticks: list[float] = []
 

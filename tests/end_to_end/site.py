@@ -131,8 +131,13 @@ class Site:
         return holder
 
     def serve(self, *options: str, debug: bool = False) -> Tool:
-        """Start the lock server (IPCLOCKER_PORT names its socket) and wait until it is there."""
-        words = ["--debug", *options] if debug else options
+        """Start the lock server (IPCLOCKER_PORT names its socket) and wait until it is there.
+
+        It remembers nothing beyond its end, unless the options have it otherwise.
+        """
+        words = ["--debug", *options] if debug else list(options)
+        if not any(word.startswith("--state") for word in words):
+            words += ["--state", "none"]
         self.server = self.start("lockerd", "--nofork", *words)
         wait_for(lambda: self.answers() or self.server is None or self.server.process.poll() is not None, "lockerd")
         assert self.server.process.poll() is None, self.server.err
@@ -141,7 +146,7 @@ class Site:
     def serve_tcp(self, host: str = "127.0.0.1") -> Tool:
         """Start the lock server on a port that the system picks; IPCLOCKER_HOST and IPCLOCKER_PORT name it."""
         self.environment["IPCLOCKER_HOST"] = f"[{host}]" if ":" in host else host
-        self.server = self.start("lockerd", "--nofork", "--host", host, "--port", "0")
+        self.server = self.start("lockerd", "--nofork", "--state", "none", "--host", host, "--port", "0")
         self.server.says("listening on ")
         found = re.search(r"listening on (\S+):(\d+)", self.server.err)
         assert found is not None

@@ -117,12 +117,14 @@ def test_the_hold_is_over_before_the_command(site: Site) -> None:
     tool = site.start_lockersh("--hold-timeout", "0.2", "sleep 0.7; exit 6")
     assert site.lockersh("true").returncode == 0, "the server takes it away"
     assert tool.end() == 6
-    assert "lock x was lost before the command ended: its hold time was over" in tool.err
+    assert "lock x was lost while the command runs: its hold time was over" in tool.err
+    assert tool.err.count("lost") == 1
 
 
 def test_broken_by_somebody(site: Site) -> None:
     tool = site.hold()
     site.free("x")
+    tool.says("lock x was lost while the command runs: it was broken")
     assert site.lockersh("true").returncode == 0
     tool.process.terminate()
     assert tool.end() == -signal.SIGTERM

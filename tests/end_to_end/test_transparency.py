@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shlex
 import signal
@@ -156,11 +157,15 @@ def test_environment_byte_for_byte(site: Site) -> None:
         b"IPCLOCKER_PORT": os.fsencode(site.environment["IPCLOCKER_PORT"]),
     }
     mine, bare = with_and_without(site, "/usr/bin/env -0", env=environment)
-    assert mine == bare + b"IPCLOCKER_LOCK=x\0"
+    start = bare + b"IPCLOCKER_LOCK=x\0IPCLOCKER_TOKEN="
+    assert mine.startswith(start)
+    assert re.fullmatch(rb"\d+\0", mine[len(start) :])
 
 
 def test_the_lock_granted_replaces_that_of_the_caller(site: Site) -> None:
-    assert site.lockersh("printenv IPCLOCKER_LOCK", env={**site.environment, "IPCLOCKER_LOCK": "w"}).stdout == "x\n"
+    environment = {**site.environment, "IPCLOCKER_LOCK": "w", "IPCLOCKER_TOKEN": "7"}
+    lock, token = site.lockersh("printenv IPCLOCKER_LOCK IPCLOCKER_TOKEN", env=environment).stdout.split()
+    assert lock == "x" and int(token) > 7
 
 
 def signal_masks(status: bytes) -> list[bytes]:

@@ -27,6 +27,7 @@ from ipclocker import (
     UsageError,
 )
 from ipclocker.lock import claim as claim_module
+from ipclocker.lock import contact as contact_module
 from ipclocker.lock.link import block
 
 from ..fakes import ClassicServer, ThreadedServer, close_at_once, say_nothing
@@ -626,8 +627,8 @@ def test_a_lock_is_given_back_over_a_new_connection(server: ThreadServer) -> Non
     lock = locker(server)
     for _ in range(3):
         assert lock.lock()
-        assert lock._claim.link is not None
-        lock._claim.link.sock.shutdown(socket.SHUT_RDWR)
+        assert lock._claim.contact.link is not None
+        lock._claim.contact.link.sock.shutdown(socket.SHUT_RDWR)
         lock.release()
         assert server.holders() == {}
 
@@ -638,8 +639,8 @@ def test_a_locker_that_is_used_again_stays_with_its_server_as_well(server: Threa
         lock.lock()
         lock.release()
     lock.lock()
-    assert lock._claim.link is not None
-    lock._claim.link.sock.shutdown(socket.SHUT_RDWR)
+    assert lock._claim.contact.link is not None
+    lock._claim.contact.link.sock.shutdown(socket.SHUT_RDWR)
     lock.release()
     assert server.holders() == {}
 
@@ -679,7 +680,7 @@ def test_a_server_that_hangs_up_on_everybody_is_given_up() -> None:
 def test_a_server_that_never_answers_gives_way_to_the_next(
     serve: Callable[[socket.socket], None], server: ThreadServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_module, "ANSWER_WITHIN", 0.2)
+    monkeypatch.setattr(contact_module, "ANSWER_WITHIN", 0.2)
     with ThreadedServer(serve, "127.0.0.2", server.port) as bad:
         lock = locker(server, host="127.0.0.2:127.0.0.1", connect_tries=2, connect_delay=0.1)
         with in_thread(lambda: lock.acquire(timeout=8)) as got:

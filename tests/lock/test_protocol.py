@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from ipclocker.daemon.lines import split_lines
 from ipclocker.lock import protocol
-from ipclocker.lock.protocol import VARIABLES, Answer, AnswerReader, Broke, LookFor, Obtained, Reply, Variables, Waiting
 from ipclocker.lock.grant import Ask, Grant, Process
+from ipclocker.lock.protocol import VARIABLES, Variables
+from ipclocker.lock.replies import Answer, AnswerReader, Broke, LookFor, Obtained, Reply, Waiting
 
 from ..fakes import MemoryServer
 

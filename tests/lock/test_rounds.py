@@ -8,8 +8,8 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipclocker.lock.rounds import BUDGET, REPEAT, Rounds
 from ipclocker.lock.grant import Process
+from ipclocker.lock.rounds import BUDGET, REPEAT, Rounds
 
 
 def process(number: int) -> Process:

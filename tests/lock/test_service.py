@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ipclocker.lock.protocol import MAX_NAMES
 from ipclocker.lock.conversation import MAX_ANSWERS, MAX_BACKLOG
+from ipclocker.lock.protocol import MAX_NAMES
 from ipclocker.version import VERSION
 
 from ..fakes import MemoryPeer, MemoryServer

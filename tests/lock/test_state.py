@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from ipclocker.errors import StateError
-from ipclocker.lock import server as server_module
 from ipclocker.lock.grant import Record
 from ipclocker.lock.store import Kept
 
@@ -279,7 +278,7 @@ def test_a_restart_finds_the_same_holders_with_their_time_anew(monkeypatch: pyte
         token = int(server.ask("user ann; session s; token 1; locks x; timeout 30; LOCK")[-1].split()[1])
         server.ask("user bob; locks y; LOCK")
         server.ask("user eve; locks z; timeout 0.5; LOCK")
-    monkeypatch.setattr(server_module.time, "time_ns", lambda: 0)  # a wall clock that was set back
+    monkeypatch.setattr(time, "time_ns", lambda: 0)  # a wall clock that was set back
     time.sleep(0.6)
     with serving(disk) as server:
         assert server.holders() == {"x": "ann", "y": "bob", "z": "eve"}

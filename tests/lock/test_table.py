@@ -261,15 +261,16 @@ class Model(RuleBasedStateMachine):
         self.now += seconds
         due = {name: holding for name, holding in self.held.items() if holding.due <= self.now}
         ended = [grant.name for grant in self.table.expire(self.now)]
+        ran_out = set()
         for name, holding in list(due.items()):
             if holding.lease and holding.process and holding.confirm_by > self.now:
                 holding.deadline = inf
                 holding.is_overdue = True
+                ran_out.add(name)
                 del due[name]
-        overdue = {grant.name for grant in self.table.overdue}
-        assert overdue == {name for name, holding in self.held.items() if holding.is_overdue} - self.looked_at
+        assert {grant.name for grant in self.table.overdue} == ran_out
         self.table.overdue.clear()
-        self.looked_at |= overdue
+        self.looked_at |= ran_out
         assert sorted(ended) == sorted(due)
         for name in ended:  # in which order is the table's own affair, but once each, and none is forgotten
             self.model_free(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -142,6 +143,38 @@ def test_ticks_every_second_until_it_starts(way: str) -> None:
     foreground.end_like_command()
     """
     assert finished(way, script) == (0, "", "1\n")
+
+
+def test_what_comes_first_when_it_wakes_up(way: str) -> None:
+    """Before a signal is passed on, and before the command's end is seen."""
+    script = """
+    foreground = Foreground(command('trap "kill -KILL $$" TERM; echo ready; while :; do sleep 0.02; done'))
+    foreground.first = lambda: os.write(2, b"first\\n")
+    foreground.start({"A": "a"})
+    try:
+        while True:
+            foreground.wait(None, 0, inf)
+    except CommandEnded:
+        os.write(2, b"ended %d\\n" % foreground.was_ended_by(signal.SIGKILL))
+    foreground.end_like_command()
+    """
+    process = start(way, script)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    err = process.communicate(timeout=30)[1]
+    assert process.returncode == -signal.SIGKILL
+    assert err.startswith("first\n") and err.endswith("first\nended 1\n")
+
+
+def test_an_addition_that_is_none_is_taken_from_the_environment(way: str) -> None:
+    script = """
+    foreground = Foreground(command("echo ${A-none} ${B-none} ${C-none}"))
+    foreground.start({"A": "a", "B": None, "C": None})
+    foreground.run(lambda: foreground.wait(None, 0, inf))
+    foreground.end_like_command()
+    """
+    assert finished(way, script, env={**os.environ, "A": "x", "B": "y"}) == (0, "a none none\n", "")
 
 
 def test_many_children_end_at_once(way: str) -> None:

@@ -17,9 +17,10 @@ import pytest
 from ipclocker.daemon.loop import Loop
 from ipclocker.pid.identity import Identity, exists, identify
 from ipclocker.pid.watch import Watch
-from ipclocker.run import killing
+from ipclocker.run import sending
 from ipclocker.run.descendants import with_descendants
-from ipclocker.run.killing import Killing, Way, send_signal
+from ipclocker.run.killing import Killing, Way
+from ipclocker.run.sending import send_signal
 
 DEADLINE = 20.0
 _PROGRAM = "import signal as s, time; s.signal(1, s.SIG_IGN); print(1, flush=True); time.sleep(1000)"
@@ -89,14 +90,16 @@ def is_gone(process: Identity) -> bool:
 
 def test_descendants(scene: Scene) -> None:
     command = scene.command("sh -c 'sleep 1000 & sh -c \"sleep 1001; :\" & echo; wait' & echo; wait", 2)
-    scene.until(lambda: len(with_descendants([command])) == 5, "five processes")
+
+    def names() -> list[str]:
+        return [Path(f"/proc/{process.pid}/comm").read_text().strip() for process in with_descendants([command])]
+
+    scene.until(lambda: sorted(names()) == ["sh", "sh", "sh", "sleep", "sleep"], "five processes")
     found = with_descendants([command])
     assert found[0] == command
     assert all(exists(process.pid, process.start) for process in found)
-    names = [Path(f"/proc/{process.pid}/comm").read_text().strip() for process in found]
-    assert names[:2] == ["sh", "sh"]
-    assert sorted(names[2:]) == ["sh", "sleep", "sleep"]
-    assert names[-1] == "sleep"  # the one below all shells
+    assert names()[:2] == ["sh", "sh"]
+    assert names()[-1] == "sleep"  # the one below all shells
 
 
 def test_one_without_children(scene: Scene) -> None:
@@ -133,7 +136,7 @@ def test_another_process_under_the_number_gets_none(scene: Scene) -> None:
 
 
 def test_without_pidfds(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(killing, "open_pidfd", lambda pid: None)
+    monkeypatch.setattr(sending, "open_pidfd", lambda pid: None)
     command = scene.command("exec sleep 1000")
     assert command.start is not None
     send_signal(command._replace(start=command.start - 1), signal.SIGKILL)

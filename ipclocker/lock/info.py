@@ -1,0 +1,121 @@
+"""What LOCK_INFO tells about a lock that is held, and about those who wait for it, as its lines are read.
+
+    held NAME user U token N age SECONDS ...
+    waiter NAME user U age SECONDS ...
+
+The pairs behind the name come in any order; those that are not known, or whose value means nothing, are skipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Callable, NamedTuple, Optional, Union
+
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+
+
+class WaiterInfo(NamedTuple):
+    """One who waits for the lock `name`, for `age` seconds now. What the server was not told is None."""
+
+    name: bytes
+    user: bytes = b""
+    age: float = 0.0
+    host: Optional[bytes] = None
+    pid: Optional[int] = None
+    address: Optional[bytes] = None
+    command: Optional[bytes] = None
+
+
+class HeldInfo(NamedTuple):
+    """A lock that has been held for `age` seconds. What does not apply, or the server was not told, is None.
+
+    hold: the hold time, after which it is taken away; lease: the same, of a hold that is renewed (seconds)
+    left: seconds until then
+    recalled: its holder was asked to give it back
+    outlived: its lease has run out, and its process is known to live
+    confirmed: whether its holder is known to have heard of the grant
+    waiters: who waits for it, in the order of the queue
+    """
+
+    name: bytes
+    user: bytes = b""
+    token: int = 0
+    age: float = 0.0
+    host: Optional[bytes] = None
+    pid: Optional[int] = None
+    address: Optional[bytes] = None
+    hold: Optional[float] = None
+    lease: Optional[float] = None
+    left: Optional[float] = None
+    recalled: bool = False
+    outlived: bool = False
+    confirmed: bool = True
+    command: Optional[bytes] = None
+    waiters: tuple[WaiterInfo, ...] = ()
+
+
+class InfoReader:
+    """Puts the lines of one answer together."""
+
+    def __init__(self) -> None:
+        self._held: list[HeldInfo] = []
+        self._waiters: dict[bytes, list[WaiterInfo]] = {}
+
+    def read(self, words: list[bytes]) -> None:
+        """Take a line, which has two words or more."""
+        if words[0] == b"held":
+            self._held.append(HeldInfo(words[1], **_pairs(words, _HELD)))  # type: ignore[arg-type]
+        else:
+            waiter = WaiterInfo(words[1], **_pairs(words, _WAITER))  # type: ignore[arg-type]
+            self._waiters.setdefault(waiter.name, []).append(waiter)
+
+    def result(self) -> tuple[HeldInfo, ...]:
+        """All of them, each with its waiters, in the order in which they came."""
+        return tuple(held._replace(waiters=tuple(self._waiters.get(held.name, ()))) for held in self._held)
+
+
+def decode_command(word: bytes) -> bytes:
+    """A command as it was before `protocol.encode_command`; an escape that is none stays as it is."""
+    return _ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), word)
+
+
+_Value = Union[bytes, int, float, bool]
+
+
+def _flag(word: bytes) -> bool:
+    return bool(int(word))
+
+
+_WAITER: dict[bytes, Callable[[bytes], _Value]] = {
+    b"user": bytes,
+    b"age": float,
+    b"host": bytes,
+    b"pid": int,
+    b"address": bytes,
+    b"command": decode_command,
+}
+_HELD: dict[bytes, Callable[[bytes], _Value]] = {
+    **_WAITER,
+    b"token": int,
+    b"hold": float,
+    b"lease": float,
+    b"left": float,
+    b"recalled": _flag,
+    b"outlived": _flag,
+    b"confirmed": _flag,
+}
+
+
+def _pairs(words: list[bytes], known: dict[bytes, Callable[[bytes], _Value]]) -> dict[str, _Value]:
+    return {key.decode(): value for key, value in _known_pairs(words, known)}
+
+
+def _known_pairs(words: list[bytes], known: dict[bytes, Callable[[bytes], _Value]]) -> Iterator[tuple[bytes, _Value]]:
+    for key, word in zip(words[2::2], words[3::2]):
+        convert = known.get(key)
+        if convert is not None:
+            try:
+                yield key, convert(word)
+            except ValueError:
+                continue
