@@ -29,6 +29,7 @@ TOOLS = {
     "pidstat": "ask whether processes of other hosts exist",
     "supervise": "keep programs running",
     "uriexec": "run a command that was encoded to pass through shells",
+    "units": "print systemd units and init scripts for the daemons",
     "check-lockerd": "check a lock server, as a monitoring plugin",
     "check-pidstatd": "check a pid server, as a monitoring plugin",
 }

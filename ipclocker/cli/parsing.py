@@ -26,12 +26,8 @@ def parse(
     With `interspersed` options may stand behind words, too; else the first word ends them.
     Ends by SystemExit, with what there was to say printed, if the line is wrong, or asks for help or the version.
     """
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    settings = {"help_option_names": ["--help"], "allow_interspersed_args": interspersed, "max_content_width": 100}
-    epilog = f"Example: {example}\n\nVersion: {VERSION}"
-    app.command(tool, context_settings=settings, epilog=epilog)(function)
     try:
-        result = typer.main.get_command(app).main(
+        result = _command(function, tool, example, interspersed).main(
             args=words,
             prog_name=tool,
             complete_var="",  # else a variable of the environment turns a tool into a helper of shells
@@ -47,6 +43,27 @@ def parse(
         sys.stdout.flush()
         raise SystemExit(result)
     return result
+
+
+def options_of(function: Callable[..., Any], tool: str, words: list[str]) -> dict[str, Any]:
+    """What options and words of a command line mean to a typer function, by its parameters' names; not called.
+
+    Ends by SystemExit as `parse` does.
+    """
+    try:
+        return _command(function, tool, "", False).make_context(tool, list(words)).params
+    except click.exceptions.Exit as end:  # the help or the version was shown
+        raise SystemExit(end.exit_code) from None
+    except click.UsageError as error:
+        _end(tool, error.format_message())
+
+
+def _command(function: Callable[..., Any], tool: str, example: str, interspersed: bool) -> click.Command:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    settings = {"help_option_names": ["--help"], "allow_interspersed_args": interspersed, "max_content_width": 100}
+    epilog = f"Example: {example}\n\nVersion: {VERSION}"
+    app.command(tool, context_settings=settings, epilog=epilog)(function)
+    return typer.main.get_command(app)
 
 
 def _end(tool: str, problem: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from typing import NamedTuple, Union
@@ -18,11 +19,13 @@ class Address(NamedTuple):
     """Where a socket is bound or connected: the address family, and what the socket call takes."""
 
     family: socket.AddressFamily
-    sockaddr: Union[str, tuple[str, int], tuple[str, int, int, int]]
+    sockaddr: Union[str, bytes, tuple[str, int], tuple[str, int, int, int]]  # bytes: an abstract UNIX socket's name
 
     def __str__(self) -> str:
         if isinstance(self.sockaddr, str):
             return self.sockaddr
+        if isinstance(self.sockaddr, bytes):
+            return "@" + os.fsdecode(self.sockaddr[1:])
         host = f"[{self.sockaddr[0]}]" if ":" in self.sockaddr[0] else self.sockaddr[0]
         return f"{host}:{self.sockaddr[1]}"
 

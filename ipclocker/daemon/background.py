@@ -41,7 +41,9 @@ from .guardian import (
     parse_word,
     say,
 )
-from .log import one_line, set_up
+from .log import one_line, set_up, with_priority
+from .loop import Loop
+from .notify import announced, take_manager
 from .pid_file import PidFile
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,10 @@ class Service(Protocol):
 
     def describe(self) -> str:
         """For the log, as "listening on 127.0.0.1:1751"."""
+
+    @property
+    def loop(self) -> Loop:
+        """In whose turns it serves."""
 
     def run(self) -> bool:
         """Serve until stopped; True if it is to be started anew (SIGHUP), False if it is to end."""
@@ -78,21 +84,28 @@ def run(
     Returns an exit code; an error has been printed by then, as one line on stderr. `start` may raise
     IpclockerError. It is called again for each start anew; in the background that is in another process and
     in the folder "/", so that paths have to be made absolute before. In the foreground, any other exception
-    of the service is passed on.
+    of the service is passed on. A service manager that has started this process is told how it goes (notify.py).
     """
     _fill_standard_descriptors()
+    manager = take_manager()
+    if manager is not None:
+        start = announced(start, manager)
     file = PidFile(pid_file)
     try:
         set_up(name, foreground=foreground, log_file=log_file, debug=debug)
         file.acquire()
         if not foreground:
-            _run_away(start, name, file, care)
+            guardian = _run_away(start, name, file, care)
+            if manager is not None:
+                manager.handed_over(guardian)
         elif care is None:
             _run_here(start, name, file, log_file)
         else:
             return _guard_here(start, name, file, log_file, care)
     except IpclockerError as error:
-        print(one_line(f"{name}: {error}"), file=sys.stderr)
+        if manager is not None:
+            manager.failed(str(error))
+        print(with_priority(logging.ERROR, one_line(f"{name}: {error}")), file=sys.stderr)
         return error.exit_code
     return OK
 
@@ -149,8 +162,8 @@ def _failure(word: Word) -> IpclockerError:
     return failure
 
 
-def _run_away(start: Start, name: str, file: PidFile, care: Care | None) -> None:
-    """Start a guardian and wait for its word; IpclockerError if that is an error, or if it says none."""
+def _run_away(start: Start, name: str, file: PidFile, care: Care | None) -> int:
+    """Start a guardian and wait for its word; its pid. IpclockerError if that is an error, or if it says none."""
     guardian, launcher = socket.socketpair()
     try:
         pid = fork_with_signals_blocked()
@@ -168,6 +181,7 @@ def _run_away(start: Start, name: str, file: PidFile, care: Care | None) -> None
         raise IpclockerError(f"the guardian process died before the server was ready ({how})")
     if word.code != OK:
         raise _failure(word)
+    return pid
 
 
 def _hear(guardian: socket.socket) -> Word | None:

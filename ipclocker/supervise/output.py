@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Protocol, cast
 
+from ..daemon.log import is_journal
 from ..daemon.loop import READ, Loop
 from ..errors import UsageError
 from .cutting import Cutter
@@ -135,22 +136,23 @@ class _Channel:
 
 
 class Lines:
-    """Lines in one stream, each behind the time and the program's name."""
+    """Lines in one stream, each behind the time, unless whoever reads the stream knows it, and the program's name."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, timed: bool = True) -> None:
         self._stream = stream
+        self._timed = timed
 
     @property
     def is_full(self) -> bool:
         return self._stream.is_full
 
     def begin(self, name: str) -> Take:
-        cutter, who = Cutter(), f" {name}: ".encode()
+        cutter, who = Cutter(), f"{name}: ".encode()
 
         def take(data: bytes) -> None:
             lines = cutter.cut(data) if data else cutter.end()
             if lines:
-                before = written_time().encode() + who
+                before = f"{written_time()} ".encode() + who if self._timed else who
                 self._stream.write(before + (b"\n" + before).join(lines) + b"\n")
 
         return take
@@ -227,7 +229,7 @@ class Files:
 
 def to_stdout(loop: Loop, drained: Callable[[], None]) -> Place:
     """Lines on stdout."""
-    return Lines(Stream(loop, "stdout", lambda: unblocked(1), drained))
+    return Lines(Stream(loop, "stdout", lambda: unblocked(1), drained), timed=not is_journal(1))
 
 
 def to_log(loop: Loop, drained: Callable[[], None]) -> Place:

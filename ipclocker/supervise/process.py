@@ -8,6 +8,7 @@ import signal
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
+from ..daemon.notify import for_programs
 from ..errors import INTERNAL
 from ..run import libc
 from ..run.child import become, caller_environment, restore_signals
@@ -25,11 +26,14 @@ class Origins(NamedTuple):
 
     @classmethod
     def here(cls, environment: dict[str, str] | None = None) -> Origins:
-        """Those of this process, now; its environment is the one that it was started with, unless one is given."""
+        """Those of this process, now; its environment is the one that it was started with, unless one is given.
+
+        What a service manager said in that to this process alone is not in it.
+        """
         umask = os.umask(0o022)
         os.umask(umask)
         return cls(
-            caller_environment() if environment is None else environment,
+            for_programs(caller_environment() if environment is None else environment),
             _folder(),
             umask,
             resource.getrlimit(resource.RLIMIT_NOFILE),

@@ -110,6 +110,11 @@ class Service:
 
     # As a service of the background
 
+    @property
+    def loop(self) -> Loop:
+        """In whose turns it all happens."""
+        return self._loop
+
     def describe(self) -> str:
         """For the log."""
         programs = f"keeping alive {', '.join(self._programs) or 'nothing'}"
