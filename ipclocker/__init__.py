@@ -8,6 +8,7 @@ if TYPE_CHECKING:
         LockBusy,
         LockLost,
         NotHeld,
+        ProgramFailed,
         ServerRefused,
         ServerUnavailable,
         UsageError,
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .lock.server import LockServer
     from .pid.client import PidStat
     from .pid.server import PidServer
+    from .supervise.supervisor import Supervisor
 
 _HOMES = {
     "IpclockerError": "errors",
@@ -26,8 +28,10 @@ _HOMES = {
     "NotHeld": "errors",
     "PidServer": "pid.server",
     "PidStat": "pid.client",
+    "ProgramFailed": "errors",
     "ServerRefused": "errors",
     "ServerUnavailable": "errors",
+    "Supervisor": "supervise.supervisor",
     "UsageError": "errors",
 }
 __all__ = [
@@ -39,8 +43,10 @@ __all__ = [
     "NotHeld",
     "PidServer",
     "PidStat",
+    "ProgramFailed",
     "ServerRefused",
     "ServerUnavailable",
+    "Supervisor",
     "UsageError",
 ]
 

@@ -12,6 +12,7 @@ INTERNAL = 70  # a fault of ours
 OUTPUT = 74  # what was to be printed could not be written, or a server's state could not be kept
 TEMPORARY = 75  # the lock is busy
 LOST = 76  # the lock was lost while the command ran
+GAVE_UP = 79  # a program that was to be kept alive died too often
 CANNOT_EXECUTE = 126  # as a shell: found, but not to be executed
 NOT_FOUND = 127  # as a shell: no such command
 SIGNALLED = 128  # as a shell: plus the number of the signal that ended it
@@ -63,3 +64,9 @@ class LockLost(IpclockerError):
 
 class NotHeld(IpclockerError, RuntimeError):
     """A lock was released by one who does not hold it (a RuntimeError, as for threading.Lock)."""
+
+
+class ProgramFailed(IpclockerError):
+    """A program that was to be kept alive died too often."""
+
+    exit_code = GAVE_UP

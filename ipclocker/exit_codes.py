@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .errors import (
     CANNOT_EXECUTE,
+    GAVE_UP,
     INTERNAL,
     LOST,
     NOT_FOUND,
@@ -22,6 +23,7 @@ MEANINGS = {
     OUTPUT: "the output could not be written; lockerd: its state can't be read or written",
     TEMPORARY: "the lock is busy",
     LOST: "the lock was lost while the command ran",
+    GAVE_UP: "a program that was to be kept alive died too often",
     CANNOT_EXECUTE: "the command can't be executed",
     NOT_FOUND: "there is no such command",
 }
@@ -68,6 +70,12 @@ _OF = {
     },
     "pidstatd": _SERVER,
     "pidwatch": {**_RUNS_A_COMMAND, OK: "with --foreground: it watches in the background"},
+    "supervise": {
+        **_SERVER,
+        1: "start, restart: a program is not up; stop: one has not ended",
+        UNAVAILABLE: "status, start, stop, restart: no supervisor answers",
+        GAVE_UP: "with --fatal-exit: a program died too often",
+    },
     "uriexec": _RUNS_A_COMMAND,
 }
 _WITH_A_COMMAND = {tool for tool, codes in _OF.items() if CANNOT_EXECUTE in codes}

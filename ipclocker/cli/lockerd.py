@@ -2,11 +2,13 @@
 
 import os
 from pathlib import Path
+from socket import SOCK_STREAM
 from typing import Annotated, Optional
 
 import typer
 
 from ..daemon import background
+from ..daemon.inherited import copies, take_inherited
 from ..daemon.listen import raise_descriptor_limit
 from ..daemon.state_folder import default_state_folder
 from ..errors import UsageError
@@ -79,11 +81,13 @@ def lockerd(
     file = None if state is None or state == "none" else os.path.abspath(state)
     folder = os.path.abspath(state_dir or default_state_folder()) if state is None else None
     where = endpoint(port, path=path)
+    inherited = take_inherited(SOCK_STREAM)
     socket_path = None if where.path is None else str(Path(where.path).absolute())
 
     def start() -> LockServer:
         raise_descriptor_limit()
-        server = LockServer(host or "localhost", where.port, path=socket_path, state=file, state_dir=folder)
+        sockets = copies(inherited)
+        server = LockServer(host or "localhost", where.port, "INET", socket_path, file, folder, sockets)
         server.handle_signals()
         return server
 

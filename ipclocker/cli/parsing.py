@@ -45,6 +45,19 @@ def parse(
     return result
 
 
+def options_of(function: Callable[..., Any], tool: str, words: list[str]) -> dict[str, Any]:
+    """What options and words of a command line mean to a typer function, by its parameters' names; not called.
+
+    Ends by SystemExit as `parse` does.
+    """
+    try:
+        return command_of(function, tool, "").make_context(tool, list(words)).params
+    except click.exceptions.Exit as end:  # the help or the version was shown
+        raise SystemExit(end.exit_code) from None
+    except click.UsageError as error:
+        _end(tool, error.format_message())
+
+
 def command_of(function: Callable[..., Any], tool: str, example: str, interspersed: bool = False) -> click.Command:
     """What click makes of a typer function: its options, arguments and texts."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

@@ -1,11 +1,13 @@
 """pidstatd: the pid server."""
 
 from pathlib import Path
+from socket import SOCK_DGRAM
 from typing import Annotated, Optional
 
 import typer
 
 from ..daemon import background
+from ..daemon.inherited import copies, take_inherited
 from ..daemon.listen import raise_descriptor_limit
 from ..pid.endpoint import pid_endpoint
 from ..pid.server import PidServer
@@ -48,11 +50,12 @@ def pidstatd(
     SIGHUP starts it anew.
     """
     where = pid_endpoint(port)
+    inherited = take_inherited(SOCK_DGRAM)
     place = str(where.port) if where.path is None else str(Path(where.path).absolute())
 
     def start() -> PidServer:
         raise_descriptor_limit()
-        server = PidServer(place, host or None)
+        server = PidServer(place, host or None, copies(inherited))
         server.handle_signals()
         return server
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from typing import NamedTuple, Union
 
 from ..errors import ServerUnavailable, UsageError
 
+LONGEST_PATH = 103  # bytes of a UNIX socket's name that every system takes
 _HOST = re.compile(r"\[[^\[\]]+\]|[^:\[\]]+")
 # Not left to the resolver: a host whose hosts file lacks it would ask a name server, which may be silent.
 _LOOPBACK = {"localhost": ("127.0.0.1", "::1"), "": ("127.0.0.1", "::1")}
@@ -17,11 +19,13 @@ class Address(NamedTuple):
     """Where a socket is bound or connected: the address family, and what the socket call takes."""
 
     family: socket.AddressFamily
-    sockaddr: Union[str, tuple[str, int], tuple[str, int, int, int]]
+    sockaddr: Union[str, bytes, tuple[str, int], tuple[str, int, int, int]]  # bytes: an abstract UNIX socket's name
 
     def __str__(self) -> str:
         if isinstance(self.sockaddr, str):
             return self.sockaddr
+        if isinstance(self.sockaddr, bytes):
+            return "@" + os.fsdecode(self.sockaddr[1:])
         host = f"[{self.sockaddr[0]}]" if ":" in self.sockaddr[0] else self.sockaddr[0]
         return f"{host}:{self.sockaddr[1]}"
 
@@ -86,8 +90,9 @@ def find_addresses(host: str, port: int, kind: socket.SocketKind) -> list[Addres
 
 def socket_path(path: str) -> Address:
     """The address of a UNIX socket. Raises UsageError if the name is longer than the system allows."""
-    if len(path.encode("utf-8", "surrogateescape")) > 103 or "\0" in path or not path:
-        raise UsageError(f"the UNIX socket's name '{path}' is empty or longer than 103 bytes: choose another")
+    if len(path.encode("utf-8", "surrogateescape")) > LONGEST_PATH or "\0" in path or not path:
+        problem = f"is empty or longer than {LONGEST_PATH} bytes"
+        raise UsageError(f"the UNIX socket's name '{path}' {problem}: choose another")
     return Address(socket.AF_UNIX, path)
 
 

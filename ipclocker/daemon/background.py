@@ -7,6 +7,9 @@ serving, or with its error:
     launcher --fork--> guardian --fork--> server
        ^--- the word -----'  ^---- the word ---'
 
+In the foreground there is one process; but for a server with processes of its own, which are to end with it whatever
+ends it, that is its guardian (guardian.py, Care), and the server is another one below.
+
 Signals to a server, or to its guardian, which passes them on: SIGTERM and SIGINT end it, SIGHUP starts it
 anew. From its making to its close they belong to the service. While one is being made, SIGTERM and SIGINT end
 that, and SIGHUP asks for nothing that is not being done already. At any other time they are held back.
@@ -29,6 +32,7 @@ from ..version import VERSION
 from .detach import detach
 from .guardian import (
     SIGNALS,
+    Care,
     Guardian,
     Say,
     Word,
@@ -37,7 +41,9 @@ from .guardian import (
     parse_word,
     say,
 )
-from .log import one_line, set_up
+from .log import one_line, set_up, with_priority
+from .loop import Loop
+from .notify import announced, take_manager
 from .pid_file import PidFile
 
 log = logging.getLogger(__name__)
@@ -48,6 +54,10 @@ class Service(Protocol):
 
     def describe(self) -> str:
         """For the log, as "listening on 127.0.0.1:1751"."""
+
+    @property
+    def loop(self) -> Loop:
+        """In whose turns it serves."""
 
     def run(self) -> bool:
         """Serve until stopped; True if it is to be started anew (SIGHUP), False if it is to end."""
@@ -67,25 +77,35 @@ def run(
     pid_file: str | None = None,
     log_file: str | None = None,
     debug: bool = False,
+    care: Care | None = None,
 ) -> int:
     """Run the server that `start` makes, until it ends or, in the background, until it is serving.
 
     Returns an exit code; an error has been printed by then, as one line on stderr. `start` may raise
     IpclockerError. It is called again for each start anew; in the background that is in another process and
     in the folder "/", so that paths have to be made absolute before. In the foreground, any other exception
-    of the service is passed on.
+    of the service is passed on. A service manager that has started this process is told how it goes (notify.py).
     """
     _fill_standard_descriptors()
+    manager = take_manager()
+    if manager is not None:
+        start = announced(start, manager)
     file = PidFile(pid_file)
     try:
         set_up(name, foreground=foreground, log_file=log_file, debug=debug)
         file.acquire()
-        if foreground:
+        if not foreground:
+            guardian = _run_away(start, name, file, care)
+            if manager is not None:
+                manager.handed_over(guardian)
+        elif care is None:
             _run_here(start, name, file, log_file)
         else:
-            _run_away(start, name, file)
+            return _guard_here(start, name, file, log_file, care)
     except IpclockerError as error:
-        print(one_line(f"{name}: {error}"), file=sys.stderr)
+        if manager is not None:
+            manager.failed(str(error))
+        print(with_priority(logging.ERROR, one_line(f"{name}: {error}")), file=sys.stderr)
         return error.exit_code
     return OK
 
@@ -110,8 +130,40 @@ def _run_here(start: Start, name: str, file: PidFile, log_file: str | None) -> N
         file.remove()
 
 
-def _run_away(start: Start, name: str, file: PidFile) -> None:
-    """Start a guardian and wait for its word; IpclockerError if that is an error, or if it says none."""
+def _guard_here(start: Start, name: str, file: PidFile, log_file: str | None, care: Care) -> int:
+    """Be the guardian of a server; its exit code. IpclockerError if it was not ready ever."""
+    was_ready = False
+
+    def serve(say_to_guardian: Say) -> int:
+        file.forget()
+        # What it logs before it is ready is the error that is to be printed.
+        return _serve_in_own_process(start, name, say_to_guardian, log_failure=log_file is not None)
+
+    def ready() -> None:
+        nonlocal was_ready
+        was_ready = True
+
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        word = Guardian(serve, ready, care._replace(restart=False)).run()
+    except OSError as error:
+        raise IpclockerError(f"cannot start the server process: {error}") from error
+    finally:
+        file.remove()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if word.code != OK and not was_ready:
+        raise _failure(word)
+    return word.code
+
+
+def _failure(word: Word) -> IpclockerError:
+    failure = IpclockerError(word.text)
+    failure.exit_code = word.code
+    return failure
+
+
+def _run_away(start: Start, name: str, file: PidFile, care: Care | None) -> int:
+    """Start a guardian and wait for its word; its pid. IpclockerError if that is an error, or if it says none."""
     guardian, launcher = socket.socketpair()
     try:
         pid = fork_with_signals_blocked()
@@ -120,7 +172,7 @@ def _run_away(start: Start, name: str, file: PidFile) -> None:
         raise IpclockerError(f"cannot go to the background: {error}") from error
     if pid == 0:
         guardian.close()
-        _become_guardian(start, name, file, launcher)
+        _become_guardian(start, name, file, launcher, care)
     launcher.close()
     file.forget()
     word = _hear(guardian)
@@ -128,9 +180,8 @@ def _run_away(start: Start, name: str, file: PidFile) -> None:
         how = _how_child_ended(pid)
         raise IpclockerError(f"the guardian process died before the server was ready ({how})")
     if word.code != OK:
-        failure = IpclockerError(word.text)
-        failure.exit_code = word.code
-        raise failure
+        raise _failure(word)
+    return pid
 
 
 def _hear(guardian: socket.socket) -> Word | None:
@@ -148,11 +199,11 @@ def _how_child_ended(pid: int) -> str:
         return "it is not known how"
 
 
-def _become_guardian(start: Start, name: str, file: PidFile, launcher: socket.socket) -> NoReturn:
+def _become_guardian(start: Start, name: str, file: PidFile, launcher: socket.socket, care: Care | None) -> NoReturn:
     """In the new process, with the signals still blocked."""
     status = INTERNAL
     try:
-        word = _guard(start, name, file, launcher)
+        word = _guard(start, name, file, launcher, care)
         # The file is given back first: whoever hears the word may try again at once.
         file.remove()
         say(launcher, word)
@@ -163,11 +214,11 @@ def _become_guardian(start: Start, name: str, file: PidFile, launcher: socket.so
         os._exit(status)
 
 
-def _guard(start: Start, name: str, file: PidFile, launcher: socket.socket) -> Word:
+def _guard(start: Start, name: str, file: PidFile, launcher: socket.socket, care: Care | None) -> Word:
     def serve(say_to_guardian: Say) -> int:
         launcher.close()
         file.forget()
-        return _serve_in_background(start, name, say_to_guardian)
+        return _serve_in_own_process(start, name, say_to_guardian)
 
     def ready() -> None:
         with launcher:
@@ -176,16 +227,24 @@ def _guard(start: Start, name: str, file: PidFile, launcher: socket.socket) -> W
     detach()
     try:
         file.write()
-        return Guardian(serve, ready).run()
+        return Guardian(serve, ready, care).run()
     except (IpclockerError, OSError) as error:
         return Word(getattr(error, "exit_code", INTERNAL), str(error))
 
 
-def _serve_in_background(start: Start, name: str, say_to_guardian: Say) -> int:
+def _serve_in_own_process(start: Start, name: str, say_to_guardian: Say, log_failure: bool = True) -> int:
+    was_ready = False
+
+    def say_ready(word: Word) -> None:
+        nonlocal was_ready
+        was_ready = True
+        say_to_guardian(word)
+
     try:
-        _serve(start, name, say_to_guardian)
+        _serve(start, name, say_ready)
     except IpclockerError as error:
-        log.error("%s", error)
+        if log_failure or was_ready:
+            log.error("%s", error)
         say_to_guardian(Word(error.exit_code, str(error)))
         return error.exit_code
     except Exception as error:

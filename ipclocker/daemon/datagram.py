@@ -69,6 +69,14 @@ def _bind(address: Address, both: bool = False) -> socket.socket:
     return sock
 
 
+def adopt_datagrams(sockets: list[socket.socket]) -> list[socket.socket]:
+    """Set for sockets that somebody else has made what is set for own ones; the same sockets."""
+    for sock in sockets:
+        widen(sock)
+        sock.setblocking(False)
+    return sockets
+
+
 def widen(sock: socket.socket) -> None:
     """Let as much wait to be read as the system allows, so that a burst is not lost."""
     for option in (socket.SO_RCVBUF, _SO_RCVBUFFORCE) if sys.platform == "linux" else (socket.SO_RCVBUF,):

@@ -6,12 +6,16 @@ start, and for the pauses of the restart policy.
 - SIGTERM, SIGINT: the server is told to end, and killed if it does not within END_WITHIN. Then the guardian
   ends.
 - SIGHUP: the server starts itself anew. If there is none, because it died, the next one is started at once.
-- A server that ends with status 0 was told to by somebody else: the guardian ends too.
+- A server that ends with status 0 was told to by somebody else: the guardian ends too. So it does after GAVE_UP,
+  which says that there is no sense in another.
 - A server that dies before it was ready for the first time is a failed start: the guardian ends and reports
   the reason.
 
 A guardian that is killed with SIGKILL takes nobody with it: its server goes on serving, with nobody to
 restart it. The locks in its memory are worth more than tidiness.
+
+A server that has processes of its own is cared for further (Care): its guardian gets all that is orphaned below
+it (libc.adopt_orphans), and when the server has ended, however that was, it ends what is left.
 """
 
 from __future__ import annotations
@@ -21,9 +25,10 @@ import logging
 import os
 import signal
 import socket
-from typing import Callable, NamedTuple, NoReturn
+from functools import partial
+from typing import Callable, NamedTuple, NoReturn, Optional
 
-from ..errors import INTERNAL, OK
+from ..errors import GAVE_UP, INTERNAL, OK
 from ..supervise.policy import RestartPolicy
 from .loop import READ, Loop, Timer
 
@@ -43,6 +48,21 @@ class Word(NamedTuple):
 Say = Callable[[Word], None]  # later words and words to nobody are dropped
 
 
+class Care(NamedTuple):
+    """What a server with processes of its own needs of its guardian.
+
+    signals: those that are passed on to it, besides the usual ones
+    patient: whether it may take its own time to end, and is not killed after END_WITHIN
+    sweep: called when it has ended, to end what it has left
+    restart: whether another is started when it dies
+    """
+
+    signals: tuple[int, ...] = ()
+    patient: bool = False
+    sweep: Optional[Callable[[], object]] = None
+    restart: bool = True
+
+
 class Guardian:
     """`serve` is what the server process does: it says its word and returns its exit status.
 
@@ -50,9 +70,10 @@ class Guardian:
     and the guardian ends.
     """
 
-    def __init__(self, serve: Callable[[Say], int], ready: Callable[[], None]) -> None:
+    def __init__(self, serve: Callable[[Say], int], ready: Callable[[], None], care: Care | None = None) -> None:
         self._serve = serve
         self._ready = ready
+        self._care = care or Care()
         self._was_ready = False
         self._loop = Loop()
         self._policy = RestartPolicy(_chance)
@@ -70,6 +91,12 @@ class Guardian:
         loop.on_signal(signal.SIGINT, self._stop)
         loop.on_signal(signal.SIGHUP, self._start_anew)
         loop.on_signal(signal.SIGCHLD, self._reap)
+        for number in self._care.signals:
+            loop.on_signal(number, partial(self._pass_on, number))
+        if self._care.sweep is not None:
+            from ..run import libc  # only here: others do without what that imports
+
+            libc.adopt_orphans()
         self._fork()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         loop.run()
@@ -102,6 +129,8 @@ class Guardian:
             signal.set_wakeup_fd(-1)
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
+            for further in self._care.signals:
+                signal.signal(further, signal.SIG_IGN)  # until it has handlers of its own
             status = self._serve(lambda word: say(guardian, word))
         except BaseException:
             log.exception("the server ends by an error of its own")
@@ -133,20 +162,33 @@ class Guardian:
             self._stop()
 
     def _reap(self) -> None:
-        if self._server == 0:
-            return
-        pid, status = os.waitpid(self._server, os.WNOHANG)
-        if pid == 0:
-            return
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self._server:  # others are orphans: of a server that has children, or if this is process 1
+                self._server_ended(pid, status)
+
+    def _server_ended(self, pid: int, status: int) -> None:
         self._server = 0
         if self._hearing is not None:
             self._listen()
+        if self._care.sweep is not None:
+            self._care.sweep()
         how = how_it_ended(status)
         if self._stopping or status == 0:
             self._finish(Word(OK) if self._was_ready else Word(INTERNAL, "ended before it was ready"))
         elif not self._was_ready:
             word = parse_word(self._heard)
             self._finish(word or Word(INTERNAL, f"the server process died before it was ready ({how})"))
+        elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == GAVE_UP:
+            self._finish(Word(GAVE_UP))
+        elif not self._care.restart:
+            log.error("the server process %d died (%s)", pid, how)
+            self._finish(Word(os.WEXITSTATUS(status) if os.WIFEXITED(status) else INTERNAL))
         else:
             self._restart_after_a_pause(f"the server process {pid} died ({how})")
 
@@ -171,6 +213,10 @@ class Guardian:
             self._restart.cancel()
             self._fork_again()
 
+    def _pass_on(self, number: int) -> None:
+        if self._server != 0:
+            os.kill(self._server, number)
+
     def _stop(self) -> None:
         if self._server == 0:
             self._finish(Word(OK))
@@ -178,7 +224,8 @@ class Guardian:
         os.kill(self._server, signal.SIGTERM)
         if not self._stopping:
             self._stopping = True
-            self._loop.call_at(self._loop.now + END_WITHIN, self._kill)
+            if not self._care.patient:
+                self._loop.call_at(self._loop.now + END_WITHIN, self._kill)
 
     def _kill(self) -> None:
         if self._server != 0:

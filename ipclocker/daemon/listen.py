@@ -75,12 +75,7 @@ def _listen(address: Address) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if address.family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Set once here, these pass to each connection accepted. Answers are not held back to be sent together.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _TCP_OPTIONS:
-            if hasattr(socket, name):
-                listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        _tune(listener)
         listener.bind(address.sockaddr)
         listener.listen(_BACKLOG)
         listener.setblocking(False)
@@ -88,6 +83,24 @@ def _listen(address: Address) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _tune(listener: socket.socket) -> None:
+    """Set what passes to each connection accepted. Answers are not held back to be sent together."""
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _TCP_OPTIONS:
+        if hasattr(socket, name):
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def adopt_listeners(listeners: list[socket.socket]) -> list[socket.socket]:
+    """Set for listeners that somebody else has made what is set for own ones; the same listeners."""
+    for listener in listeners:
+        if listener.family != socket.AF_UNIX:
+            _tune(listener)
+        listener.setblocking(False)
+    return listeners
 
 
 def raise_descriptor_limit() -> None:

@@ -47,8 +47,14 @@ def one_line(text: str) -> str:
     """The text with everything unprintable escaped, cut to MAX_RECORD characters."""
     if not text.isprintable():
         # Half a character, an order to the terminal or to write from right to left: unprintable, all of them.
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        # (By `ascii`, since a codec would be loaded from a file, for which there may be no descriptor left.)
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return text if len(text) <= MAX_RECORD else text[: MAX_RECORD - 3] + "..."
+
+
+def with_priority(level: int, line: str) -> str:
+    """A line for stderr that is not logged; if the journal reads that, with the priority of a level before it."""
+    return f"<{_severity(level)}>{line}" if is_journal(_STDERR) else line
 
 
 def _format_for(handler: _Destination, name: str) -> str:
@@ -89,7 +95,7 @@ class _Stderr(_Destination):
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_journal = _stderr_is_journal()
+        self.is_journal = is_journal(_STDERR)
 
     def send(self, severity: int, line: str) -> None:
         if self.is_journal:
@@ -97,10 +103,10 @@ class _Stderr(_Destination):
         os.write(_STDERR, _encoded(line + "\n"))
 
 
-def _stderr_is_journal() -> bool:
-    """Whether systemd's journal reads our stderr (systemd.exec(5), JOURNAL_STREAM)."""
+def is_journal(descriptor: int) -> bool:
+    """Whether systemd's journal reads what this process writes there (systemd.exec(5), JOURNAL_STREAM)."""
     try:
-        status = os.fstat(_STDERR)
+        status = os.fstat(descriptor)
     except OSError:
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

@@ -16,6 +16,11 @@ class LoopServer:
         self._ending = False
         self._anew = False
 
+    @property
+    def loop(self) -> Loop:
+        """The loop in whose turns it lives."""
+        return self._loop
+
     def start_server(self) -> None:
         """Serve until SIGTERM or SIGINT (if called in the main thread), SIGHUP or `stop`."""
         try:

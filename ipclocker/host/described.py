@@ -47,6 +47,11 @@ class Tool(NamedTuple):
     subcommands: tuple[Command, ...] = ()
     sections: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def command_lines(self) -> tuple[Command, ...]:
+        """All that can be run: a command without a text is only the first word of sub-commands."""
+        return (self.command, *self.subcommands) if self.command.text else self.subcommands
+
 
 def called(tool: str) -> str:
     """The words that a tool is called by."""

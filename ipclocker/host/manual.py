@@ -76,7 +76,7 @@ _VARIABLE = re.compile(r"\bIPCLOCKER_[A-Z]+\b")
 def manual_page(tool: Tool, version: str, tools: dict[str, str]) -> Page:
     """The page of a tool, or of the whole; `tools` has all tools with what each does in a line."""
     command = tool.command
-    commands = tool.subcommands or (command,)
+    commands = tool.command_lines
     shared = _shared_options(tool)
     sections: list[tuple[str, Sequence[Block]]] = [
         ("NAME", [Paragraph(f"{page_name(tool.name)} - {tool.what}")]),
@@ -96,8 +96,8 @@ def manual_page(tool: Tool, version: str, tools: dict[str, str]) -> Page:
 
 
 def _shared_options(tool: Tool) -> list[Option]:
-    """The options of a tool; if it has sub-commands, those that all of them have."""
-    if not tool.subcommands:
+    """The options of a tool; if it is only the first word of sub-commands, those that all of them have."""
+    if tool.command.text:
         return list(tool.command.options)
     first, *others = tool.subcommands
     shared = [option for option in first.options if all(option in other.options for other in others)]

@@ -23,7 +23,7 @@ from functools import partial
 from math import inf
 
 from ..daemon.address import Address, service_port
-from ..daemon.listen import UnixListener, accept, tcp_listeners
+from ..daemon.listen import UnixListener, accept, adopt_listeners, tcp_listeners
 from ..daemon.loop import READ, Loop
 from ..daemon.serving import LoopServer
 from ..daemon.state_folder import make_state_folder
@@ -52,8 +52,9 @@ class LockServer(LoopServer):
 
     `host` is one host or several to listen on; for `port`, `family` and `path` see `endpoint`. Held locks are kept
     in the file (or store) `state`, or in a file of the folder `state_dir` that is named after where the server
-    listens; without both they live in memory. Raises UsageError or ServerUnavailable when it can't listen there,
-    StateError when it can't use the file.
+    listens; without both they live in memory. If there are `sockets`, which listen already, it is they that it
+    serves on, and closes in the end. Raises UsageError or ServerUnavailable when it can't listen there, StateError
+    when it can't use the file.
     """
 
     def __init__(
@@ -64,10 +65,13 @@ class LockServer(LoopServer):
         path: str | None = None,
         state: str | Store | None = None,
         state_dir: str | None = None,
+        sockets: list[socket.socket] | None = None,
     ) -> None:
         where = endpoint(port, family, path)
-        self._unix_listener = UnixListener(where.path) if where.path is not None else None
-        if self._unix_listener is not None:
+        self._unix_listener = UnixListener(where.path) if where.path is not None and not sockets else None
+        if sockets:
+            self._listeners = adopt_listeners(sockets)
+        elif self._unix_listener is not None:
             self._listeners = [self._unix_listener.socket]
         else:
             self._listeners = tcp_listeners([host] if isinstance(host, str) else host, where.port)
@@ -143,9 +147,10 @@ class LockServer(LoopServer):
         """A file name that tells the servers of one host apart."""
         from urllib.parse import quote
 
-        if self._unix_listener is not None:
-            return f"lockerd-{quote(self._unix_listener.path.lstrip('/'), safe='')}.db"
-        return f"lockerd-{self._listeners[0].getsockname()[1]}.db"
+        first = self._listeners[0]
+        if first.family == socket.AF_UNIX:
+            return f"lockerd-{quote(self.addresses[0].lstrip('/'), safe='')}.db"
+        return f"lockerd-{first.getsockname()[1]}.db"
 
     # New clients
 

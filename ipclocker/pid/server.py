@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ..daemon.address import Address, own_host_name
 from ..daemon.batches import Batches
-from ..daemon.datagram import UnixDatagram, udp_everywhere, udp_sockets
+from ..daemon.datagram import UnixDatagram, adopt_datagrams, udp_everywhere, udp_sockets
 from ..daemon.loop import READ, Loop
 from ..daemon.serving import LoopServer
 from .endpoint import pid_endpoint
@@ -103,13 +103,21 @@ class PidServer(LoopServer):
     """A pid server (IPC::PidStat::PidServer): `PidServer(port=1234).start_server()`.
 
     For `port` see `pid_endpoint`. `host` is one host or several whose addresses it listens on, all of this host if
-    it is None. Raises UsageError or ServerUnavailable when it can't listen there.
+    it is None. If there are `sockets`, which are bound already, it is they that it is asked on, and closes in the end.
+    Raises UsageError or ServerUnavailable when it can't listen there.
     """
 
-    def __init__(self, port: str | int | None = None, host: str | list[str] | None = None) -> None:
+    def __init__(
+        self,
+        port: str | int | None = None,
+        host: str | list[str] | None = None,
+        sockets: list[socket.socket] | None = None,
+    ) -> None:
         self._unix: UnixDatagram | None = None
         where = pid_endpoint(port)
-        if where.path is not None:
+        if sockets:
+            self._sockets = adopt_datagrams(sockets)
+        elif where.path is not None:
             self._unix = UnixDatagram(where.path)
             self._sockets = [self._unix.socket]
         elif host is None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
 _SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 
 try:
@@ -25,6 +26,11 @@ def die_with_parent(number: int) -> bool:
 def leave_no_core() -> bool:
     """Have no core dumped when this process ends, not even by a program that takes dumps; whether it can (Linux)."""
     return _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def adopt_orphans(adopt: bool = True) -> bool:
+    """Have the kernel make this process the parent of all below it whose own parent ends; whether it can (Linux)."""
+    return _prctl(_PR_SET_CHILD_SUBREAPER, int(adopt))
 
 
 def _prctl(what: int, value: int) -> bool:

@@ -3,16 +3,48 @@
 A death after a good run is answered nearly at once: whatever it was, it is rare. Deaths in quick succession
 are answered with pauses that double up to a cap, so that a process which cannot live costs next to nothing.
 The pauses are a little random, so that many processes that died of one cause do not come back in one instant.
+
+Who wants to know when to stop trying says so by a number of deaths within a time (GiveUp). The pauses count in it:
+since they grow, a great number in a short time never comes, which `shortest` tells beforehand.
 """
 
 from __future__ import annotations
 
-from typing import Callable
+from collections import deque
+from math import inf
+from typing import Callable, NamedTuple
+
+from ..errors import UsageError
 
 FIRST_PAUSE = 0.1  # seconds, after the first death
 LONGEST_PAUSE = 30.0  # seconds
 GOOD_RUN = 60.0  # seconds; deaths before a run of this length are forgotten
 SPREAD = 0.2  # the part of a pause that is left to chance
+MOST_DEATHS = 1_000  # that can be counted before giving up
+
+
+class GiveUp(NamedTuple):
+    """When a process is not started again: after this many deaths within this many seconds."""
+
+    deaths: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.deaths}/{self.seconds:g}"
+
+
+def parse_give_up(text: str) -> GiveUp:
+    """The deaths and seconds of `N/S`. Raises UsageError."""
+    deaths, _, seconds = text.partition("/")
+    try:
+        give_up = GiveUp(int(deaths), float(seconds))
+    except ValueError:
+        give_up = GiveUp(0, 0.0)
+    if not (1 <= give_up.deaths <= MOST_DEATHS and 0.0 < give_up.seconds < inf):
+        raise UsageError(
+            f"'{text}' does not say when to give up: write deaths/seconds, as 5/10, with up to {MOST_DEATHS} deaths"
+        )
+    return give_up
 
 
 class RestartPolicy:
@@ -28,6 +60,7 @@ class RestartPolicy:
         first_pause: float = FIRST_PAUSE,
         longest_pause: float = LONGEST_PAUSE,
         good_run: float = GOOD_RUN,
+        give_up: GiveUp | None = None,
     ) -> None:
         self._chance = chance
         self._first_pause = first_pause
@@ -35,6 +68,8 @@ class RestartPolicy:
         self._good_run = good_run
         self._next_pause = first_pause
         self._started_at: float | None = None
+        self._give_up = give_up
+        self._deaths: deque[float] = deque(maxlen=give_up.deaths if give_up is not None else 0)  # when, the latest
 
     def started(self, now: float) -> None:
         """The process was started."""
@@ -45,6 +80,29 @@ class RestartPolicy:
         if self._started_at is not None and now - self._started_at >= self._good_run:
             self._next_pause = self._first_pause
         self._started_at = None
+        self._deaths.append(now)
         pause = min(self._next_pause, self._longest_pause)
         self._next_pause = min(2 * pause, self._longest_pause)
         return pause * (1.0 - SPREAD * self._chance())
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the latest death was the one after which it is not to be started again."""
+        if self._give_up is None or len(self._deaths) < self._give_up.deaths:
+            return False
+        return self._deaths[-1] - self._deaths[0] <= self._give_up.seconds
+
+    def forget(self) -> None:
+        """Whatever was, was before: somebody wants the process to be tried anew."""
+        self._next_pause = self._first_pause
+        self._started_at = None
+        self._deaths.clear()
+
+
+def shortest(deaths: int, *, first_pause: float = FIRST_PAUSE, longest_pause: float = LONGEST_PAUSE) -> float:
+    """The least seconds from the first to the last of so many deaths, none of them after a good run.
+
+    That is what their pauses take: whoever gives up after as many deaths in less never does.
+    """
+    policy = RestartPolicy(lambda: 1.0, first_pause=first_pause, longest_pause=longest_pause)
+    return sum(policy.died(0.0) for _ in range(deaths - 1))

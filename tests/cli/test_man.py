@@ -50,10 +50,8 @@ def is_said(text: str, within: str) -> bool:
 
 def commands(tool: Tool) -> list[list[str]]:
     """The words that each command line of a tool begins with, as ipclocker takes them."""
-    lines = [tool.command.name.split()] if not tool.subcommands else []
-    return [
-        line[1:] if line[0] == "ipclocker" else line for line in [*lines, *(c.name.split() for c in tool.subcommands)]
-    ]
+    lines = [command.name.split() for command in tool.command_lines]
+    return [line[1:] if line[0] == "ipclocker" else line for line in lines]
 
 
 @each_tool
@@ -72,7 +70,7 @@ def test_all_that_help_says_is_on_the_page(name: str) -> None:
 @each_tool
 def test_all_options_of_the_page_are_in_help(name: str) -> None:
     tool = describe(name)
-    lines = commands(tool) if name == "ipclocker" or not tool.subcommands else [[name], *commands(tool)]
+    lines = commands(tool) if tool.command.text else [[name], *commands(tool)]
     shown = "".join(run(*line, "--help").stdout for line in lines)
     for command in (tool.command, *tool.subcommands):
         for option in command.options:

@@ -1,13 +1,15 @@
 """A server to try background.py with: a UNIX socket that answers a connection with its pid and closes it.
 
 Run as `python -m tests.daemon.fake_service FOLDER [--option ...]`. In FOLDER are its socket ("socket"), its
-pid file ("pid"), its log ("log"), the pids of all processes that were ever started as server or guardian
-("pids"), and files by which a test tells it how to behave at its next start, named after what is to happen:
+pid file ("pid"), its log ("log"), the names of its environment's variables ("environment"), the pids of all
+processes that were ever started as server or guardian ("pids"), and files by which a test tells it how to
+behave at its next start, named after what is to happen:
   refuse   start raises a ServerUnavailable with the file's content
   crash    start raises a RuntimeError
   kill     the process kills itself in start
   hang     start waits until the file is gone
   deaf     SIGTERM does nothing
+  stuck    a connection is not answered, and nothing else done, until the file is gone
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class FakeService:
         self._ending = False
         with (folder / "pids").open("a") as pids:
             pids.write(f"{os.getpid()}\n{os.getppid()}\n")
+        (folder / "environment").write_text(" ".join(os.environ))
         self._loop = Loop()
         _misbehave(folder)
         self._socket = socket.socket(socket.AF_UNIX)
@@ -45,6 +48,10 @@ class FakeService:
     def describe(self) -> str:
         return "listening on a socket"
 
+    @property
+    def loop(self) -> Loop:
+        return self._loop
+
     def run(self) -> bool:
         self._loop.run()
         return not self._ending
@@ -56,6 +63,10 @@ class FakeService:
 
     def _answer(self, events: int) -> None:
         connection, _ = self._socket.accept()
+        if (self._folder / "stuck").exists():
+            (self._folder / "is stuck").touch()
+        while (self._folder / "stuck").exists():
+            time.sleep(0.01)
         with connection:
             connection.sendall(b"%d" % os.getpid())
 

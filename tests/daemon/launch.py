@@ -45,11 +45,13 @@ class Fake:
         self.launched: list[subprocess.Popen[str]] = []
         self.seen: list[int] = []  # guardians that may not have started a server yet
 
-    def launch(self, *options: str, log_file: str | None = "log") -> subprocess.Popen[str]:
+    def launch(self, *options: str, log_file: str | None = "log", **variables: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.daemon.fake_service", str(self.folder), *options]
         if log_file is not None:
             command += ["--log-file", log_file]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **variables}
+        )
         self.launched.append(process)
         return process
 

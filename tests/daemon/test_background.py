@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,16 @@ def test_foreground_error_without_a_log_file_is_said_once(fake: Fake) -> None:
     fake.tell("refuse", "no way")
     process = fake.launch("--foreground", log_file=None)
     assert process.communicate(timeout=DEADLINE)[1] == "fake: no way\n"
+
+
+def test_foreground_error_for_the_journal_is_marked_as_one(fake: Fake, tmp_path: Path) -> None:
+    fake.tell("refuse", "no way")
+    command = [sys.executable, "-m", "tests.daemon.fake_service", str(fake.folder), "--foreground"]
+    with (tmp_path / "stderr").open("w") as stderr:
+        place = os.fstat(stderr.fileno())
+        journal = {**os.environ, "JOURNAL_STREAM": f"{place.st_dev}:{place.st_ino}"}
+        subprocess.run(command, stderr=stderr, env=journal, timeout=DEADLINE)
+    assert (tmp_path / "stderr").read_text() == "<3>fake: no way\n"
 
 
 def test_foreground_stopped_while_starting_ends_at_once(fake: Fake) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from .site import Site, new_site
+from .supervising import Start, Supervised
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +38,19 @@ def shared_site(built_file: Path, cache: Path) -> Iterator[Site]:
     with new_site(built_file, cache) as site:
         site.serve()
         yield site
+
+
+@pytest.fixture
+def supervise(bare_site: Site) -> Iterator[Start]:
+    """Starts supervisors, which are ended with the test."""
+    started: list[Supervised] = []
+
+    def start(*words: str, **more: object) -> Supervised:
+        started.append(Supervised(bare_site, *words, name=f"sup{len(started)}", **more))
+        return started[-1]
+
+    yield start
+    for supervised in started:
+        if supervised.tool.process.poll() is None:
+            supervised.end(signal.SIGTERM)
+        assert "a fault of ours" not in supervised.tool.err

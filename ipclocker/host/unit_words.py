@@ -1,0 +1,52 @@
+"""Words as unit files (systemd.syntax(7), systemd.service(5), "Command lines") and shells have to see them."""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import UsageError
+
+_PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./-]+")
+
+
+def command_line(program: list[str], words: list[str]) -> str:
+    """A command line for ExecStart=: words that systemd hands over exactly as they are.
+
+    Raises UsageError if the program's name has characters that systemd does not take there.
+    """
+    name, *first = program
+    if any(c in "\"'\\" or not c.isprintable() for c in name):
+        raise UsageError(f"systemd does not start a program that is called '{name}': copy the file to another place")
+    # In the program's name alone, a $ stands for itself.
+    return " ".join([_quoted(name), *(_quoted(word).replace("$", "$$") for word in (*first, *words))])
+
+
+def shell_words(words: list[str]) -> str:
+    """Words for /bin/sh. Raises UsageError if one has a line end in it, which a script of ours has no use for."""
+    if any("\n" in word for word in words):
+        raise UsageError("an option has a line end in it, which has no place in an init script")
+    return " ".join(word if _PLAIN.fullmatch(word) else "'" + word.replace("'", "'\\''") + "'" for word in words)
+
+
+def setting(value: str) -> str:
+    """The value of a setting that is one text up to the end of the line. Raises UsageError if it can't be one."""
+    if not value.isprintable() or value != value.strip() or value.endswith("\\"):
+        raise UsageError(f"'{value}' has characters that can't be written into a unit")
+    return value.replace("%", "%%")
+
+
+def _quoted(word: str) -> str:
+    if _PLAIN.fullmatch(word):
+        return word
+    return '"' + "".join(map(_escaped, word)) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if character == "%":
+        return "%%"
+    if character.isprintable():
+        return character
+    # A byte that is no character, or one that nobody could see in the unit.
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))

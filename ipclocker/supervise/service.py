@@ -1,0 +1,301 @@
+"""A supervisor at work: programs, signals, the control socket and the cluster lock, on one event loop.
+
+What ends it, and how:
+
+    SIGTERM, SIGINT         all programs are ended, then the exit hook runs; another one ends the hook
+    a program is FATAL      the same, if that was asked for, and then it ends with ProgramFailed
+    its guardian is gone    all programs are killed at once, as if this process had been killed
+
+SIGHUP reads the list of programs anew and restarts them, SIGUSR1 opens output files anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from math import inf
+from signal import SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1
+from typing import Any, Callable, NamedTuple, Optional
+
+from ..daemon.address import LONGEST_PATH
+from ..daemon.loop import READ, Loop
+from ..errors import IpclockerError, ProgramFailed, UsageError
+from ..pid.identity import identify
+from ..run import libc
+from ..run.deputy import Deputy
+from .control import Control
+from .families import Families
+from .hook import Hook
+from .life import FATAL, PASSING
+from .output import Output, to_file, to_files, to_log, to_stdout
+from .process import Origins
+from .programs import Program
+from .settings import Settings
+from .sweeping import kill_programs_of, sweep
+from .ward import Shared, Ward
+from .wards import Wards
+
+log = logging.getLogger(__name__)
+Programs = dict[str, Program]
+
+
+class Surroundings(NamedTuple):
+    """Where a supervisor runs, and what it is given there.
+
+    origins: what its programs find as if their caller had started them
+    output_to_log: whether output goes to the log, if no other place for it was given
+    control: the name of the control socket; `control_matters`: whether it can't be done without
+    lifeline: a descriptor that can be read when the guardian is gone
+    exit_hook: a command to be run at the end
+    alone: whether all children of this process are the supervisor's, so that in the end there shall be none
+    """
+
+    origins: Origins
+    output_to_log: bool = False
+    control: Optional[str] = None
+    control_matters: bool = True
+    lifeline: Optional[int] = None
+    exit_hook: Optional[str] = None
+    alone: bool = False
+
+
+class Service:
+    """Keeps programs alive from `run` until it is told to end."""
+
+    def __init__(
+        self, settings: Settings, programs: Programs, read: Callable[[], Programs], surroundings: Surroundings
+    ) -> None:
+        """`read` says what programs there are when that is asked for anew. Raises UsageError."""
+        self._settings = settings
+        self._programs = programs
+        self._read = read
+        self._surroundings = surroundings
+        self._loop = loop = Loop()
+        self._ending = False
+        self._hook: Hook | None = None
+        self._hooked = False  # whether the hook has had its turn
+        self._failure: IpclockerError | None = None
+        self._turn: Any = None
+        self._control: Control | None = None
+        self._deputy: Deputy | None = None
+        self._started_at = loop.now
+        self._this = identify(os.getpid())
+        self._mark = f"{self._this.pid}.{self._this.start or 0}"  # which no other supervisor of this host has
+        families = Families(loop)
+        self._output = Output(loop, self._output_place())
+        self._shared = Shared(loop, families, self._output, surroundings.origins, self._mark)
+        self._wards = Wards(
+            self._shared,
+            settings.new_policy,
+            settings.rules,
+            self._changed,
+            self._reaped,
+            allowed=settings.lock is None,
+        )
+        try:
+            self._listen()
+        except BaseException:
+            self._output.close()
+            loop.close()
+            raise
+
+    def handle_signals(self) -> None:
+        """From now on. In the main thread only."""
+        self._loop.on_signal(SIGTERM, self.stop)
+        self._loop.on_signal(SIGINT, self.stop)
+        self._loop.on_signal(SIGHUP, self.reload)
+        self._loop.on_signal(SIGUSR1, self._output.reopen)
+        self._loop.on_signal(SIGCHLD, self._reap)
+
+    # As a service of the background
+
+    @property
+    def loop(self) -> Loop:
+        """In whose turns it all happens."""
+        return self._loop
+
+    def describe(self) -> str:
+        """For the log."""
+        programs = f"keeping alive {', '.join(self._programs) or 'nothing'}"
+        control = f", control socket {self._control.path}" if self._control is not None else ""
+        return programs + control
+
+    def run(self) -> bool:
+        """Keep the programs alive until told to end; False, since it is never to be started anew.
+
+        Raises ProgramFailed, and IpclockerError if the guardian has gone or there can be no further process.
+        """
+        if self._surroundings.lifeline is not None:
+            self._loop.watch(self._surroundings.lifeline, READ, self._orphaned)  # type: ignore[arg-type]
+        else:  # somebody else has to end what is left if this process is killed
+            self._deputy = Deputy(inf, self._kill_programs)
+        libc.adopt_orphans()
+        self._wards.set(self._programs)
+        if self._settings.lock is not None:
+            from .turn import Turn  # only here: most do without
+
+            parameters = {**self._settings.lock, "command": f"supervise {' '.join(self._programs)}"}
+            self._turn = Turn(self._loop, parameters, self, random.random, self._kill_programs)
+        self._loop.run()
+        if self._surroundings.alone:
+            sweep()
+        if self._failure is not None:
+            raise self._failure
+        return False
+
+    def close(self) -> None:
+        """Give back sockets, files and signal handlers."""
+        if self._control is not None:
+            self._control.close()
+        if self._turn is not None:
+            self._turn.close()
+        self._output.close()
+        self._loop.close()
+        if self._deputy is not None:
+            self._deputy.dismiss()
+        libc.adopt_orphans(False)
+
+    def stop(self) -> None:
+        """End all programs, and then `run`."""
+        if self._hook is not None:
+            self._hook.end()
+        elif not self._ending:
+            self._ending = True
+            self._wards.stop()
+            self._go_on()
+
+    def reload(self) -> None:
+        """Read anew what programs there are: new ones start, the others restart, but for those that were stopped."""
+        if self._ending:
+            return
+        try:
+            programs = self._read()
+        except IpclockerError as error:
+            log.error("%s; the programs stay as they are", error)
+            return
+        self._programs = programs
+        log.info("the programs are restarted: %s", ", ".join(programs) or "none")
+        self._wards.set(programs)
+
+    # As one who is asked and told over the control socket
+
+    def describe_to(self, names: list[str]) -> dict[str, Any]:
+        """The state of these programs, or of all. Raises UsageError if there is one that is not known."""
+        return {
+            "supervisor": {
+                "pid": os.getpid(),
+                "uptime": round(self._loop.now - self._started_at, 3),
+                "lock": self._describe_lock(),
+            },
+            "programs": [ward.describe() for ward in self._wards.find(names)],
+        }
+
+    def tell(self, command: str, names: list[str]) -> list[str]:
+        """Start, stop or restart these programs, or all; their names. Raises UsageError."""
+        if self._ending:
+            raise UsageError(f"the supervisor ends, and does not {command} programs any more")
+        wards = self._wards.find(names)
+        log.info("told to %s %s", command, ", ".join(ward.name for ward in wards) or "nothing")
+        for ward in wards:
+            {"start": ward.start, "stop": ward.stop, "restart": ward.restart}[command]()
+        return [ward.name for ward in wards]
+
+    def are_settled(self, names: list[str]) -> bool:
+        """Whether none of these programs is about to become something else."""
+        return not any(ward.state in PASSING for ward in self._wards if ward.name in names)
+
+    # As one who has the cluster lock, or not
+
+    def granted(self, name: str, token: int | None) -> None:
+        """The programs may run."""
+        self._wards.allow({"IPCLOCKER_LOCK": name, **({} if token is None else {"IPCLOCKER_TOKEN": str(token)})})
+
+    def lost(self, kill_at: float) -> None:
+        """They may not any more."""
+        self._wards.forbid(kill_at)
+        if self._hook is not None:
+            self._hook.end()
+            self._loop.call_at(kill_at, self._hook.kill)
+        self._go_on()
+
+    def given_back(self) -> None:
+        """All is done."""
+        self._loop.stop()
+
+    # What happens
+
+    def _reap(self) -> None:
+        self._wards.reap()
+        self._go_on()
+
+    def _reaped(self, pid: int, status: int) -> None:
+        if self._hook is not None:
+            self._hook.reaped(pid, status)
+
+    def _changed(self, ward: Ward) -> None:
+        if ward.state == FATAL and self._settings.fatal_exit and not self._ending:
+            self._failure = ProgramFailed(f"the program '{ward.name}' died too often ({self._settings.give_up})")
+            self._loop.call_at(self._loop.now, self.stop)
+        if self._control is not None:
+            self._control.changed()
+
+    def _go_on(self) -> None:
+        """Something may have been what was waited for."""
+        if not self._wards.are_gone or self._hook is not None:
+            return
+        if not self._ending:
+            if self._turn is not None:
+                self._turn.ask_again()
+        elif self._surroundings.exit_hook is not None and not self._hooked:
+            self._hooked = True
+            self._hook = Hook(self._surroundings.exit_hook, self._shared, self._settings.rules, self._hook_done)
+        elif self._turn is not None:
+            self._turn.give_back()
+        else:
+            self._loop.stop()
+
+    def _hook_done(self) -> None:
+        self._hook = None
+        self._go_on()
+
+    def _orphaned(self, events: int) -> None:
+        """The guardian was killed: whoever did that wants an end of all this."""
+        log.error("the guardian process is gone: all programs are killed")
+        self._loop.forget(self._surroundings.lifeline)  # type: ignore[arg-type]
+        self._wards.kill()
+        sweep()
+        self._failure = IpclockerError("its guardian was killed")
+        self._loop.stop()
+
+    def _listen(self) -> None:
+        if self._surroundings.control is None:
+            return
+        try:
+            self._control = Control(self._loop, self._surroundings.control, self)
+        except UsageError as error:
+            # A pid file may have a longer name than a socket; that is no reason not to keep programs alive.
+            if self._surroundings.control_matters and len(os.fsencode(self._surroundings.control)) <= LONGEST_PATH:
+                raise
+            log.warning("%s; this supervisor can't be asked for its status", error)
+
+    def _kill_programs(self) -> None:
+        """In another process, when this one can't."""
+        kill_programs_of(self._this, self._mark)
+
+    def _describe_lock(self) -> dict[str, Any] | None:
+        if self._settings.lock is None:
+            return None
+        names = self._settings.lock["lock"]
+        return {
+            "wanted": [names] if isinstance(names, str) else list(names),
+            "held": (self._turn.name or None) if self._turn is not None else None,
+            "token": self._turn.token if self._turn is not None else None,
+        }
+
+    def _output_place(self) -> Callable[[Loop, Callable[[], None]], Any]:
+        if self._settings.output_dir is not None:
+            return to_files(self._settings.output_dir)
+        if self._settings.output is not None:
+            return to_file(self._settings.output)
+        return to_log if self._surroundings.output_to_log else to_stdout

@@ -1,0 +1,57 @@
+"""Supervisor: programs kept alive by a Python program, after the hydra server."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Callable
+
+from .process import Origins
+from .programs import Program, by_name, parse_program
+from .service import Service, Surroundings
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from .settings import Parameters
+
+
+class Supervisor:
+    """Starts the programs that are registered and starts them again whenever they die.
+
+    It takes the parameters that `Parameters` (settings.py) explains. What it promises about descendants needs Linux.
+    If this process is killed by SIGKILL, so is the process of each program, by the kernel; what those have started is
+    killed by a small process that stands beside this one, as far as it is known by its environment.
+    """
+
+    def __init__(self, **parameters: Unpack[Parameters]) -> None:
+        """Raises UsageError for a value that means nothing, TypeError for a parameter that there is not."""
+        self._settings = Settings(**parameters)
+        self._programs: list[Program] = []
+
+    def register(self, cmd: str, name: str | None = None) -> None:
+        """A program to keep alive: a command line, which may begin with `NAME: `.
+
+        Without a name it is called by the base name of the command's first word. Characters that mean something to a
+        shell have /bin/sh run it. Raises UsageError for a command without words, or a name that is taken or is none.
+        """
+        program = parse_program(cmd, name=name)
+        by_name([*self._programs, program])
+        self._programs.append(program)
+
+    def run(self, exit_func: Callable[[], object] | None = None) -> None:
+        """Keep the programs alive until SIGTERM or SIGINT; then end them, call `exit_func`, and return.
+
+        SIGHUP ends and restarts them all, SIGUSR1 opens output files anew. To be called in the main thread; while it
+        runs, all children of this process are asked for their status here. Raises ProgramFailed at the end if a
+        program was given up and `fatal_exit` is set, UsageError if output can't be written where it should be.
+        """
+        surroundings = Surroundings(Origins.here(dict(os.environ)))
+        service = Service(self._settings, by_name(self._programs), lambda: by_name(self._programs), surroundings)
+        try:
+            service.handle_signals()
+            service.run()
+        finally:
+            service.close()
+            if exit_func is not None:
+                exit_func()

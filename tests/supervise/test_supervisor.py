@@ -1,0 +1,149 @@
+"""Supervisor as a Python program uses it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipclocker import Supervisor, UsageError
+
+from ..daemon.launch import is_alive
+from ..servers import PROJECT, wait_for
+
+SCRIPT = """
+from ipclocker import ProgramFailed, Supervisor
+
+server = Supervisor({parameters})
+{register}
+try:
+    server.run(lambda: print("Quitting via SIGTERM or SIGINT", flush=True))
+except ProgramFailed as failure:
+    print(failure, flush=True)
+print("after it", flush=True)
+"""
+
+
+class Script:
+    """A Python program with a Supervisor in it."""
+
+    def __init__(self, folder: Path, *commands: str, parameters: str = "") -> None:
+        self.notes = folder
+        register = "\n".join(f"server.register({command!r})" for command in commands)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT.format(parameters=parameters, register=register)],
+            cwd=PROJECT,
+            env={**os.environ, "NOTES": str(folder)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def latest(self, name: str, count: int = 1) -> int:
+        """Wait until a program has noted so many processes; the last."""
+        path = self.notes / name
+        wait_for(lambda: path.exists() and len(path.read_text().split()) >= count, f"{name}, {count} times")
+        return int(path.read_text().split()[-1])
+
+    def end(self) -> str:
+        """Wait for its end; what it has printed."""
+        out, _ = self.process.communicate(timeout=30)
+        return out
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Iterator[list[Script]]:
+    started: list[Script] = []
+    yield started
+    for script in started:
+        script.process.kill()
+        script.process.communicate()
+
+
+def noting(name: str) -> str:
+    return f'{name}: echo $$ >> "$NOTES/{name}"; exec sleep 1000'
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_document_of_the_hydra_server(scripts: list[Script], tmp_path: Path, number: signal.Signals) -> None:
+    script = Script(tmp_path, noting("one"), noting("two"))
+    scripts.append(script)
+    one, two = script.latest("one"), script.latest("two")
+    os.kill(one, signal.SIGKILL)  # a dead child is identified and started again
+    one = script.latest("one", 2)
+    assert is_alive(two)
+    script.process.send_signal(signal.SIGHUP)  # kills and restarts them
+    after = script.latest("one", 3), script.latest("two", 2)
+    assert not is_alive(one) and not is_alive(two)
+    script.process.send_signal(number)  # kills its children
+    assert script.end().splitlines()[-2:] == ["Quitting via SIGTERM or SIGINT", "after it"]
+    assert script.process.returncode == 0
+    assert not any(map(is_alive, after))
+
+
+def test_if_it_is_killed_so_are_the_programs(scripts: list[Script], tmp_path: Path) -> None:
+    script = Script(tmp_path, "one: setsid sh -c 'echo $$ >> \"$NOTES/below\"; exec sleep 1000' & " + noting("one")[5:])
+    scripts.append(script)
+    pids = [script.latest("one"), script.latest("below")]
+    script.process.kill()
+    script.process.wait()
+    wait_for(lambda: not any(map(is_alive, pids)), "their end")
+
+
+def test_a_program_that_is_given_up(scripts: list[Script], tmp_path: Path) -> None:
+    script = Script(tmp_path, noting("one"), "bad: exit 1", parameters='give_up="2/20", fatal_exit=True')
+    scripts.append(script)
+    assert script.end().splitlines()[-3:] == [
+        "Quitting via SIGTERM or SIGINT",
+        "the program 'bad' died too often (2/20)",
+        "after it",
+    ]
+
+
+def test_output(scripts: list[Script], tmp_path: Path) -> None:
+    script = Script(tmp_path, "loud: echo hello; sleep 1000")
+    scripts.append(script)
+    assert script.process.stdout is not None
+    assert script.process.stdout.readline().endswith(" loud: hello\n")
+    script.process.terminate()
+    script.end()
+
+
+def test_names() -> None:
+    supervisor = Supervisor()
+    supervisor.register("/usr/bin/program.1")
+    supervisor.register("/usr/bin/program.2 --x")
+    supervisor.register("sleep 1", name="third")
+    with pytest.raises(UsageError, match=r"there is a program called 'program.1' already"):
+        supervisor.register("/opt/program.1")
+    with pytest.raises(UsageError, match="the command is missing"):
+        supervisor.register("x:")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "problem"),
+    [
+        ({"stop_signal": "NOSUCH"}, "the signal 'NOSUCH' is not known"),
+        ({"stop_timeout": -1}, "stop_timeout is '-1': it takes a number of seconds"),
+        ({"first_pause": 0}, "first_pause is '0': it takes a number of seconds, more than 0"),
+        ({"give_up": "x"}, "'x' does not say when to give up"),
+        ({"give_up": "10/10"}, "'10/10' never happens: the pauses between 10 deaths alone take 40.9 s"),
+        ({"fatal_exit": True}, "nothing is ever fatal"),
+        ({"output": "/x", "output_dir": "/y"}, "output goes to one file, or to one for each program"),
+        ({"lock": "a b"}, "the lock name 'a b'"),
+        ({"lock": "a", "port": "nosuch"}, "the port 'nosuch'"),
+        ({"lock": "a", "lease": 0}, "lease is '0'"),
+    ],
+)
+def test_parameters_that_mean_nothing(parameters: dict[str, object], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        Supervisor(**parameters)  # type: ignore[arg-type]
+
+
+def test_a_parameter_that_there_is_not() -> None:
+    with pytest.raises(TypeError, match="a Supervisor has no parameter 'nosuch'"):
+        Supervisor(nosuch=1)  # type: ignore[call-arg]
