@@ -33,7 +33,7 @@ CALLERS: dict[str, tuple[str, dict[str, str]]] = {
 
 # The server is the script's child, so that its end can be waited for; `until` polls, the test's time-out bounds it.
 ROUND_TRIP = """
-ipclocker lockerd --nofork --path /tmp/lockerd 2>/tmp/log & server=$!
+ipclocker lockerd --nofork --path /tmp/lockerd --state-dir /tmp/state-$(id -u) 2>/tmp/log & server=$!
 until [ -S /tmp/lockerd ]; do kill -0 $server; sleep 0.02; done
 ipclocker lockersh --path /tmp/lockerd --lock x \\
     'ipclocker lockersh --path /tmp/lockerd --locklist; exit 7' || echo "code $?"
