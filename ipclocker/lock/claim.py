@@ -18,6 +18,7 @@ or a grant that was lost, what there is goes back first and all is begun anew, s
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -25,12 +26,12 @@ from math import inf
 from typing import NamedTuple, Optional, Protocol
 
 from ..daemon.address import own_host_name
-from ..errors import IpclockerError, ServerRefused, ServerUnavailable
+from ..errors import IpclockerError, LockLost, ServerRefused, ServerUnavailable
 from ..pid.identity import Identity, exists, identify, in_container
 from .contact import ANSWER_WITHIN, FIRST_PAUSE, Contact, prompt_reply
 from .link import Link, LinkLost, TimeIsUp, Value, Wait, block
 from .protocol import encode_command
-from .replies import Answer, Broke, LookFor, Reply, Waiting
+from .replies import Answer, Broke, LookFor, Lost, Recall, Reply, Waiting
 from .settings import Settings, user_name
 
 RELEASE_WITHIN = 5.0  # seconds to reach the server again for giving a lock back
@@ -114,7 +115,8 @@ class Claim:
     def obtain(self, wait: bool, deadline: float) -> bool:
         """Get the lock, or renew it; False if it is busy and not to be waited for any longer.
 
-        Raises ServerUnavailable if no server answers before the deadline or within the tries, ServerRefused.
+        Raises ServerUnavailable if no server answers before the deadline or within the tries, ServerRefused, LockLost
+        if it holds a lease that was recalled; what it held is given back then.
         """
         contact = self.contact
         servers: Iterator[Link] | None = None
@@ -229,6 +231,9 @@ class Claim:
                 self._listener.broke(os.fsdecode(reply.holder))
             elif isinstance(reply, LookFor):
                 ask_again = self._look_for(reply, link) or ask_again
+            elif isinstance(reply, (Lost, Recall)):
+                if any((held.name, held.token) == (reply.name, reply.token) for held in got):
+                    raise LinkLost(errno.ECANCELED, "what was held already was lost")
             elif isinstance(reply, Answer):
                 self._refuse_error(reply)
                 return reply, waited, ask_again
@@ -316,6 +321,9 @@ class Claim:
     def _refuse_error(self, answer: Answer) -> None:
         if answer.error is not None:
             self.contact.drop()
+            if answer.error == b"recalled":
+                names = ", ".join(map(os.fsdecode, self.settings.names))
+                raise LockLost(f"the lock {names} was asked for back (lockstat break): it is given back")
             raise ServerRefused(os.fsdecode(answer.error), self.contact.server)
 
     # Giving back

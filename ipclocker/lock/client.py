@@ -281,6 +281,7 @@ class Locker:
             return self._claim.obtain(self._settings.block, inf)
         finally:
             if self._claim.held is None:
+                self.lost.set()
                 self._turn.release()
             else:
                 self._start_renewing()

@@ -54,22 +54,30 @@ _Work = tuple[list[Record], list[bytes], int]
 class Committer:
     """Keeps what changes in `table` in `store`, and closes that in the end.
 
-    `stranded` is called with the asks that wait no more, because what they waited for was taken back.
+    `stranded` is called with the asks that wait no more, because what they waited for was taken back; `recovered`
+    when the disk takes a write again.
     """
 
-    def __init__(self, store: Store, table: LockTable, loop: Loop, stranded: Callable[[list[Ask]], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        table: LockTable,
+        loop: Loop,
+        stranded: Callable[[list[Ask]], None],
+        recovered: Callable[[], None],
+    ) -> None:
         self.failing = False  # nothing can be kept just now
         self.changed: dict[bytes, None] = {}  # names of locks that changed in one way or another, for who follows that
         self._store = store
         self._table = table
         self._loop = loop
         self._stranded = stranded
+        self._recovered = recovered
         self._clock = time.time() - time.monotonic()
         self._flushing: _Batch | None = None
         self._clients: dict[Client, None] = {}  # those who wait for the batch that is not being flushed yet
         self._gathered = 0  # changes that there were when the turn before was over
         self._gather_until = 0.0
-        self._rolling_back = False
         self._next_complaint = -inf
         self._work: SimpleQueue[_Work | None] = SimpleQueue()
         self._thread = Thread(target=self._commit_batches, name="committer", daemon=True)
@@ -78,9 +86,7 @@ class Committer:
     def holds_back(self, client: Client) -> bool:
         """Whether a client's answers have to wait; if so it is called later."""
         if self._table.changes:
-            self._clients[client] = None
-            if self.failing:
-                self._roll_back()
+            self._clients[client] = None  # while nothing can be kept, `flush` takes the changes back
             return True
         if self._flushing is not None:
             if client not in self._clients:
@@ -92,6 +98,10 @@ class Committer:
     def is_behind(self) -> bool:
         """Whether there is a change that is not kept."""
         return bool(self._table.changes) or self._flushing is not None
+
+    def is_kept(self, name: bytes) -> bool:
+        """Whether the lock of this name is on disk as it is in the table."""
+        return name not in self._table.changes and (self._flushing is None or name not in self._flushing.before)
 
     def flush(self, now: float) -> bool:
         """Begin to keep what has changed, unless another batch is on its way. It is called once a turn.
@@ -157,6 +167,7 @@ class Committer:
         if self.failing:
             self.failing = False
             log.warning("the state can be written again: locks are granted and freed as usual")
+            self._recovered()
         if batch is not None:
             for client in batch.clients:
                 if client not in self._clients:
@@ -177,19 +188,16 @@ class Committer:
         self._work.put(([], [], self._table.last_token))
 
     def _roll_back(self, batch: _Batch | None = None) -> None:
-        """Undo what has changed since the last batch that was kept, and tell those who wait for it."""
-        if self._rolling_back:
-            return  # the loop below sees to it
-        self._rolling_back = True
-        try:
-            while self._table.changes or self._clients or batch is not None:
-                undone = [self._table.changes] if batch is None else [self._table.changes, batch.before]
-                clients = {**self._clients, **({} if batch is None else batch.clients)}
-                self._table.changes, self._clients, batch = {}, {}, None
-                for changes in undone:
-                    self.changed.update(dict.fromkeys(changes))
-                    self._stranded(self._table.restore(changes, self._loop.now))
-                for client in clients:
-                    client.refuse()
-        finally:
-            self._rolling_back = False
+        """Undo what has changed since the last batch that was kept, and tell those who wait for it.
+
+        Never while a client is being served: its own answer would come after that, and be taken for kept.
+        """
+        while self._table.changes or self._clients or batch is not None:
+            undone = [self._table.changes] if batch is None else [self._table.changes, batch.before]
+            clients = {**self._clients, **({} if batch is None else batch.clients)}
+            self._table.changes, self._clients, batch = {}, {}, None
+            for changes in undone:
+                self.changed.update(dict.fromkeys(changes))
+                self._stranded(self._table.restore(changes, self._loop.now))
+            for client in clients:
+                client.refuse()

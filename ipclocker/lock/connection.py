@@ -8,6 +8,7 @@ import logging
 import socket
 import sys
 import termios
+import time
 from typing import Callable
 
 from ..daemon.loop import READ, WRITE, Loop, Timer
@@ -69,6 +70,7 @@ class Connection:
                 if output:
                     self._unsent += output[0] if len(output) == 1 else b"".join(output)
                     output.clear()
+                    conversation.shows = False
                 if self._unsent and not self._send():
                     break
                 conversation.undelivered = None
@@ -110,7 +112,7 @@ class Connection:
                 if not data:
                     self._hung_up()
                     return
-                self.conversation.receive(data, self._loop.now)
+                self.conversation.receive(data, time.monotonic())  # as in the server: behind the read
             self.speak()
         except BlockingIOError:
             pass
@@ -123,7 +125,9 @@ class Connection:
     def _is_held_back(self) -> bool:
         """Whether there is something to tell the client that shows what is not kept yet."""
         conversation = self.conversation
-        if self._committer is None or not conversation.output or not self._committer.holds_back(self):
+        if self._committer is None or not conversation.output or not conversation.shows:
+            return False
+        if not self._committer.holds_back(self):
             return False
         if (self._unsent or conversation.stopped or conversation.closing) and self.sock.fileno() >= 0:
             self._pause()

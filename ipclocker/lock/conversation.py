@@ -30,6 +30,7 @@ _LIST_PIECE = 1_000  # lines of a LOCK_LIST made at a time
 class Conversation(Variables):
     """One client's connection, as the lock service sees it. It is the ask that waits in the table's queues."""
 
+    shows = False  # whether the output may show what has changed since the last answer
     waits_since = 0.0
     listens_to: frozenset[int] = frozenset()  # tokens of grants whose end the client is to hear of
     _news: tuple[bytes, ...] = ()  # came while a list was being written
@@ -99,6 +100,7 @@ class Conversation(Variables):
 
     def hear(self, news: bytes) -> None:
         """A line that the client has not asked for comes between two answers."""
+        self.shows = True
         if self._listing is None:
             self.output.append(news)
         else:
@@ -107,12 +109,14 @@ class Conversation(Variables):
     def obtained(self, grant: Grant) -> None:
         """The LOCK that waited was granted."""
         self.undelivered = grant
+        self.shows = True
         self.output.append(protocol.OBTAINED)
         self._answer_granted(grant)
         self._waited()
 
     def superseded(self) -> None:
         """The LOCK that waited was taken off the queue by another connection of its owner."""
+        self.shows = True
         self.output.append(protocol.status(self.service.table.standing(self), self))
         self._waited()
 
@@ -143,7 +147,10 @@ class Conversation(Variables):
             if stops is None:
                 if self.faults:
                     self.faults -= {words[0]}
-            elif stops or len(self.output) >= MAX_ANSWERS:
+                continue
+            if words[0] not in _OF_ONE_GRANT:
+                self.shows = True
+            if stops or len(self.output) >= MAX_ANSWERS:
                 self.stopped = True
                 self._backlog = lines[number:]
                 return
@@ -169,6 +176,8 @@ class Conversation(Variables):
         grant = self.service.table.lock(self, self.service.now)
         if grant is None:
             return self._answer_busy()
+        if grant.recalled:
+            return self._answer_error(b"recalled")
         self._answer_granted(grant)
         return False
 
@@ -263,6 +272,7 @@ class Conversation(Variables):
             self.output.append(protocol.error(b"bad_token"))
         else:
             grant = self.service.table.renew(name, token, self.service.now)
+            self.shows |= not self.service.is_kept(name)
             if grant is None:
                 return self._answer_error(b"lost")
             self.service.listen(self, grant)
@@ -271,7 +281,9 @@ class Conversation(Variables):
 
     def _check(self, words: list[bytes]) -> bool:
         try:
-            grant = self.service.table.current(*protocol.grant_named(words))
+            name, token = protocol.grant_named(words)
+            grant = self.service.table.current(name, token)
+            self.shows |= not self.service.is_kept(name)
         except ValueError:
             self.output.append(protocol.error(b"bad_token"))
         else:
@@ -344,6 +356,8 @@ _COMMANDS: dict[bytes, _Handler] = {
     b"RECALL": Conversation._recall,
     b"LOCK_INFO": Conversation._lock_info,
 }
+# What these answer has nothing to do with any lock but one, and they see for themselves whether that is kept.
+_OF_ONE_GRANT = frozenset({b"RENEW", b"CHECK", b"GOT", b"VERSION"})
 _HANDLERS: dict[bytes, _Handler] = {**protocol.VARIABLES, **_COMMANDS}
 # While a variable is at fault no command is run but those that have nothing to do with variables.
 _REFUSALS: dict[bytes, _Handler] = {

@@ -20,7 +20,7 @@ from typing import Callable
 from ..daemon.loop import Loop
 from ..daemon.resolver import Resolver
 from ..pid.asking import Asker
-from ..pid.identity import Identity, exists, is_own
+from ..pid.identity import Identity, exists, is_own, own_boot
 from ..pid.protocol import Answer
 from ..pid.watch import Watch, Watched
 from .grant import Process
@@ -51,8 +51,11 @@ class Lookout:
         self._locks[process] = self._locks.get(process, 0) + 1
         if self._locks[process] > 1:
             return
-        if is_own(_identity(process), os.fsdecode(process.host)) and (process.boot or _is_own_address(process.address)):
-            self._own[process] = self._watch.add(_identity(process), lambda: self._end(process))
+        identity = _identity(process)
+        if _was_of_this_host(process):
+            self._end(process)
+        elif is_own(identity, os.fsdecode(process.host)) and (process.boot or _is_own_address(process.address)):
+            self._own[process] = self._watch.add(identity, lambda: self._end(process))
         else:
             self._rounds.add(process, self._loop.now)
 
@@ -74,6 +77,11 @@ class Lookout:
         if process in self._locks:
             self._abandoned.add(process)
             self._rounds.hurry(process)
+            self._report(process)
+
+    def report_again(self) -> None:
+        """What was reported of those who are gone could not be kept, perhaps; now it can."""
+        for process in list(self._ended):
             self._report(process)
 
     def look(self, process: Process, seen: Callable[[bool | None], None]) -> None:
@@ -157,6 +165,11 @@ def _identity(process: Process) -> Identity:
 
 def _is_loopback(address: str) -> bool:
     return address.startswith("127.") or address in ("::1", "")
+
+
+def _was_of_this_host(process: Process) -> bool:
+    """Whether it asked from this very host before that was started last; such a process is gone."""
+    return bool(process.boot) and _is_loopback(process.address) and os.fsdecode(process.boot) != own_boot()
 
 
 def _is_own_address(address: str) -> bool:

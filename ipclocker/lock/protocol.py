@@ -15,6 +15,7 @@ from typing import Callable
 
 from .grant import Ask, Grant, Process
 
+MAX_NUMBER = 2**63 - 1  # as SQLite and most kernels have it
 MAX_PID = 2**31 - 1  # a larger number is none of a process on any system
 MAX_NAMES = 256  # lock names in one request
 MAX_COMMAND = 256  # bytes of a command that are told, as they go over the wire
@@ -128,7 +129,7 @@ def _flag(word: bytes) -> bool:
 
 
 def _whole(word: bytes) -> int:
-    if not _WHOLE.fullmatch(word):
+    if not _WHOLE.fullmatch(word) or int(word) > MAX_NUMBER:
         raise ValueError
     return int(word)
 

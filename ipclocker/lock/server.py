@@ -140,7 +140,8 @@ class LockServer(LoopServer):
             raise
         # The counter goes on where it was; a file that was lost, or an old copy, must not give a number twice.
         table.last_token = max(table.last_token, kept.last_token)
-        self._committer = Committer(store, table, self._loop, self._service.strand)
+        self._committer = Committer(store, table, self._loop, self._service.strand, self._lookout.report_again)
+        self._service.is_kept = self._committer.is_kept
         self._committer.changed.update(dict.fromkeys(table.held))
 
     def _state_name(self) -> str:
@@ -179,8 +180,11 @@ class LockServer(LoopServer):
             if not data:
                 sock.close()
                 return
-            conversation.receive(data, self._loop.now)
-            if conversation.closing and (self._committer is None or not self._committer.is_behind):
+            # The time is taken behind the read: a lease counts from when its renewal was sent, so not from before.
+            conversation.receive(data, time.monotonic())
+            if conversation.closing and (
+                self._committer is None or not (conversation.shows and self._committer.is_behind)
+            ):
                 answer = b"".join(conversation.output)
                 sent = sock.send(answer, DONTWAIT)
                 if sent == len(answer):

@@ -36,6 +36,7 @@ class LockService:
         self.started = time.time()
         self.now = 0.0  # the time of what is being done just now
         self.doubt = doubt
+        self.is_kept: Callable[[bytes], bool] = lambda name: True  # whether a lock outlives the server as it is now
         self.listens: dict[int, Conversation] = {}  # by token, whom to tell that the grant has ended
         self._speak = speak
         self._settling = False

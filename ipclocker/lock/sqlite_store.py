@@ -87,15 +87,17 @@ class SqliteStore:
             for names in _pieces(freed):
                 execute(_DELETE[len(names)], names)
             reserved = self._reserved
-            if last_token > reserved:
-                reserved = last_token + _RESERVE
+            if last_token > reserved or not (changed or freed):  # an empty batch is to show whether it can be written
+                reserved = max(last_token + _RESERVE, reserved + 1)
                 execute("UPDATE tokens SET last = ?", (reserved,))
             execute("COMMIT")
             self._reserved = reserved
-        except sqlite3.Error as error:
+        except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
                 execute("ROLLBACK")
-            raise self._problem(_reason(error)) from error
+            if isinstance(error, sqlite3.Error):
+                raise self._problem(_reason(error)) from error
+            raise
 
     def close(self) -> None:
         """Let go of the file."""

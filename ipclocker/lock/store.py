@@ -30,7 +30,10 @@ class Store(Protocol):
         """All that was committed."""
 
     def commit(self, changed: Sequence[Record], freed: Sequence[bytes], last_token: int) -> None:
-        """Keep these grants in the place of what has their names, forget those names; on return it is on disk."""
+        """Keep these grants in the place of what has their names, forget those names; on return it is on disk.
+
+        An empty batch is written as well: so it shows whether the store can be written.
+        """
 
     def close(self) -> None:
         """Let go of it."""

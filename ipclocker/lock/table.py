@@ -129,7 +129,7 @@ class LockTable:
         ended, doubtful = [], []
         for grant in list(self._by_process.get((host, pid), {}).values()):
             assert grant.process is not None
-            if grant.process.address == address and not grant.process.boot:
+            if grant.process.address == address and not grant.process.boot and not self._outlasts(grant):
                 ended.append(grant)
                 self._free(grant, now)
             else:
@@ -137,12 +137,19 @@ class LockTable:
         return ended, doubtful
 
     def process_gone(self, process: Process, now: float) -> list[Grant]:
-        """Free the locks of a process that is known to be gone; the grants that ended."""
+        """Free the locks of a process that is known to be gone; the grants that ended.
+
+        Leases stay until they run out: what the process has started may have to be ended yet (run/deputy.py).
+        """
         grants = self._by_process.get((process.host, process.pid), {}).values()
-        ended = [grant for grant in grants if grant.process == process]
+        ended = [grant for grant in grants if grant.process == process and not self._outlasts(grant)]
         for grant in ended:
             self._free(grant, now)
         return ended
+
+    def _outlasts(self, grant: Grant) -> bool:
+        """Whether it is a lease under which something was started, and that has not run out."""
+        return grant.lease and grant.confirm_by == inf and grant.deadline < inf
 
     # One grant, named by its token
 
@@ -263,7 +270,7 @@ class LockTable:
             grant.alarm = None
             due = min(grant.deadline, grant.confirm_by)
             if due <= now:
-                if grant.lease and grant.process is not None and grant.confirm_by > now:
+                if grant.lease and grant.process is not None and grant.confirm_by == inf:
                     grant.deadline = inf
                     self.overdue.append(grant)
                 else:

@@ -200,3 +200,45 @@ def test_info_tells_all_of_holder_and_waiters() -> None:
         assert 0 <= float(waits["age"]) < 30 > float(held["age"]) >= 0
         assert server.ask("LOCK_INFO nothing") == []
         assert len(server.ask("LOCK_INFO")) == 2
+
+
+def test_a_lease_does_not_end_with_its_process_but_when_it_has_run_out() -> None:
+    """What the process has started may still have to be ended."""
+    with ThreadServer() as server, process_of() as (process, who):
+        leased(server, 1.5, who)
+        process.kill()
+        process.wait()
+        server.turn()
+        waiter = server.connect()
+        waiter.say(BOB_WAITS)
+        assert waiter.hear_line() == "print_waiting ann"
+        assert server.ask(f"DEAD_PID {socket.gethostname()} {process.pid}; locks x; STATUS")[-1] == "locked 0"
+        assert 0 < float(info(server)[0]["left"]) <= 1.5
+        assert waiter.hear_line() == "print_obtained"
+
+
+def test_a_waited_lease_that_is_not_confirmed_ends_when_it_has_run_out() -> None:
+    with ThreadServer() as server, process_of() as (_, who):
+        holder, waiter, next_one = server.connect(), server.connect(), server.connect()
+        holder.ask("user ann; locks x; LOCK")
+        waiter.say(f"user bob; token 1; lease 1; timeout 0.3; {who} locks x; block 1; LOCK")
+        assert waiter.hear_line() == "print_waiting ann"
+        next_one.say("user eve; locks x; block 1; LOCK")
+        assert next_one.hear_line() == "print_waiting ann"
+        holder.ask("UNLOCK")
+        assert next_one.hear_line() == "print_obtained"
+
+
+def test_a_lease_that_was_recalled_is_not_granted_to_its_owner_again() -> None:
+    with ThreadServer() as server:
+        holder, token = leased(server, 30)
+        server.ask("locks x; RECALL")
+        assert holder.hear_line() == f"recall x {token}"
+        assert holder.ask("LOCK") == ["error recalled"]
+        assert float(info(server)[0]["left"]) <= 30
+
+
+def test_a_process_of_this_host_from_before_it_was_started_last_is_gone() -> None:
+    with ThreadServer() as server:
+        server.ask("user ann; autounlock 1; pid 1; hostname h; start 5; boot another-one; pidns 9; locks x; LOCK")
+        wait_for(lambda: not server.holders(), "the lock to be free")

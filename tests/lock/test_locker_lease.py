@@ -80,6 +80,17 @@ def test_a_recall_is_a_loss_in_time(server: ThreadServer) -> None:
     assert server.holders() == {}
 
 
+def test_a_recalled_lease_is_not_got_again_by_lock(server: ThreadServer) -> None:
+    """It ends for the server as it was, so nobody may take it for longer."""
+    lock = locker(server, lease=30)
+    lock.lock()
+    server.ask("locks lock; RECALL")
+    with pytest.raises(LockLost, match="asked for back"):
+        lock.lock()
+    assert not lock.locked() and lock.lost.is_set()
+    assert server.holders() == {}
+
+
 def test_a_server_that_is_gone_is_known_before_the_lease_is_over() -> None:
     with Lockerd() as server:
         lock = locker(server, lease=3)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from ipclocker.errors import StateError
+from ipclocker.lock.committer import RETRY
 from ipclocker.lock.grant import Record
 from ipclocker.lock.store import Kept
 
@@ -74,10 +75,8 @@ def serving(disk: FakeDisk) -> ThreadServer:
 
 def hears_nothing(server: ThreadServer, *peers: Peer) -> bool:
     """Whether none is told anything, though the server has dealt with all that was sent."""
-    probe = server.connect()
-    probe.say("VERSION")  # it is not answered either, since it waits for the disk like all others
-    time.sleep(0.05)
-    return all(peer.hears_nothing() for peer in [*peers, probe])
+    server.turn()  # the version has nothing to do with the disk
+    return all(peer.hears_nothing() for peer in peers)
 
 
 def test_nobody_is_told_of_a_change_before_it_is_kept() -> None:
@@ -368,3 +367,109 @@ def test_a_state_that_can_not_be_had_is_one_line_and_a_code(options: list[str], 
     assert done.returncode == code
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+# What a disk that fails, or takes its time, must not do
+
+
+@pytest.mark.parametrize("waiter", [False, True])
+@pytest.mark.parametrize("others", ["", "locks b; LOCK; locks x; "])
+def test_an_answer_to_what_was_taken_back_is_never_sent(waiter: bool, others: str) -> None:
+    """Though somebody else, to whom it mattered, was spoken to in between."""
+    disk = FakeDisk()
+    with serving(disk) as server:
+        ann, bob = server.connect(), server.connect()
+        token = ann.ask("user ann; tell 1; token 1; locks x; LOCK")[-1].split()[1]
+        if waiter:
+            bob.say(BOB + "block 1; LOCK")
+            assert bob.hear_line() == "print_waiting ann"
+        else:
+            assert bob.ask(f"tell 1; CHECK x {token}") == ["current 1"]
+        disk.problem = StateError("the disk is full")
+        assert server.ask("user probe; locks probe; LOCK") == REFUSED
+        ann.say(f"{others}{'UNLOCK' if waiter else 'locks x; BREAK_LOCK'}")
+        assert ann.hear_until_closed() == b"error unwritable\n\n\n"
+        assert bob.hear_until_closed() == b"error unwritable\n\n\n"
+        disk.problem = None
+        wait_for(lambda: server.ask("user eve; locks z; LOCK") != REFUSED, "the server to write again")
+        assert server.holders() == {"x": "ann", "z": "eve"}
+
+
+def test_the_end_of_a_process_that_could_not_be_kept_is_reported_again() -> None:
+    disk = FakeDisk()
+    with subprocess.Popen(["sleep", "100"]) as process, serving(disk) as server:
+        request = f"{ANN} autounlock 1; pid {process.pid}; hostname {socket.gethostname()}; LOCK"
+        server.ask(request)
+        server.turn()
+        disk.problem = StateError("the disk is full")  # of which the server finds out by this very end
+        process.kill()
+        process.wait()
+        time.sleep(0.5)
+        assert server.holders() == {"x": "ann"}
+        disk.problem = None
+        wait_for(lambda: not server.holders(), "the lock to be free")
+
+
+def test_whether_the_disk_takes_a_write_again_is_tried_by_a_write(tmp_path: Path) -> None:
+    state = tmp_path / "locks.db"
+    with Lockerd("--state", str(state)) as server:
+        server.ask(ANN + "LOCK")
+        written = max(file.stat().st_size for file in tmp_path.iterdir())
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (written, resource.RLIM_INFINITY))
+        for number in range(50):
+            server.ask(f"user u{number}; locks l{number}; LOCK")
+        time.sleep(3 * RETRY)
+        assert server.ask("user bob; locks y; LOCK") == REFUSED
+        server.process.terminate()
+        server.process.wait()
+        assert server.process.stderr is not None
+        assert b"can be written again" not in server.process.stderr.read()
+
+
+def test_numbers_that_can_not_be_kept_are_refused() -> None:
+    disk = FakeDisk()
+    with serving(disk) as server:
+        for name in ("start", "pidns"):
+            request = f"{ANN} autounlock 1; pid 7; hostname h; {name} 99999999999999999999; LOCK"
+            assert server.ask(request) == [f"error bad_{name}"]
+        assert server.ask(ANN + "LOCK")[1] == "locked 1"
+
+
+def test_a_slow_disk_holds_up_no_renewal_of_what_is_kept() -> None:
+    disk = FakeDisk()
+    with serving(disk) as server:
+        holder, other = server.connect(), server.connect()
+        token = holder.ask("user ann; token 1; lease 1; timeout 60; locks x; LOCK")[-1].split()[1]
+        disk.slow = True
+        other.say("user bob; locks y; LOCK")
+        assert disk.waits.wait(DEADLINE)
+        assert holder.ask(f"RENEW x {token}") == [f"renewed x {token}"]
+        assert holder.ask(f"CHECK x {token}") == ["current 1"]
+        assert server.version()
+        assert other.hears_nothing()
+        holder.say("locks y; STATUS")
+        assert hears_nothing(server, holder)
+        disk.let_all_write()
+        assert other.hear()[1] == "locked 1"
+        assert holder.hear() == ["owner bob", "locked 0"]
+
+
+def test_a_renewal_that_is_what_has_to_be_kept_waits() -> None:
+    """A waited grant is confirmed by it, which a restart has to know."""
+    disk = FakeDisk()
+    with serving(disk) as server:
+        holder, waiter = server.connect(), server.connect()
+        holder.ask(ANN + "LOCK")
+        waiter.say("user bob; token 1; lease 1; timeout 60; locks x; block 1; LOCK")
+        waiter.hear_line()
+        holder.ask("UNLOCK")
+        assert waiter.hear_line() == "print_obtained"
+        token = waiter.hear()[-1].split()[1]
+        disk.slow = True
+        waiter.say(f"RENEW x {token}")
+        assert disk.waits.wait(DEADLINE)
+        assert hears_nothing(server, waiter)
+        assert not disk.grants[b"x"].confirmed
+        disk.let_all_write()
+        assert waiter.hear() == [f"renewed x {token}"]
+        assert disk.grants[b"x"].confirmed

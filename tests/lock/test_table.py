@@ -66,6 +66,11 @@ class Holding:
         self.deadline = now + client.hold if client.hold else inf
 
     @property
+    def outlasts(self) -> bool:
+        """Whether what was started under it may live longer than the process."""
+        return self.lease and self.confirm_by == inf and self.deadline < inf
+
+    @property
     def due(self) -> float:
         return min(self.deadline, self.confirm_by)
 
@@ -215,13 +220,13 @@ class Model(RuleBasedStateMachine):
             name: holding.token
             for name, holding in self.held.items()
             if holding.process and (holding.process.pid, holding.process.address) == (pid, address)
-            if not holding.process.boot
+            if not holding.process.boot and not holding.outlasts
         }
         doubtful = [
             holding.process
             for holding in self.held.values()
             if holding.process and holding.process.pid == pid
-            if holding.process.address != address or holding.process.boot
+            if holding.process.address != address or holding.process.boot or holding.outlasts
         ]
         ended, to_look_at = self.table.said_dead(b"h", pid, address, self.now)
         assert sorted(map(repr, to_look_at)) == sorted(map(repr, doubtful))
@@ -232,7 +237,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(process=st.sampled_from([process for process in PROCESSES if process]))
     def process_gone(self, process: Process) -> None:
-        dead = {holding.token for holding in self.held.values() if holding.process == process}
+        dead = {holding.token for holding in self.held.values() if holding.process == process and not holding.outlasts}
         ended = self.table.process_gone(process, self.now)
         assert {grant.token for grant in ended} == dead
         for grant in ended:
@@ -263,7 +268,7 @@ class Model(RuleBasedStateMachine):
         ended = [grant.name for grant in self.table.expire(self.now)]
         ran_out = set()
         for name, holding in list(due.items()):
-            if holding.lease and holding.process and holding.confirm_by > self.now:
+            if holding.lease and holding.process and holding.confirm_by == inf:
                 holding.deadline = inf
                 holding.is_overdue = True
                 ran_out.add(name)

@@ -254,3 +254,27 @@ def test_all_at_a_classic_server() -> None:
             other.unlock()
         assert got == [True] and server.holders == {"a": "me", "b": "me"}
         lock.unlock()
+
+
+def test_one_that_is_lost_while_the_next_is_asked_for_is_got_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = scene.claim("a b")
+    claim.tells = True
+    say = Link.say
+    broken = []
+
+    def break_first(link: Link, command: bytes, *more: Any, **variables: Any) -> None:
+        if variables.get("locks") == (b"b",) and not broken:
+            broken.append(scene.server.connect().ask("locks a; BREAK_LOCK")[0])
+        say(link, command, *more, **variables)
+
+    monkeypatch.setattr(Link, "say", break_first)
+    assert claim.obtain(True, inf)
+    assert broken == ["print_broke me"]
+    assert scene.server.held() == {b"a": b"me", b"b": b"me"}
+    assert [scene.server.connect().ask(f"CHECK {h.name.decode()} {h.token}")[0] for h in claim.grants] == [
+        "current 1",
+        "current 1",
+    ]
+    claim.release()
