@@ -26,6 +26,7 @@ class UnixSocket:
 
     kind: socket.SocketKind
     option: str  # by which another name is chosen
+    backlog = _BACKLOG
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -36,10 +37,9 @@ class UnixSocket:
                 self._remove_dead_socket()
                 self.socket.bind(address.sockaddr)
                 self._identity = _identity(path)
-                # As a port of this host is: who may use it is for the permissions of its folder to say.
-                Path(path).chmod(0o666)
+                self._give_access()
                 if self.kind == socket.SOCK_STREAM:
-                    self.socket.listen(_BACKLOG)  # within the lock: before it, whoever looks finds nobody there
+                    self.socket.listen(self.backlog)  # within the lock: before it, whoever looks finds nobody there
             self.socket.setblocking(False)
         except OSError as error:
             self.socket.close()
@@ -54,6 +54,10 @@ class UnixSocket:
             if _identity(self.path) == self._identity:
                 Path(self.path).unlink()
         self.socket.close()
+
+    def _give_access(self) -> None:
+        """As a port of this host is: who may use it is for the permissions of its folder to say."""
+        Path(self.path).chmod(0o666)
 
     @property
     def _advice(self) -> str:

@@ -143,7 +143,7 @@ def _wait_for_word(tool: str, parent: int, word: int) -> NoReturn:
             additions = _receive(word)
             if additions is not None:
                 environment.update(additions)
-                status = _become(tool, program, words, folder, environment)
+                status = become(tool, program, words, folder, environment)
     finally:
         os._exit(status)
 
@@ -165,7 +165,7 @@ def _read_all(descriptor: int) -> bytes:
     return b"".join(iter(lambda: os.read(descriptor, _MESSAGE), b""))
 
 
-def _become(tool: str, program: str | None, words: list[str], folder: str | None, environment: dict[str, str]) -> int:
+def become(tool: str, program: str | None, words: list[str], folder: str | None, environment: dict[str, str]) -> int:
     """Execute the command as the caller would have; only returns if that fails, with the exit code to use."""
     try:
         if program is None:  # not to be looked for in the current folder
