@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .lock.server import LockServer
     from .pid.client import PidStat
     from .pid.server import PidServer
+    from .supervise.prefork_manager import ProcManager
 
 _HOMES = {
     "IpclockerError": "errors",
@@ -26,6 +27,7 @@ _HOMES = {
     "NotHeld": "errors",
     "PidServer": "pid.server",
     "PidStat": "pid.client",
+    "ProcManager": "supervise.prefork_manager",
     "ServerRefused": "errors",
     "ServerUnavailable": "errors",
     "UsageError": "errors",
@@ -39,6 +41,7 @@ __all__ = [
     "NotHeld",
     "PidServer",
     "PidStat",
+    "ProcManager",
     "ServerRefused",
     "ServerUnavailable",
     "UsageError",
