@@ -27,6 +27,7 @@ TOOLS = {
     "pidstatd": "say which processes of this host exist",
     "pidstat": "ask whether processes of other hosts exist",
     "uriexec": "run a command that was encoded to pass through shells",
+    "prefork": "keep copies of a FastCGI program running that share a socket",
     "check-lockerd": "check a lock server, as a monitoring plugin",
     "check-pidstatd": "check a pid server, as a monitoring plugin",
 }
