@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .lock.server import LockServer
     from .pid.client import PidStat
     from .pid.server import PidServer
+    from .supervise.prefork_manager import ProcManager
     from .supervise.supervisor import Supervisor
 
 _HOMES = {
@@ -29,6 +30,7 @@ _HOMES = {
     "PidServer": "pid.server",
     "PidStat": "pid.client",
     "ProgramFailed": "errors",
+    "ProcManager": "supervise.prefork_manager",
     "ServerRefused": "errors",
     "ServerUnavailable": "errors",
     "Supervisor": "supervise.supervisor",
@@ -43,6 +45,7 @@ __all__ = [
     "NotHeld",
     "PidServer",
     "PidStat",
+    "ProcManager",
     "ProgramFailed",
     "ServerRefused",
     "ServerUnavailable",

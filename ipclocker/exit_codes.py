@@ -70,6 +70,13 @@ _OF = {
     },
     "pidstatd": _SERVER,
     "pidwatch": {**_RUNS_A_COMMAND, OK: "with --foreground: it watches in the background"},
+    "prefork": {
+        **_EACH,
+        OK: "it was told to end, and all copies have",
+        1: "some copies had to be killed",
+        CANNOT_EXECUTE: "",
+        NOT_FOUND: "",
+    },
     "supervise": {
         **_SERVER,
         1: "start, restart: a program is not up; stop: one has not ended",

@@ -29,7 +29,9 @@ PURE = {
     "supervise/life.py": IMPURE,
     "supervise/policy.py": IMPURE,
     "supervise/programs.py": IMPURE,
+    "supervise/prefork_pool.py": IMPURE,
 }
+CORE = ("lock/", "daemon/", "pid/", "supervise/")
 MODULES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))
 
 
@@ -79,6 +81,7 @@ def test_a_pure_module_brings_no_other_in_that_is_not(module: str) -> None:
         "import ipclocker.run.locked",
         "import ipclocker.cli",
         "from ipclocker import Locker, LockServer",
+        "from ipclocker import ProcManager; import ipclocker.prefork",
         "import ipclocker",
     ],
 )
@@ -88,9 +91,7 @@ def test_what_imports_no_command_line_library(statement: str) -> None:
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize(
-    "module", [module for module in MODULES if module.startswith(("lock/", "daemon/", "pid/", "supervise/"))]
-)
+@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith(CORE)])
 def test_a_module_can_be_imported_first(module: str) -> None:
     """No circle of imports depends on who came first."""
     name = "ipclocker." + module[:-3].replace("/", ".").replace(".__init__", "")

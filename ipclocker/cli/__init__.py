@@ -30,6 +30,7 @@ TOOLS = {
     "supervise": "keep programs running",
     "uriexec": "run a command that was encoded to pass through shells",
     "units": "print systemd units and init scripts for the daemons",
+    "prefork": "keep copies of a FastCGI program running that share a socket",
     "check-lockerd": "check a lock server, as a monitoring plugin",
     "check-pidstatd": "check a pid server, as a monitoring plugin",
     "doctor": "check a host, and say what to do",

@@ -135,14 +135,28 @@ class Loop:
 
     def close(self) -> None:
         """Give back the descriptors and the signal handlers. Sockets that were watched stay open."""
+        self._restore_handlers()
+        # What came after the last turn is for whoever handles signals from now on.
+        with contextlib.suppress(BlockingIOError):
+            for number in self._signals.keys() & set(self._wake_receiver.recv(4096)):
+                signal.raise_signal(number)
+        self._close_descriptors()
+
+    def leave(self) -> None:
+        """In a process that was forked: have no part any more in this loop, which is the parent's.
+
+        What its descriptors hold is for the parent: nothing is read. Signals have to be blocked since the fork.
+        """
+        self._restore_handlers()
+        self._close_descriptors()
+
+    def _restore_handlers(self) -> None:
         if self._signals:
             signal.set_wakeup_fd(-1)
             for number, handler in self._handlers_before.items():
                 signal.signal(number, handler)  # type: ignore[arg-type]
-            # What came after the last turn is for whoever handles signals from now on.
-            with contextlib.suppress(BlockingIOError):
-                for number in self._signals.keys() & set(self._wake_receiver.recv(4096)):
-                    signal.raise_signal(number)
+
+    def _close_descriptors(self) -> None:
         self._wake_sender.close()
         self._wake_receiver.close()
         self._selector.close()

@@ -49,6 +49,25 @@ def test_timers_of_one_time_go_off_in_the_order_in_which_they_were_set(loop: Loo
     assert fired == list(range(20))
 
 
+def test_a_forked_process_leaves_a_loop_to_its_parent(loop: Loop, pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    heard: list[str] = []
+    before = len(os.listdir("/dev/fd"))
+    loop.on_signal(signal.SIGUSR1, lambda: heard.append("signal"))
+    loop.watch(ours, READ, lambda events: heard.append(ours.recv(10).decode()))
+    signal.raise_signal(signal.SIGUSR1)  # waits in the parent's loop
+    child = os.fork()
+    if child == 0:
+        loop.leave()
+        right = signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL and len(os.listdir("/dev/fd")) == before - 3
+        os._exit(0 if right else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    theirs.send(b"bytes")
+    while len(heard) < 2:
+        loop.turn()
+    assert sorted(heard) == ["bytes", "signal"]
+
+
 def test_a_cancelled_timer_does_not_go_off(loop: Loop) -> None:
     timer = loop.call_at(loop.now, lambda: pytest.fail("it was cancelled"))
     timer.cancel()

@@ -18,7 +18,7 @@ from ipclocker.lock.replies import Answer, AnswerReader, Broke, LookFor, Obtaine
 from ..fakes import MemoryServer
 
 words = st.binary(min_size=1, max_size=12).filter(lambda word: len(word.split()) == 1 and word.split()[0] == word)
-numbers = st.integers(0, 10**20 - 1)
+numbers = st.integers(0, 2**63 - 1)
 
 # Bytes that come near to the protocol, since bytes of pure chance hardly ever reach a command.
 _VERBS = [*VARIABLES, *b"LOCK UNLOCK STATUS BREAK_LOCK DEAD_PID LOCK_LIST VERSION RESTART EOF GOT RENEW CHECK".split()]

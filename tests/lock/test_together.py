@@ -262,7 +262,7 @@ def test_one_that_is_lost_while_the_next_is_asked_for_is_got_again(
     claim = scene.claim("a b")
     claim.tells = True
     say = Link.say
-    broken = []
+    broken: list[str] = []
 
     def break_first(link: Link, command: bytes, *more: Any, **variables: Any) -> None:
         if variables.get("locks") == (b"b",) and not broken:
