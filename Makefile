@@ -5,7 +5,7 @@ demo: dist/ipclocker
 	tests/demo.sh
 
 test: .venv/ready dist/ipclocker
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 4 --dist loadfile
 
 check: .venv/ready
 	.venv/bin/ruff check .
@@ -14,6 +14,9 @@ check: .venv/ready
 
 bench: .venv/ready dist/ipclocker
 	.venv/bin/python -m tests.bench
+
+torture: .venv/ready dist/ipclocker
+	.venv/bin/python -m tests.proof --seed="$(SEED)" --seconds="$(SECONDS)"
 
 clean:
 	rm -rf .venv build dist *.egg-info .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -26,4 +29,4 @@ clean:
 dist/ipclocker: $(SOURCES) build.sh pyproject.toml .venv/ready
 	PYTHON=.venv/bin/python ./build.sh
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench torture clean

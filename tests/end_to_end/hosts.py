@@ -29,7 +29,7 @@ OWN_CI = os.environ.get("CI") == "true" and os.geteuid() == 0  # there the proof
 # /mnt/poison, where there are modules that end the process if they are taken for ours.
 _BOOT = """
 root=$1 file=$2; shift 2
-for folder in tmp var/tmp var/cache run usr/local root mnt; do
+for folder in tmp var/tmp var/cache var/lib run usr/local root mnt; do
     mount -t tmpfs -o mode=755 tmpfs "$root/$folder"
 done
 chmod 1777 "$root/tmp" "$root/var/tmp"

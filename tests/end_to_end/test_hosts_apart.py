@@ -84,7 +84,7 @@ class Cluster:
         for host in (self.away, self.home):
             host.run("ip", "addr", "add", f"{host.address}/24", "dev", "cable")
         self.join()
-        self.start(self.home, "lockerd", "--nofork", "--host", "0.0.0.0")
+        self.start(self.home, "lockerd", "--nofork", "--host", "0.0.0.0", "--state-dir", str(folder))
         self.start(self.away, "pidstatd", "--nofork")
         wait_for(lambda: self.locks() == "", "the lock server")
 

@@ -222,7 +222,7 @@ def _children(pid: int) -> list[int]:
 
 
 def test_lockersh_is_killed(site: Site) -> None:
-    tool = start_worker(site, "w", "deaf", "daemons", options=("--lease", "60"))
+    tool = start_worker(site, "w", "deaf", "daemons", options=("--lease", "4"))
     work = with_daemons(site, "w")
     tool.process.kill()
     wait_for(work.is_over, "the end of all")
@@ -255,7 +255,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def test_a_run_within_a_run_ends_with_it(site: Site) -> None:
-    inner = f"{site.file} lockersh --lock inner --lease 60 {sys.executable} {WORKER} {site.folder}/w deaf daemons"
+    inner = f"{site.file} lockersh --lock inner --lease 4 {sys.executable} {WORKER} {site.folder}/w deaf daemons"
     tool = site.start_lockersh("--lease", "4.5", inner, lock="outer")
     work = with_daemons(site, "w")
     site.free("outer")

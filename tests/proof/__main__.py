@@ -1,0 +1,155 @@
+"""All of the proofs for a long time, at random: what `make torture SEED=... SECONDS=...` runs.
+
+It says its seed first, then what has happened in each run, and the figures of all in the end. It ends at the first
+violation, with exit code 1. With the same seed the dice fall in the same way, but not what they meet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
+
+from ..conftest import PROJECT
+from ..servers import Lockerd
+from .chaos import CUTS, DEPUTIES, KILLS, RECALLS, STOPS, Chaos, torment
+from .crowd import Setting, built, new_crowd
+from .outages import cut_power, kill_at_each, traced_run
+from .recorded import Clients, Processes, over_restarts, record_lockers, record_queue
+from .trace import not_awaited
+
+DEFAULT_SECONDS = 300.0
+_CROWD = 30.0  # seconds that a crowd is tormented for
+_FILE = PROJECT / "dist" / "ipclocker"
+
+Run = Callable[[Path, random.Random], Iterator[tuple[str, int]]]
+
+
+def crowd_here(folder: Path, dice: random.Random) -> Iterator[tuple[str, int]]:
+    """A crowd on this host, without leases."""
+    setting = Setting(built(_FILE), built(_FILE), names=dice.randint(1, 4), workers=dice.randint(4, 10))
+    yield from _torment(setting, [*KILLS, *STOPS], 0, 0.1, folder, dice)
+
+
+def crowd_on_hosts(folder: Path, dice: random.Random) -> Iterator[tuple[str, int]]:
+    """A crowd with leases, on hosts that are cut off."""
+    hosts = dice.randint(2, 4)
+    setting = Setting(
+        *(built(_FILE), built(_FILE)),
+        names=dice.randint(1, 4),
+        workers=dice.randint(4, 10),
+        lease=True,
+        families=dice.choice([0.0, 0.3, 1.0]),
+        long=dice.choice([0.1, 0.4]),
+        longest=dice.choice([4.0, 12.0]),
+    )
+    faults = dice.choice([CUTS, [*CUTS, *DEPUTIES], [*CUTS, *KILLS, *STOPS, *DEPUTIES, *RECALLS]])
+    yield from _torment(setting, [*faults], hosts, dice.choice([0.2, 0.5, 1.5]), folder, dice)
+
+
+def _torment(
+    setting: Setting, faults: list[str], hosts: int, pause: float, folder: Path, dice: random.Random
+) -> Iterator[tuple[str, int]]:
+    cache = folder.parent / "cache"
+    with new_crowd(setting, _FILE, cache, dice, hosts) as crowd:
+        chaos = Chaos(crowd, dice, faults, pause, long=dice.choice([0.1, 0.3, 0.6]))
+        try:
+            yield from torment(crowd, chaos, _CROWD)._asdict().items()
+        except BaseException:
+            kept = folder.parent / "violation"
+            shutil.copytree(crowd.folder, kept, ignore=shutil.ignore_patterns("lockerd"))
+            print(f"it left its logs in {kept}, and this had happened: {chaos.figures()}; {dict(chaos.done)}")
+            raise
+
+
+def histories(folder: Path, dice: random.Random) -> Iterator[tuple[str, int]]:
+    """Histories of Lockers, with kills; of waiters; and over restarts."""
+
+    def kill_two(processes: Processes) -> None:
+        for number in range(2):
+            processes.await_lines(100 * number + dice.randrange(100))
+            processes.kill(dice)
+
+    for part in ("lockers", "waiters", "restarts"):
+        (folder / part).mkdir()
+    state = dice.choice(["none", str(folder / "state")])
+    with Lockerd("--state", state) as server:
+        killed = record_lockers(str(server.port), folder / "lockers", dice, Clients(processes=4), kill_two)
+        waited = record_queue(server.address, folder / "waiters", dice, clients=dice.randint(3, 8))
+    restarted = over_restarts(folder / "restarts", dice, restarts=dice.randint(1, 5))
+    for checked in (killed, waited, restarted):
+        yield "operations in histories", checked.operations
+        yield "histories", 1
+
+
+def disk(folder: Path, dice: random.Random) -> Iterator[tuple[str, int]]:
+    """Power cuts, in runs so long at times that the log of changes goes over into the file."""
+    rounds = dice.choice([5, 15, 450])
+    traced, calls = traced_run(folder, clients=dice.randint(1, 4), rounds=rounds)
+    if rounds < 100:
+        early = not_awaited(calls, traced.state)
+        assert not early, f"answered before it was on disk: {early}"
+    cut_power(traced, calls, folder, dice, 200)
+    yield "power cuts", 200
+
+
+def kills(folder: Path, dice: random.Random) -> Iterator[tuple[str, int]]:
+    """A kill at each write, and at each flush."""
+    for call in ("pwrite64", "fdatasync"):
+        yield "kills at a write or flush", kill_at_each(folder, call, None)
+
+
+_RUNS: list[Run] = [crowd_on_hosts, crowd_here, crowd_on_hosts, histories, crowd_on_hosts, disk, crowd_on_hosts, kills]
+
+
+def main(seed: int, seconds: float) -> int:
+    """Run one after the other until the time is over; the exit code."""
+    print(f"seed {seed}, for {seconds:.0f} s", flush=True)
+    begin = time.monotonic()
+    totals: Counter[str] = Counter()
+    code = number = 0
+    scratch = Path(tempfile.mkdtemp(prefix="torture"))
+    (scratch / "cache").mkdir()
+    while time.monotonic() < begin + seconds and not code:
+        run = _RUNS[number % len(_RUNS)]
+        folder = scratch / f"run{number}"
+        folder.mkdir()
+        print(f"{time.monotonic() - begin:6.0f} s  {run.__name__}", end="", flush=True)
+        try:
+            figures = list(run(folder, random.Random(f"{seed} {number}")))
+        except Exception:  # noqa: BLE001 - whatever it is, it is what was looked for
+            print(f": FAILED, run {number} of seed {seed}; its files are in {folder}", flush=True)
+            traceback.print_exc()
+            totals["failures"] += 1
+            code = 1
+        else:
+            for name, value in figures:
+                totals[name] += value
+            print(f": {', '.join(f'{value} {name}' for name, value in figures)}", flush=True)
+            shutil.rmtree(folder)
+        number += 1
+    print(f"seed {seed}: {', '.join(f'{value} {name}' for name, value in totals.items())}", flush=True)
+    if not code:
+        shutil.rmtree(scratch)
+    return code
+
+
+def _arguments() -> tuple[int, float]:
+    """The seed and the seconds that were given, or others where there is nothing."""
+    parser = argparse.ArgumentParser(prog="python -m tests.proof", description="Look for locks that are held twice.")
+    parser.add_argument("--seed", default="", help="default: one at random")
+    parser.add_argument("--seconds", default="", help=f"for how long; default: {DEFAULT_SECONDS:.0f}")
+    given = parser.parse_args()
+    return int(given.seed or random.randrange(10**6)), float(given.seconds or DEFAULT_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*_arguments()))
