@@ -27,32 +27,50 @@ _ipclocker_word() {
     nothing) return ;;
     file | command) set -- -f "$2"; compopt -o filenames 2>/dev/null ;;
     folder) set -- -d "$2"; compopt -o filenames 2>/dev/null ;;
-    host) set -- -A hostname "$2" ;;
+    host) set -- -A hostname "${2##*:}" ;;
     program) set -- -c "$2" ;;
     words:*) set -- -W "${1#words:}" "$2" ;;
     esac
     while IFS= read -r line; do COMPREPLY+=("$line"); done < <(compgen "${@:1:$#-1}" -- "${!#}")
 }
 
-# Completes the word at COMP_CWORD of a command that begins at $1.
+# Completes a word of a command that begins at bash's word $1; $2 is what there is of it.
 _ipclocker_command() {
-    if declare -F _command_offset >/dev/null; then
-        _command_offset "$1"
-    elif ((COMP_CWORD == $1)); then
-        _ipclocker_word program "${COMP_WORDS[COMP_CWORD]}"
+    local function
+    for function in _comp_command_offset _command_offset; do
+        if declare -F $function >/dev/null; then
+            $function "$1"
+            return
+        fi
+    done
+    if ((COMP_CWORD == $1)); then
+        _ipclocker_word program "$2"
     else
-        _ipclocker_word file "${COMP_WORDS[COMP_CWORD]}"
+        _ipclocker_word file "$2"
     fi
 }
 
 _ipclocker() {
-    local current=${COMP_WORDS[COMP_CWORD]} node=${COMP_WORDS[0]##*/} pending= place word words=0 ended=
+    local node=${COMP_WORDS[0]##*/} rest_of_line=$COMP_LINE current pending= place word words=0 ended=
     local subcommands options rest value
-    _ipclocker_about "$node" ''
-    for ((place = 1; place < COMP_CWORD; place++)); do
+    local -a typed=() starts=()
+    # bash has split words at = and :, which is undone; what was put in quotes is one word, quotes and all.
+    for ((place = 0; place <= COMP_CWORD; place++)); do
         word=${COMP_WORDS[place]}
+        if [[ $place != 0 && $word && $rest_of_line == "$word"* ]]; then
+            typed[${#typed[@]} - 1]+=$word
+        else
+            starts+=("$place")
+            typed+=("$word")
+        fi
+        rest_of_line=${rest_of_line#*"$word"}
+    done
+    current=${typed[${#typed[@]} - 1]}
+    _ipclocker_about "$node" ''
+    for ((place = 1; place < ${#typed[@]} - 1; place++)); do
+        word=${typed[place]}
         if [[ $pending ]]; then
-            [[ $word == '=' ]] || pending=
+            pending=
         elif [[ $word == -- && ! $ended ]]; then
             ended=1
         elif [[ $word == -?* && ! $ended ]]; then
@@ -62,24 +80,30 @@ _ipclocker() {
             if [[ $node == ipclocker ]]; then node=$word; else node="$node $word"; fi
             _ipclocker_about "$node" ''
         elif [[ $rest == command ]]; then
-            _ipclocker_command "$place"
+            _ipclocker_command "${starts[place]}" "$current"
             return
         else
             words=1
         fi
     done
     if [[ $pending ]]; then
-        [[ $current == '=' ]] && current=
         _ipclocker_word "$pending" "$current"
+    elif [[ $current == -*=* && ! $ended ]]; then
+        _ipclocker_about "$node" "${current%%=*}"
+        current=${current#*=}
+        _ipclocker_word "${value:-nothing}" "$current"
     elif [[ $current == -* && ! $ended ]]; then
         _ipclocker_word "words:$options" "$current"
     elif [[ $words == 0 && $subcommands ]]; then
         _ipclocker_word "words:$subcommands" "$current"
     elif [[ $rest == command ]]; then
-        _ipclocker_command "$COMP_CWORD"
+        _ipclocker_command "${starts[place]}" "$current"
+        return
     else
         _ipclocker_word "$rest" "$current"
     fi
+    # What bash replaces begins behind the last colon.
+    COMPREPLY=("${COMPREPLY[@]#"${current%"${current##*:}"}"}")
 }
 
 """

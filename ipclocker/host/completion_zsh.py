@@ -9,7 +9,7 @@ from .completion import COMMAND, FILE, FOLDER, HOST, NOTHING, PROGRAM, Kind, Nod
 from .described import Option
 
 _ACTIONS = {
-    NOTHING: " ",
+    NOTHING: "()",  # not a blank: with that, options behind a word are not completed
     FILE: "_files",
     FOLDER: "_files -/",
     HOST: "_hosts",
@@ -35,7 +35,9 @@ def zsh_script(found: Sequence[Node]) -> str:
 def _function(node: Node, found: Sequence[Node]) -> str:
     specs = [spec for option in node.options for spec in _option(option)]
     if not node.subcommands:
-        return _body(node, f"    _arguments -A '-*' {_lines([*specs, *_rest(node)])}\n")
+        # Where a command begins, options end.
+        ends = "-A '-*' " if node.rest.name == COMMAND else ""
+        return _body(node, f"    _arguments {ends}{_lines([*specs, _rest(node)])}\n")
     whole = "" if node.name == "ipclocker" else f"{node.name} "
     cases = "".join(
         f"        {word}) _ipclocker_of_{other.identifier} ;;\n"
@@ -71,12 +73,8 @@ def _option(option: Option) -> list[str]:
     return [_quoted(f"*{name}[{text}]{value}") for name in written]
 
 
-def _rest(node: Node) -> list[str]:
-    if node.rest.name == NOTHING:
-        return []
-    return [
-        _quoted(f"*::command:{_action(node.rest)}" if node.rest.name == COMMAND else f"*:word:{_action(node.rest)}")
-    ]
+def _rest(node: Node) -> str:
+    return _quoted(f"*::command:{_action(node.rest)}" if node.rest.name == COMMAND else f"*:word:{_action(node.rest)}")
 
 
 def _action(kind: Kind) -> str:

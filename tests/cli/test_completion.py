@@ -52,7 +52,8 @@ def needs(shell: str) -> pytest.MarkDecorator:
 def bash(scripts: dict[str, Path], *words: str) -> set[str]:
     """What bash offers for the last word."""
     program = (
-        'source "$1" || exit; shift; COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)); _ipclocker || exit; '
+        'source "$1" || exit; shift; COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)); '
+        'COMP_LINE=$(sed "s/ \\([=:]\\) */\\1/g" <<<"$*"); _ipclocker || exit; '
         'printf "%s\\n" "${COMPREPLY[@]}"'
     )
     command = ["bash", "--norc", "-uc", program, "bash", str(scripts["bash"]), *words]
@@ -115,6 +116,8 @@ class TestBash:
         assert bash(scripts, "lockerd", "--state-dir", "a") == {"afolder"}
         assert bash(scripts, "pidwatch", "--signal", "T") == {"TERM"}
         assert bash(scripts, "lockersh", "--timeout", "") == set()
+        assert bash(scripts, "lockersh", "--lock", "a", ":", "b", "--rel") == {"--release-tries"}
+        assert bash(scripts, "lockersh", "--lock", "=", "a", ":", "b", "--rel") == {"--release-tries"}
         assert bash(scripts, "ipclocker", "--install-completion", "") == set(SHELLS)
 
     def test_words(self, scripts: dict[str, Path]) -> None:

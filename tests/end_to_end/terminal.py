@@ -48,6 +48,10 @@ class Terminal:
         self.screen = self.screen[match.end() :]
         return match
 
+    def look(self) -> None:
+        """See what has appeared by now."""
+        self._read(0)
+
     def rest(self) -> str:
         """What appears until all is closed."""
         while self._read(DEADLINE):
