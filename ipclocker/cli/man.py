@@ -39,7 +39,7 @@ def man(
     It is shown by man(1) where there is one and stdout is a terminal, else as plain text. It is made of what --help
     is made of.
     """
-    name = tool or FAMILY
+    name = FAMILY if tool is None else tool
     if name not in TOOLS and name != FAMILY:
         raise UsageError(f"there is no tool '{name}': one of {', '.join([FAMILY, *TOOLS])}")
     page = manual_page(describe(name), VERSION, TOOLS)

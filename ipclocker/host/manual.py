@@ -49,28 +49,37 @@ class Page(NamedTuple):
     sections: tuple[tuple[str, tuple[Block, ...]], ...]
 
 
-class Variable(NamedTuple):
-    """What a variable of the environment is for; `where` is a text that brings it to a tool's page, besides its own
-    name; "" stands for the page of each tool."""
+class Thing(NamedTuple):
+    """What a variable of the environment, or a file, is for; `where` is a text that brings it to a tool's page, besides
+    its own name; "" stands for the page of each tool."""
 
     meaning: str
     where: str | None = None
 
 
 ENVIRONMENT = {
-    "IPCLOCKER_HOST": Variable("Where lockerd is, unless an option says it: a host, or several with colons between."),
-    "IPCLOCKER_PORT": Variable(
+    "IPCLOCKER_HOST": Thing("Where lockerd is, unless an option says it: a host, or several with colons between."),
+    "IPCLOCKER_PORT": Thing(
         "Port number or service name of lockerd, or the name of its UNIX socket, unless an option says it."
     ),
-    "IPCLOCKER_LOCK": Variable("Set for the command: the name of the lock that was granted."),
-    "IPCLOCKER_TOKEN": Variable("Set for the command: the number of the grant, which grows with each."),
-    "STATE_DIRECTORY": Variable("The state folder, as systemd sets it, unless an option says it.", "state folder"),
-    "XDG_STATE_HOME": Variable("For other users than root: below it is the state folder.", "state folder"),
-    "IPCLOCKER_CACHE": Variable("Below it the compiled modules are kept, which must be a folder of the user.", ""),
-    "IPCLOCKER_PYTHON": Variable("The interpreter to be used where /usr/bin/python3 is too old.", ""),
-    "IPCLOCKER_DEBUG": Variable("If it is set, a fault of ours shows where it was.", ""),
+    "IPCLOCKER_LOCK": Thing("Set for the command: the name of the lock that was granted."),
+    "IPCLOCKER_TOKEN": Thing("Set for the command: the number of the grant, which grows with each."),
+    "IPCLOCKER_PROGRAM": Thing("Set for a program that is kept alive: its name."),
+    "STATE_DIRECTORY": Thing("The state folder, as systemd sets it, unless an option says it.", "state folder"),
+    "XDG_STATE_HOME": Thing("For other users than root: below it is the state folder.", "state folder"),
+    "IPCLOCKER_CACHE": Thing("Below it the compiled modules are kept, which must be a folder of the user.", ""),
+    "IPCLOCKER_PYTHON": Thing("The interpreter to be used where /usr/bin/python3 is too old.", ""),
+    "IPCLOCKER_DEBUG": Thing("If it is set, a fault of ours shows where it was.", ""),
 }
-_VARIABLE = re.compile(r"\bIPCLOCKER_[A-Z]+\b")
+FILES = {
+    "/etc/services": Thing(
+        "Where service names, and the ports of lockerd and pidstatd, are looked up.", "the service "
+    ),
+    "/var/lib/ipclocker": Thing("The state folder of servers that root runs.", "state folder"),
+    "~/.local/state/ipclocker": Thing("The state folder of any other user.", "state folder"),
+    "/var/cache/ipclocker-0": Thing("The compiled modules, of root."),
+    "/var/tmp/ipclocker-UID": Thing("The same of any other user; or in /run/user/UID or /tmp, if it can't be there."),
+}
 
 
 def manual_page(tool: Tool, version: str, tools: dict[str, str]) -> Page:
@@ -88,7 +97,8 @@ def manual_page(tool: Tool, version: str, tools: dict[str, str]) -> Page:
         ("OPTIONS", [_option(option) for option in shared]),
         *((title.upper(), [Literal(text.strip("\n"))]) for title, text in tool.sections),
         ("EXIT STATUS", [Tagged(code, meaning) for code, meaning in exit_codes(tool.name)]),
-        ("ENVIRONMENT", [Tagged(name, ENVIRONMENT[name].meaning) for name in _variables(tool)]),
+        ("ENVIRONMENT", _things(ENVIRONMENT, tool)),
+        ("FILES", _things(FILES, tool)),
         ("EXAMPLES", [Literal("\n".join(dict.fromkeys(each.example for each in commands)))]),
         ("SEE ALSO", [Paragraph(", ".join(f"{page_name(name)}(1)" for name in [FAMILY, *tools] if name != tool.name))]),
     ]
@@ -122,14 +132,13 @@ def _option(option: Option) -> Tagged:
     return Tagged(f"{', '.join(f'`{name}`' for name in option.names)} {option.value}".strip(), option.help)
 
 
-def _variables(tool: Tool) -> list[str]:
-    """The variables that mean something to a tool: those that it mentions, and those that all share."""
-    if tool.name == FAMILY:
-        return list(ENVIRONMENT)
+def _things(table: dict[str, Thing], tool: Tool) -> list[Tagged]:
+    """Those that mean something to a tool: that it mentions, or that all share; the page of the whole has all."""
     said = repr(tool)
-    mentioned = set(_VARIABLE.findall(said))
     return [
-        name
-        for name, variable in ENVIRONMENT.items()
-        if name in mentioned or (variable.where is not None and variable.where in said)
+        Tagged(name, thing.meaning)
+        for name, thing in table.items()
+        if tool.name == FAMILY
+        or re.search(rf"{re.escape(name)}\b(?!/)", said)
+        or (thing.where is not None and thing.where in said)
     ]

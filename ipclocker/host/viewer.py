@@ -15,16 +15,18 @@ def show_by_man(page: str) -> bool:
     program = shutil.which("man")
     if program is None or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return False
-    with tempfile.NamedTemporaryFile("w", prefix="ipclocker-", suffix=".1", encoding="ascii") as file:
+    with tempfile.TemporaryFile("w+", encoding="ascii") as file:  # it has no name: nothing is left of it, come what may
         file.write(page)
-        file.flush()
+        file.seek(0)
         os.fchmod(file.fileno(), 0o644)  # a man that gives up root's rights is to read it, too
-        # ^C is for the pager. A handler, unlike SIG_IGN, is not inherited.
-        before = signal.signal(signal.SIGINT, lambda *_: None)
+        # These keys are for the pager. A handler, unlike SIG_IGN, is not inherited.
+        before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGQUIT)}
         try:
-            shown = subprocess.run([program, "-l", file.name], stderr=subprocess.DEVNULL)
+            # By the name of its input, since not every man takes "-" for that.
+            shown = subprocess.run([program, "-l", "/dev/stdin"], stdin=file, stderr=subprocess.DEVNULL)
         except OSError:
             return False
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     return shown.returncode == 0

@@ -135,6 +135,17 @@ def test_all_variables_are_on_a_page() -> None:
     assert asked and asked <= set(ENVIRONMENT)
 
 
+@each_tool
+def test_variables_and_files_that_are_named_are_explained(name: str) -> None:
+    tool = describe(name)
+    named = set(re.findall(r"\bIPCLOCKER_[A-Z]+\b", repr(tool)))
+    sections = dict(manual_page(tool, VERSION, TOOLS).sections)
+    assert named <= {block.term for block in sections["ENVIRONMENT"] if isinstance(block, Tagged)}
+    files = {block.term for block in sections.get("FILES", ()) if isinstance(block, Tagged)}
+    assert ("/etc/services" in files) == ("the service " in repr(tool) or name == "ipclocker")
+    assert ("/var/lib/ipclocker" in files) == ("state folder" in repr(tool) or name == "ipclocker")
+
+
 @needs_groff
 @each_tool
 def test_man_and_groff_have_nothing_against_it(name: str, tmp_path: Path) -> None:
