@@ -21,6 +21,7 @@ from .ports import Listener
 T = TypeVar("T")
 OK, WARNING, FAILED = "ok", "warning", "failed"
 PATIENCE = 10.0  # seconds that a check may take, all of them together
+REVERSE_PATIENCE = 4.0  # seconds for the names of addresses, of which nothing depends
 ANSWER_PATIENCE = 8.0  # seconds that servers may take, so that one that is silent is told by its name
 OLDEST = (3, 9)
 FEW_DESCRIPTORS, MANY_DESCRIPTORS = 256, 4096
@@ -73,6 +74,9 @@ class Probes(Protocol):
 
     def addresses(self, name: str) -> list[str]:
         """What a name stands for. Raises OSError if that is not known."""
+
+    def names(self, address: str) -> list[str]:
+        """The names that an address comes back as, none if it has none."""
 
     def is_own_address(self, address: str) -> bool:
         """Whether it is one of this host."""
@@ -240,11 +244,49 @@ def host_name(probes: Probes) -> list[Finding]:
     own = [address for address in addresses if probes.is_own_address(address)]
     if not own:
         return [Finding("host name", FAILED, f"{shown}, which is no address of this host", line)]
-    if all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in own):
+    if all(map(_is_loopback, own)):
         found = f"{shown}, which leads other hosts to themselves"
         advice = f"if other hosts are to reach this one, {line}, instead of 127.0.1.1"
         return [Finding("host name", WARNING, found, advice)]
+    others = [address for address in addresses if address not in own]
+    if others:
+        found = f"{shown}, of which {', '.join(others)} is not this host's"
+        return [
+            Finding("host name", WARNING, found, "take that away: whoever asks for this host may be led to another")
+        ]
     return [Finding("host name", OK, shown)]
+
+
+def own_address(probes: Probes) -> list[Finding]:
+    """Whether the host's addresses come back as its name. A name server that is silent costs no more than a warning."""
+    name = probes.host_name()
+    try:
+        addresses = [address for address in probes.addresses(name) if not _is_loopback(address)]
+    except OSError:
+        return []  # which the name's own check says
+    found = _at_once({address: partial(probes.names, address) for address in addresses}, REVERSE_PATIENCE)
+    findings = []
+    for address in addresses:
+        names = found.get(address)
+        if names is not None and _short(name) in map(_short, names):
+            findings.append(Finding(f"address {address}", OK, f"comes back as {', '.join(names)}"))
+            continue
+        said = "has not come back: no name server answers" if names is None else "comes back as no name"
+        if names:
+            said = f"comes back as {', '.join(names)}, not as '{name}'"
+        advice = (
+            f"put a line '{address} {name}' into /etc/hosts, or mend the name service; only names in messages differ"
+        )
+        findings.append(Finding(f"address {address}", WARNING, said, advice))
+    return findings
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def _short(name: str) -> str:
+    return name.partition(".")[0].lower()
 
 
 def pidfd(probes: Probes) -> list[Finding]:
@@ -324,6 +366,7 @@ def all_checks(not_before: float) -> dict[str, Check]:
         "lockerd": lockerd,
         "pidstatd": pidstatd,
         "host name": host_name,
+        "own address": own_address,
         "pidfd": pidfd,
         "clock": clock(not_before),
         "pid namespace": namespace,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import socket
 import sys
@@ -79,6 +80,13 @@ class ThisHost:
             raise OSError(str(error)) from None
         return list(dict.fromkeys(str(address.sockaddr[0]) for address in found))
 
+    def names(self, address: str) -> list[str]:
+        try:
+            name, others, _ = socket.gethostbyaddr(address)
+        except OSError:
+            return []
+        return [name, *others]
+
     def is_own_address(self, address: str) -> bool:
         host = socket.getaddrinfo(address, 0, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0]
         with socket.socket(host[0], socket.SOCK_DGRAM) as sock:
@@ -144,7 +152,7 @@ def kind_of(path: str, mounts: str) -> str:
     best, kind = "", ""
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
-        point = before.split()[4].encode("utf-8", "surrogateescape").decode("unicode_escape")  # \040 is a blank
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4])  # \040 is a blank
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
             best, kind = point, after.split()[0]

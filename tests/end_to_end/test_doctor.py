@@ -43,6 +43,7 @@ def test_a_cluster_that_is_set_up_bit_by_bit(bare_site: Site, tmp_path: Path) ->
         assert (code, found["pidstatd of localhost"]["state"]) == (0, "warning")
         assert "second response on 10.99.0.1:1751" in found["lockerd of lockhost"]["found"]
         assert found["host name"]["found"] == "'worker' is 10.99.0.2"
+        assert found["address 10.99.0.2"]["found"] == "comes back as worker"
         assert found["pid namespace"]["state"] == "warning", "they are containers"
 
         code, found = doctor(lockhost)

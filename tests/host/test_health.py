@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ipclocker.host import health
 from ipclocker.host.health import (
     FAILED,
     OK,
@@ -35,6 +36,7 @@ class FakeHost:
         "pidstatd": GOOD,
         "host_name": "worker",
         "addresses": ["10.0.0.5"],
+        "names": ["worker.example.org", "worker"],
         "is_own_address": True,
         "pidfd": "",
         "clocks": (2 * NOT_BEFORE, 5.0, 6.0),
@@ -95,6 +97,19 @@ def test_a_host_with_which_all_is_well() -> None:
         ("host name", {"is_own_address": False}, FAILED, "10.0.0.5, which is no address of this host.*/etc/hosts"),
         ("host name", {"addresses": ["127.0.1.1"]}, WARNING, "leads other hosts to themselves.*instead of 127.0.1.1"),
         ("host name", {"addresses": ["::1"]}, WARNING, "leads other hosts to themselves"),
+        (
+            "host name",
+            {"addresses": ["10.0.0.5", "10.0.0.6"], "is_own_address": "10.0.0.5".__eq__},
+            WARNING,
+            "of which 10.0.0.6 is not this host's.*led to another",
+        ),
+        (
+            "own address",
+            {"names": ["other.example.org"]},
+            WARNING,
+            "other.example.org, not as 'worker'.*10.0.0.5 worker",
+        ),
+        ("own address", {"names": []}, WARNING, "comes back as no name.*/etc/hosts"),
         ("pidfd", {"pidfd": "Function not implemented"}, WARNING, "Function not implemented.*5.3"),
         ("clock", {"clocks": (2 * NOT_BEFORE, 6.0, 5.0)}, FAILED, "do not go together"),
         ("clock", {"clocks": (NOT_BEFORE - 1, 5.0, 6.0)}, FAILED, "before this program was made.*set it"),
@@ -155,6 +170,24 @@ def test_the_pid_server_of_this_host_is_for_lock_servers_elsewhere() -> None:
     assert [finding.state for finding in found] == [OK, WARNING]
     [finding] = check("pidstatd", FakeHost(hosts=("localhost",), named=False, pidstatd=mine))
     assert finding.state == OK
+
+
+def test_an_address_whose_name_nobody_knows_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even if the name server is silent: only messages depend on it."""
+    over = threading.Event()
+
+    def hang(address: str) -> list[str]:
+        over.wait(30)
+        return []
+
+    monkeypatch.setattr(health, "REVERSE_PATIENCE", 0.1)
+    try:
+        [finding] = check("own address", FakeHost(names=hang))
+    finally:
+        over.set()
+    assert (finding.name, finding.state) == ("address 10.0.0.5", WARNING)
+    assert check("own address", FakeHost(addresses=["127.0.1.1"])) == []
+    assert check("own address", FakeHost(addresses=OSError("not known"))) == [], "the name's own check says so"
 
 
 def test_nobody_waits_for_what_hangs() -> None:

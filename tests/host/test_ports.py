@@ -24,6 +24,7 @@ MOUNTS = """\
 23 22 0:5 / /var rw shared:2 master:3 - xfs /dev/sdb rw
 24 23 0:6 / /var/lib/a\\040b rw - nfs4 server:/x rw
 25 22 0:7 / /variety rw - tmpfs none rw
+26 22 0:8 / /srv/données rw - nfs server:/y rw
 """
 
 linux = pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="needs Linux")
@@ -66,7 +67,14 @@ def test_this_process_is_found_by_its_port(kind: int, protocol: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "kind"),
-    [("/", "ext4"), ("/var", "xfs"), ("/var/lib/a b/c", "nfs4"), ("/var/lib", "xfs"), ("/variety/x", "tmpfs")],
+    [
+        ("/", "ext4"),
+        ("/var", "xfs"),
+        ("/var/lib/a b/c", "nfs4"),
+        ("/var/lib", "xfs"),
+        ("/variety/x", "tmpfs"),
+        ("/srv/données/x", "nfs"),
+    ],
 )
 def test_the_file_system_of_a_path(path: str, kind: str) -> None:
     assert kind_of(path, MOUNTS) == kind
