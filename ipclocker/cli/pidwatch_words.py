@@ -17,7 +17,7 @@ from ..run.vigil import Target
 from ..run.words import command_line
 from .parsing import parse, seconds, version_option
 
-EXAMPLE = "ssh worker pidwatch --host $(hostname) --pid $$ make -C /proj regress"
+EXAMPLE = "ssh worker pidwatch --kill-tree --host $(hostname) --pid $$ make -C /proj regress"
 
 
 def prepare(words: list[str]) -> tuple[dict[str, Any], Optional[Order]]:

@@ -239,7 +239,7 @@ def test_signal(site: Site, other: Other, text: str) -> None:
 
 
 def test_a_command_that_handles_the_signal(site: Site, other: Other) -> None:
-    tool = start(site, other, command="trap 'exit 3' HUP; while :; do sleep 0.01; done")
+    tool = start(site, other, command="trap 'exit 3' HUP; while :; do sleep 0.3; done")
     other.end()
     assert tool.end() == 3
 
@@ -314,7 +314,7 @@ def test_kill_tree_and_grace(site: Site, other: Other) -> None:
 
 
 def test_grace(site: Site, other: Other) -> None:
-    tool = start(site, other, "--grace", "0.5", command="trap '' HUP; while :; do sleep 0.01; done")
+    tool = start(site, other, "--grace", "0.5", command="trap '' HUP; while :; do sleep 0.3; done")
     ended = other.end()
     assert tool.end() == -signal.SIGKILL
     assert time.monotonic() - ended >= 0.5

@@ -42,6 +42,15 @@ class Operation(NamedTuple):
         """Whether there is a time by which it has happened or never will."""
         return self.returned < inf
 
+    @property
+    def token(self) -> int | None:
+        """That of the grant which its client was told of."""
+        if not self.result or self.result[0] != "granted":
+            return None
+        token = self.result[2]
+        assert isinstance(token, int), self
+        return token
+
     def __str__(self) -> str:
         result = "" if self.result is None else f" -> {' '.join(map(str, self.result))}"
         doubt = "" if self.certain else " (perhaps)"
@@ -164,21 +173,14 @@ def check_tokens(operations: Iterable[Operation]) -> None:
     """
     first: dict[int, Operation] = {}  # a token that its client is told again is not a new one
     for operation in sorted(operations, key=lambda operation: operation.called):
-        if operation.result and operation.result[0] == "granted":
-            known = first.setdefault(_token(operation), operation)
-            same = (known.client, known.result and known.result[1]) == (operation.client, operation.result[1])
+        if operation.token is not None:
+            known = first.setdefault(operation.token, operation)
+            same = (known.client, known.result) == (operation.client, operation.result)
             assert same, f"two grants have one token:\n{known}\n{operation}"
-    answered = sorted(first.values(), key=lambda grant: grant.returned)
+    answered = sorted(first.items(), key=lambda grant: grant[1].returned)
     highest, before = 0, 0
-    for grant in first.values():
-        while answered[before].returned < grant.called:
-            highest = max(highest, _token(answered[before]))
+    for token, grant in first.items():
+        while answered[before][1].returned < grant.called:
+            highest = max(highest, answered[before][0])
             before += 1
-        assert _token(grant) > highest, f"its token is not above {highest}: {grant}"
-
-
-def _token(grant: Operation) -> int:
-    assert grant.result is not None
-    token = grant.result[2]
-    assert isinstance(token, int)
-    return token
+        assert token > highest, f"its token is not above {highest}: {grant}"

@@ -8,6 +8,8 @@ state that they led to needs to be looked at once only. That keeps it fast for h
 
 What may never have happened (its client was killed, or gave up) is an operation that is not `certain`: it may be left
 out. Such are tried last, and who came to the same with fewer of them spent has seen all that can come of it.
+
+Of grants with tokens the order is known, so no other one is tried.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ def find_order(operations: Sequence[Operation], start: State, step: Step[State])
     `step` gives the state after an operation, or None if it can't be done in that state or not with that result.
     Raises NotLinearizable, Undecided.
     """
-    course, seen = _Course(operations), _Seen(operations)
+    course, seen, tokens = _Course(operations), _Seen(operations), _Tokens(operations)
     taken: list[tuple[int, bool]] = []  # which operation, and whether it was done or left out
     ways: list[tuple[State, Iterator[tuple[int, bool]]]] = [(start, course.choices())]  # what is left to try at each
     deepest, why = taken[:], ""
@@ -46,6 +48,8 @@ def find_order(operations: Sequence[Operation], start: State, step: Step[State])
     while not seen.is_all(done):
         state, choices = ways[-1]
         for number, is_done in choices:
+            if not tokens.may_be_next(number, done):
+                continue
             after = step(state, operations[number]) if is_done else state
             if after is not None and not seen.before(done | 1 << number, after, is_done):
                 done |= 1 << number
@@ -63,6 +67,24 @@ def find_order(operations: Sequence[Operation], start: State, step: Step[State])
             done ^= 1 << number
             course.put_back(number)
     return [operations[number] for number, is_done in taken if is_done]
+
+
+class _Tokens:
+    """The order in which grants were made, as their tokens tell."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        first: dict[int, int] = {}  # who is told the same token again has not got a new grant
+        for number in sorted(range(len(operations)), key=lambda number: operations[number].called):
+            token = operations[number].token
+            if token is not None and operations[number].certain:
+                first.setdefault(token, number)
+        self._place = {number: place for place, (_, number) in enumerate(sorted(first.items()))}
+        self._all = sum(1 << number for number in self._place)
+
+    def may_be_next(self, number: int, done: int) -> bool:
+        """Whether all grants with lower tokens have been made."""
+        place = self._place.get(number)
+        return place is None or place == bin(done & self._all).count("1")
 
 
 class _Seen:
