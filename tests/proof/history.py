@@ -151,7 +151,8 @@ def _read_diary(path: Path) -> Iterator[Operation]:
     if call is not None:
         yield call._replace(certain=False)
     if killed < inf:
-        yield Operation(client, GONE, tuple(used), killed, certain=False)
+        for name in used:  # of which it had one at most
+            yield Operation(client, GONE, (name,), killed, certain=False)
 
 
 def by_names(operations: Iterable[Operation]) -> list[list[Operation]]:

@@ -19,7 +19,6 @@ from .linearizability import find_order
 from .models import Locks, Queue
 
 DEADLINE = 120.0  # seconds for a run; only reached when something is broken
-REQUESTS = "x,y:z,z:y,y"  # what is asked for: x has a history of its own
 
 
 class Checked(NamedTuple):
@@ -53,13 +52,14 @@ def _counted(operations: Sequence[object]) -> Checked:
 
 
 class Clients(NamedTuple):
-    """How many there are: processes, clients in each, and operations of each client; and how many of these break a
-    lock, as a part of them all."""
+    """How many there are: processes, clients in each, and operations of each client; how many of these break a lock, as
+    a part of them all; and the requests to choose from (clients.py)."""
 
     processes: int = 3
     clients: int = 2
     operations: int = 60
     breaks: float = 0.02
+    requests: str = "x,y:z,z:y,y"  # x has a history of its own
 
 
 class Processes:
@@ -71,7 +71,7 @@ class Processes:
         for number in range(kind.processes):
             names = [f"c{number}{letter}" for letter in "abcdefgh"[: kind.clients]]
             seed = str(dice.randrange(10**6))
-            words = [port, str(folder), seed, str(kind.operations), str(kind.breaks), REQUESTS, *names]
+            words = [port, str(folder), seed, str(kind.operations), str(kind.breaks), kind.requests, *names]
             command = [sys.executable, "-m", "tests.proof.clients", *words]
             self._running[subprocess.Popen(command, cwd=PROJECT)] = names
 
@@ -127,7 +127,8 @@ def record_lockers(
 def over_restarts(folder: Path, dice: random.Random, restarts: int, before: str = "") -> Checked:
     """Lockers whose server is killed and started again, on the same port and with the same state.
 
-    No lock is broken: whether it was is not known to a client whose UNLOCK had no answer and was sent again.
+    No lock is broken: whether it was is not known to a client whose UNLOCK had no answer and was sent again. And each
+    name has a history of its own, since of much it is not known whether it has happened.
     """
     diaries = folder / "diaries"
     diaries.mkdir()
@@ -144,7 +145,7 @@ def over_restarts(folder: Path, dice: random.Random, restarts: int, before: str 
             servers.append(Lockerd(*state, port=servers[0].port, before=before))
 
     try:
-        return record_lockers(str(servers[0].port), diaries, dice, Clients(breaks=0.0), restart)
+        return record_lockers(str(servers[0].port), diaries, dice, Clients(breaks=0.0, requests="x,y,z"), restart)
     finally:
         servers[-1].kill()
 
