@@ -35,6 +35,13 @@ def wait_for(what: Callable[[], T], description: str = "") -> T:
     return answer
 
 
+def ignored_signals(status: str) -> int:
+    """The ignored signals, as a mask, less those two that are the C library's own (and that a make leaves ignored)."""
+    found = re.search(r"SigIgn:\s+([0-9a-f]+)", status)
+    assert found is not None, status
+    return int(found[1], 16) & ~(0b11 << 31)
+
+
 class Peer:
     """A bare connection to a server, for those who speak the protocol by hand."""
 

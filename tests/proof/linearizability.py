@@ -22,7 +22,7 @@ from .history import Operation
 State = TypeVar("State", bound=Hashable)
 Step = Callable[[State, Operation], Optional[State]]
 
-MOST_TRIED = 1_000_000  # sets of operations with a state
+MOST_TRIED = 100_000  # sets of operations with a state; some minutes
 _SHOWN = 12
 
 
