@@ -22,6 +22,7 @@ from ..conftest import PROJECT
 from ..servers import Lockerd
 from .chaos import CUTS, DEPUTIES, KILLS, RECALLS, STOPS, Chaos, torment
 from .crowd import Setting, built, new_crowd
+from .linearizability import Undecided
 from .outages import cut_power, kill_at_each, traced_run
 from .recorded import Clients, Processes, over_restarts, record_lockers, record_queue
 from .trace import not_awaited
@@ -124,22 +125,31 @@ def main(seed: int, seconds: float) -> int:
         folder.mkdir()
         print(f"{time.monotonic() - begin:6.0f} s  {run.__name__}", end="", flush=True)
         try:
-            figures = list(run(folder, random.Random(f"{seed} {number}")))
+            figures: Counter[str] = Counter()
+            for name, value in run(folder, random.Random(f"{seed} {number}")):
+                figures[name] += value
+        except Undecided as undecided:
+            print(f": too much of a history overlaps to be checked: {undecided}", flush=True)
+            totals["undecided"] += 1
         except Exception:  # noqa: BLE001 - whatever it is, it is what was looked for
             print(f": FAILED, run {number} of seed {seed}; its files are in {folder}", flush=True)
             traceback.print_exc()
             totals["failures"] += 1
             code = 1
         else:
-            for name, value in figures:
-                totals[name] += value
-            print(f": {', '.join(f'{value} {name}' for name, value in figures)}", flush=True)
+            totals.update(figures)
+            print(f": {_listed(figures)}", flush=True)
+        if not code:
             shutil.rmtree(folder)
         number += 1
-    print(f"seed {seed}: {', '.join(f'{value} {name}' for name, value in totals.items())}", flush=True)
+    print(f"seed {seed}: {_listed(totals)}", flush=True)
     if not code:
         shutil.rmtree(scratch)
     return code
+
+
+def _listed(figures: Counter[str]) -> str:
+    return ", ".join(f"{value} {name}" for name, value in figures.items())
 
 
 def _arguments() -> tuple[int, float]:
