@@ -13,24 +13,24 @@ if TYPE_CHECKING:
         ServerUnavailable,
         UsageError,
     )
-    from .lock.client import Locker
-    from .lock.server import LockServer
+    from .lock.client.locker import Locker
+    from .lock.server.server import LockServer
     from .pid.client import PidStat
     from .pid.server import PidServer
-    from .supervise.prefork_manager import ProcManager
+    from .prefork.manager import ProcManager
     from .supervise.supervisor import Supervisor
 
 _HOMES = {
     "IpclockerError": "errors",
     "LockBusy": "errors",
     "LockLost": "errors",
-    "LockServer": "lock.server",
-    "Locker": "lock.client",
+    "LockServer": "lock.server.server",
+    "Locker": "lock.client.locker",
     "NotHeld": "errors",
     "PidServer": "pid.server",
     "PidStat": "pid.client",
     "ProgramFailed": "errors",
-    "ProcManager": "supervise.prefork_manager",
+    "ProcManager": "prefork.manager",
     "ServerRefused": "errors",
     "ServerUnavailable": "errors",
     "Supervisor": "supervise.supervisor",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from .support.built_file import PYTHON, Run
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -18,3 +20,12 @@ def built_file() -> Path:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     subprocess.run(["make", "--silent", "dist/ipclocker"], cwd=PROJECT, env=environment, check=True)
     return PROJECT / "dist" / "ipclocker"
+
+
+@pytest.fixture
+def run(built_file: Path, tmp_path: Path) -> Run:
+    if not Path(PYTHON).exists():
+        pytest.skip(f"this host has no {PYTHON}")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    return Run(built_file, cache)

@@ -53,7 +53,7 @@ def test_a_build_refuses_what_is_not_pinned(tmp_path: Path) -> None:
     project = clone(tmp_path)
     text = (project / "pyproject.toml").read_text()
     (project / "pyproject.toml").write_text(re.sub("click==[0-9.]+", "click==1.0", text))
-    command = [sys.executable, "-m", "ipclocker.host.archive", "stage", "stage"]
+    command = [sys.executable, "-m", "ipclocker.zipapp.build", "stage", "stage"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True)
     assert done.returncode == 1
     assert re.fullmatch(r"build: click [0-9.]+ is installed, click==1.0 is pinned: .*\n", done.stderr)
@@ -145,4 +145,4 @@ class TestTooOldAPython:
 def test_the_launcher_parses_on_too_old_a_python() -> None:
     import ast
 
-    ast.parse((PROJECT / "ipclocker/host/launcher.py").read_text(), feature_version=(3, 6))
+    ast.parse((PROJECT / "ipclocker/zipapp/launcher.py").read_text(), feature_version=(3, 6))

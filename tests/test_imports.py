@@ -16,20 +16,20 @@ PACKAGE = PROJECT / "ipclocker"
 STANDARD = getattr(sys, "stdlib_module_names", None)
 IMPURE = {"socket", "select", "selectors", "time", "os", "subprocess", "signal", "threading", "pathlib", "random"}
 PURE = {
-    "lock/table.py": IMPURE,
-    "lock/protocol.py": IMPURE,
-    "lock/replies.py": IMPURE,
-    "lock/grant.py": IMPURE,
-    "lock/info.py": IMPURE,
-    "lock/conversation.py": IMPURE,
-    "lock/lease.py": IMPURE,
-    "lock/service.py": IMPURE - {"time"},
-    "daemon/lines.py": IMPURE,
-    "supervise/cutting.py": IMPURE,
-    "supervise/life.py": IMPURE,
-    "supervise/policy.py": IMPURE,
-    "supervise/programs.py": IMPURE,
-    "supervise/prefork_pool.py": IMPURE,
+    "lock/server/table.py": IMPURE,
+    "lock/wire/requests.py": IMPURE,
+    "lock/wire/replies.py": IMPURE,
+    "lock/model.py": IMPURE,
+    "lock/wire/info.py": IMPURE,
+    "lock/server/request_handler.py": IMPURE,
+    "lock/client/lease.py": IMPURE,
+    "lock/server/service.py": IMPURE - {"time"},
+    "net/line_buffer.py": IMPURE,
+    "supervise/output/line_splitter.py": IMPURE,
+    "supervise/state_machine.py": IMPURE,
+    "process/restart_policy.py": IMPURE,
+    "supervise/program_list.py": IMPURE,
+    "prefork/pool.py": IMPURE,
 }
 CORE = ("lock/", "daemon/", "pid/", "supervise/")
 MODULES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))
@@ -66,7 +66,7 @@ def test_a_pure_module_knows_no_socket_and_no_clock(module: str) -> None:
     assert not set(imports_of(module)) & PURE[module]
 
 
-@pytest.mark.parametrize("module", ["lock/protocol.py", "lock/table.py"])
+@pytest.mark.parametrize("module", ["lock/wire/requests.py", "lock/server/table.py"])
 def test_a_pure_module_brings_no_other_in_that_is_not(module: str) -> None:
     """What it imports from this package is pure too."""
     for node in ast.walk(ast.parse((PACKAGE / module).read_text())):
@@ -78,7 +78,7 @@ def test_a_pure_module_brings_no_other_in_that_is_not(module: str) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import ipclocker.run.locked",
+        "import ipclocker.run.under_lock",
         "import ipclocker.cli",
         "from ipclocker import Locker, LockServer",
         "from ipclocker import ProcManager; import ipclocker.prefork",

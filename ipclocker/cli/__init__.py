@@ -1,8 +1,8 @@
 """The command line: which tool was asked for, and how each one may end. Nothing here imports typer.
 
 A tool is a module beside this one. Most have `main(words) -> exit code`. A tool that stays beside a command it
-runs has `stay(child) -> exit code` instead, and a module NAME_words with `prepare(words)`, which is called in a
-process of its own (run/child.py): so neither the process that stays nor the command's carries typer's memory.
+runs has `stay(child) -> exit code` instead, and a module NAME_args with `prepare(words)`, which is called in a
+process of its own (process/spawn.py): so neither the process that stays nor the command's carries typer's memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any, Callable
 
 from ..errors import INTERNAL, OK, OUTPUT, USAGE, IpclockerError
-from ..run.tell import tell
+from ..process.stderr import tell
 from ..version import VERSION
 
 # Each tool with what it does in a line; the module is named after it.
@@ -74,9 +74,9 @@ def _run_tool(tool: str, words: list[str]) -> int:
     name = f"{__name__}.{tool.replace('-', '_')}"
     if tool not in _STAYING:
         return int(import_module(name).main(words))
-    from ..run.child import Child
+    from ..process.spawn import Child
 
-    child = Child(tool, lambda: _prepare(tool, f"{name}_words", words))
+    child = Child(tool, lambda: _prepare(tool, f"{name}_args", words))
     return int(import_module(name).stay(child))
 
 

@@ -7,9 +7,9 @@ from typing import Annotated, Optional
 import typer
 
 from .. import Locker
-from ..lock.link import block
-from . import plugin
-from .parsing import version_option
+from ..lock.client.connection import block
+from . import monitoring_plugin as plugin
+from .typer_support import version_option
 
 EXAMPLE = "check-lockerd -H lockhost -w 0.1 -c 1"
 

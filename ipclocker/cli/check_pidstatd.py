@@ -5,8 +5,8 @@ from typing import Annotated, Optional
 import typer
 
 from ..pid.client import PidStat
-from . import plugin
-from .parsing import version_option
+from . import monitoring_plugin as plugin
+from .typer_support import version_option
 
 EXAMPLE = "check-pidstatd -H host1 -w 0.1 -c 1"
 

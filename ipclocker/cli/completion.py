@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from typing import Callable
 
+from ..docs.completion.bash import bash_script
+from ..docs.completion.fish import fish_script
+from ..docs.completion.install import install
+from ..docs.completion.model import SHELLS, Node, linked, nodes
+from ..docs.completion.zsh import zsh_script
+from ..docs.tool_spec import FAMILY
 from ..errors import OK, OUTPUT, IpclockerError, UsageError
-from ..host.completion import SHELLS, Node, linked, nodes
-from ..host.completion_bash import bash_script
-from ..host.completion_fish import fish_script
-from ..host.completion_folders import install
-from ..host.completion_zsh import zsh_script
-from ..host.described import FAMILY
 from . import TOOLS
-from .declared import describe
+from .tool_specs import describe
 
 _SCRIPTS: dict[str, Callable[[list[Node]], str]] = {"bash": bash_script, "zsh": zsh_script, "fish": fish_script}
 

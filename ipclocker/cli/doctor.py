@@ -7,12 +7,12 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from ..daemon.address import own_host_name
+from ..doctor.checks import FAILED, Finding, all_checks, examine
+from ..doctor.probes import ThisHost
 from ..errors import OK
-from ..host.health import FAILED, Finding, all_checks, examine
-from ..host.probes import ThisHost
+from ..net.address import own_host_name
 from ..version import NOT_BEFORE, VERSION
-from .parsing import parse, version_option
+from .typer_support import parse, version_option
 
 EXAMPLE = "ipclocker doctor --host lockhost"
 SOMETHING_FAILED = 1  # exit code

@@ -7,15 +7,15 @@ from typing import Annotated, Optional
 
 import typer
 
-from ..daemon import background
-from ..daemon.inherited import copies, take_inherited
-from ..daemon.listen import raise_descriptor_limit
-from ..daemon.state_folder import default_state_folder
+from ..daemon import daemonize as background
+from ..daemon.state_dir import default_state_folder
 from ..errors import UsageError
 from ..lock.endpoint import endpoint
-from ..lock.server import LockServer
-from .daemon_options import Debug, LogFile, Nofork, PidFile
-from .parsing import parse, version_option
+from ..lock.server.server import LockServer
+from ..net.socket_activation import copies, take_inherited
+from ..net.tcp_listener import raise_descriptor_limit
+from .shared_options import Debug, LogFile, Nofork, PidFile
+from .typer_support import parse, version_option
 
 EXAMPLE = "lockerd --host 0.0.0.0 --pid-file /run/lockerd.pid"
 

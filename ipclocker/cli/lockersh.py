@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..errors import LockBusy
-from ..lock.settings import Settings
-from ..run.child import Child
-from ..run.locked import Terms, list_locks, run_locked, trace_links
+from ..lock.client.settings import Settings
+from ..process.spawn import Child
+from ..run.under_lock import Terms, list_locks, run_locked, trace_links
 
 
 def stay(child: Child) -> int:

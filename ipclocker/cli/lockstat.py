@@ -8,17 +8,17 @@ from typing import Annotated, Any, NamedTuple, Optional
 
 import typer
 
+from ..docs.exit_codes import exit_codes
 from ..errors import OK, TEMPORARY, UNAVAILABLE, UsageError
-from ..exit_codes import exit_codes
 from ..lock import report
-from ..lock.breaking import FREE, HELD, Breaking, Outcome
-from ..lock.inspection import Inspector
-from ..lock.link import Link
-from ..lock.settings import Settings
-from ..run.tell import tell
+from ..lock.client.breaker import FREE, HELD, Breaking, Outcome
+from ..lock.client.connection import Link
+from ..lock.client.inspector import Inspector
+from ..lock.client.settings import Settings
+from ..process.stderr import tell
 from ..version import VERSION
-from .declared import Declaration
-from .parsing import parse, seconds, version_option
+from .tool_specs import Declaration
+from .typer_support import parse, seconds, version_option
 
 NOTHING_HELD, STALE = 1, 1  # exit codes
 

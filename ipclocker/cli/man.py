@@ -6,16 +6,16 @@ from typing import Annotated, Optional
 
 import typer
 
+from ..docs.manpage import manual_page
+from ..docs.pager import show_by_man
+from ..docs.plain_text import plain
+from ..docs.roff import roff
+from ..docs.tool_spec import FAMILY
 from ..errors import OK, UsageError
-from ..host.described import FAMILY
-from ..host.manual import manual_page
-from ..host.plain import plain
-from ..host.roff import roff
-from ..host.viewer import show_by_man
 from ..version import VERSION
 from . import TOOLS
-from .declared import describe
-from .parsing import parse, version_option
+from .tool_specs import describe
+from .typer_support import parse, version_option
 
 EXAMPLE = "ipclocker man lockersh --roff >/usr/local/share/man/man1/lockersh.1"
 

@@ -7,8 +7,8 @@ import typer
 
 from ..pid.client import PidStat
 from ..pid.survey import DOWN, UP, Place, survey
-from ..run.tell import tell
-from .parsing import parse, version_option
+from ..process.stderr import tell
+from .typer_support import parse, version_option
 
 EXAMPLE = "pidstat exists 3459 host1:4220 host2:9821"
 ALL_UP, SOME_DOWN, SOME_NOT_KNOWN = 0, 1, 2  # exit codes, as the classic pidstat has them

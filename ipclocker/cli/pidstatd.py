@@ -6,13 +6,13 @@ from typing import Annotated, Optional
 
 import typer
 
-from ..daemon import background
-from ..daemon.inherited import copies, take_inherited
-from ..daemon.listen import raise_descriptor_limit
+from ..daemon import daemonize as background
+from ..net.socket_activation import copies, take_inherited
+from ..net.tcp_listener import raise_descriptor_limit
 from ..pid.endpoint import pid_endpoint
 from ..pid.server import PidServer
-from .daemon_options import Debug, LogFile, Nofork, PidFile
-from .parsing import parse, version_option
+from .shared_options import Debug, LogFile, Nofork, PidFile
+from .typer_support import parse, version_option
 
 EXAMPLE = "pidstatd --pid-file /run/pidstatd.pid"
 

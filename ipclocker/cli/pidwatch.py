@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..run.child import Child
-from ..run.killing import Way
-from ..run.vigil import Target
-from ..run.watched import run_watched, watch_in_background
+from ..process.spawn import Child
+from ..process.termination import Way
+from ..run.remote_monitor import Target
+from ..run.while_alive import run_watched, watch_in_background
 
 
 def stay(child: Child) -> int:

@@ -7,16 +7,16 @@ from typing import Annotated, Callable, Optional
 import click
 import typer
 
-from ..daemon.inherited import take_inherited
 from ..daemon.log import set_up
-from ..daemon.notify import for_programs, take_manager
+from ..daemon.sd_notify import for_programs, take_manager
 from ..errors import UsageError
-from ..run.child import caller_environment
-from ..run.signal_names import signal_number
-from ..supervise.prefork_parameters import MOST_PROCESSES, Parameters
-from ..supervise.prefork_program import UP_AFTER, Program
-from ..supervise.prefork_socket import BACKLOG, MODE, Inherited, Listening, parse_access, parse_place
-from .parsing import parse, seconds, version_option
+from ..net.socket_activation import take_inherited
+from ..prefork.fastcgi_program import UP_AFTER, Program
+from ..prefork.listen_socket import BACKLOG, MODE, Inherited, Listening, parse_access, parse_place
+from ..prefork.parameters import MOST_PROCESSES, Parameters
+from ..process.signal_names import signal_number
+from ..process.spawn import caller_environment
+from .typer_support import parse, seconds, version_option
 
 EXAMPLE = "prefork --listen unix:/run/php.socket --processes 8 -- php-cgi"
 

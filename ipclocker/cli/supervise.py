@@ -5,12 +5,12 @@ from typing import Annotated, Any, Optional
 import click
 import typer
 
-from ..supervise.control import COMMANDS
+from ..supervise.control_socket import COMMANDS
+from ..supervise.daemon import Daemon, Listed, run_supervisor
 from ..supervise.settings import LEASE, Settings
-from ..supervise.started import Daemon, Listed, run_supervisor
-from .daemon_options import Debug, LogFile, Nofork, PidFile
-from .declared import Declaration
-from .parsing import parse, seconds, version_option
+from .shared_options import Debug, LogFile, Nofork, PidFile
+from .tool_specs import Declaration
+from .typer_support import parse, seconds, version_option
 
 EXAMPLE = "supervise --program 'web: /opt/web/server --port 80' --program /opt/mail/queue --pid-file /run/programs.pid"
 
@@ -18,7 +18,7 @@ EXAMPLE = "supervise --program 'web: /opt/web/server --port 80' --program /opt/m
 def main(words: list[str]) -> int:
     """Run supervise; the exit code."""
     if words and words[0] in COMMANDS:
-        from .supervise_words import command
+        from .supervise_control import command
 
         return command(words[0], words[1:])
     return int(parse(supervise, "supervise", words, EXAMPLE)["code"])
@@ -26,7 +26,7 @@ def main(words: list[str]) -> int:
 
 def declarations() -> list[Declaration]:
     """What the manual page and the completion are made of: the supervisor, and what asks and tells it."""
-    from . import supervise_words
+    from . import supervise_control as supervise_words
 
     return [Declaration("supervise", supervise, EXAMPLE), *supervise_words.declarations()]
 

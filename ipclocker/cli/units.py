@@ -10,12 +10,12 @@ import click
 import typer
 
 from ..errors import OK, UsageError
-from ..host.init_script import init_script
-from ..host.own_command import own_command
-from ..host.units import DAEMONS, hides, service_unit, socket_unit
-from ..run.tell import tell
+from ..process.stderr import tell
+from ..service_files.init_script import init_script
+from ..service_files.own_command import own_command
+from ..service_files.systemd_units import DAEMONS, hides, service_unit, socket_unit
 from . import TOOLS
-from .parsing import options_of, parse, version_option
+from .typer_support import options_of, parse, version_option
 
 EXAMPLE = "ipclocker units lockerd -- --host 0.0.0.0 >/etc/systemd/system/lockerd.service"
 _DAEMONS = [tool for tool in DAEMONS if tool in TOOLS]

@@ -8,12 +8,12 @@ import sys
 from typing import NoReturn
 
 from ..errors import CANNOT_EXECUTE, NOT_FOUND, OK, IpclockerError, UsageError
-from ..run.child import caller_environment, restore_signals
-from ..run.uri import SHELL, Command, decode_command, encode, show
-from ..run.words import find_program
+from ..process.command_line import find_program
+from ..process.spawn import caller_environment, restore_signals
+from ..run.uri_command import SHELL, Command, decode_command, encode, show
 from ..version import VERSION
 
-# As they are declared in uriexec_words.py.
+# As they are declared in uriexec_help.py.
 FLAGS = ("--show", "--encode", "--version", "--help")
 WITH_VALUE = ("--cd", "--shell")
 
@@ -28,7 +28,7 @@ def main(words: list[str]) -> int:
     """Do what the command line says; the exit code, if it is not to become a command."""
     options, rest = _options(words)
     if "--help" in options:
-        from .uriexec_words import show_help
+        from .uriexec_help import show_help
 
         show_help()
     if "--version" in options:

@@ -17,7 +17,7 @@ import socket
 from pathlib import Path
 
 from ..errors import UsageError
-from .files import is_at
+from .same_file import is_at
 
 SYSLOG = "/dev/log"
 MAX_RECORD = 8192  # characters; also what a syslog takes as one message

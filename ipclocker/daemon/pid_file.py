@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Callable
 
 from ..errors import UsageError
-from .files import is_at
+from .same_file import is_at
 
 
 class PidFile:

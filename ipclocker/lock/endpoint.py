@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple, Optional
 
-from ..daemon.address import is_socket_path, port_number, service_port
 from ..errors import UsageError
+from ..net.address import is_socket_path, port_number, service_port
 
 SERVICE = "lockerd"
 DEFAULT_PORT = 1751

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any, Optional
 
-from .breaking import BROKEN, HELD, RECALLED, Outcome
-from .info import HeldInfo, WaiterInfo
-from .inspection import Ping, Snapshot
+from .client.breaker import BROKEN, HELD, RECALLED, Outcome
+from .client.inspector import Ping, Snapshot
+from .wire.info import HeldInfo, WaiterInfo
 
 _COLUMNS = ("NAME", "HOLDER", "HOST", "PID", "SINCE", "HOLD", "TOKEN", "WAIT", "STATE")
 _TO_THE_RIGHT = {"PID", "WAIT"}

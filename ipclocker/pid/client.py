@@ -16,12 +16,12 @@ from collections.abc import Iterable
 from threading import Thread
 from typing import Callable, Optional, TypedDict, Union
 
-from ..daemon.address import Address, find_addresses, own_host_name, socket_path
 from ..errors import ServerUnavailable, UsageError
+from ..net.address import Address, find_addresses, own_host_name, socket_path
+from ..process.identity import Identity, exists, own_boot, own_pidns
 from .endpoint import pid_endpoint
-from .identity import Identity, exists, own_boot, own_pidns
+from .pending import OpenQuestions
 from .protocol import IF_EXISTS, IF_GONE, IF_UNKNOWN, MAX_DATAGRAM, is_wanted
-from .questions import OpenQuestions
 
 PAUSE = 1.0  # seconds to wait for an answer before the question is sent again
 

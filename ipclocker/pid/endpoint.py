@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
-from ..daemon.address import is_socket_path, port_number, service_port
+from ..net.address import is_socket_path, port_number, service_port
 
 SERVICE = "pidstatd"
 DEFAULT_PORT = 1752

@@ -13,14 +13,14 @@ import socket
 from time import monotonic
 from typing import NamedTuple
 
-from ..daemon.address import Address, own_host_name
-from ..daemon.batches import Batches
-from ..daemon.datagram import UnixDatagram, adopt_datagrams, udp_everywhere, udp_sockets
-from ..daemon.loop import READ, Loop
-from ..daemon.serving import LoopServer
+from ..daemon.loop_server import LoopServer
+from ..net.address import Address, own_host_name
+from ..net.loop import READ, Loop
+from ..net.udp_batch import Batches
+from ..net.udp_socket import UnixDatagram, adopt_datagrams, udp_everywhere, udp_sockets
+from ..process.identity import own_boot, own_pidns, proc_status
 from .endpoint import pid_endpoint
-from .identity import own_boot, own_pidns, proc_status
-from .processes import Processes
+from .pidfd_cache import Processes
 from .protocol import MAX_DATAGRAM, Answer, Question, is_wanted, read_question, write_answer
 
 _LONGEST_TURN = 0.1  # seconds until the loop looks at signals and other sockets

@@ -29,9 +29,17 @@ from math import inf
 from typing import Callable, NoReturn, Protocol, TypeVar
 
 from ..errors import SIGNALLED
-from . import libc
-from .child import Child
-from .signals import Signal, Signals, descends_from, ends_by_default, foreground_group, in_foreground, leads_session
+from ..process import libc
+from ..process.signal_reader import (
+    Signal,
+    Signals,
+    descends_from,
+    ends_by_default,
+    foreground_group,
+    in_foreground,
+    leads_session,
+)
+from ..process.spawn import Child
 
 Result = TypeVar("Result")
 _STOPPED_BY_TERMINAL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)

@@ -18,23 +18,23 @@ from math import inf
 from signal import SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1
 from typing import Any, Callable, NamedTuple, Optional
 
-from ..daemon.address import LONGEST_PATH
-from ..daemon.loop import READ, Loop
 from ..errors import IpclockerError, ProgramFailed, UsageError
-from ..pid.identity import identify
-from ..run import libc
-from ..run.deputy import Deputy
-from .control import Control
-from .families import Families
-from .hook import Hook
-from .life import FATAL, PASSING
-from .output import Output, to_file, to_files, to_log, to_stdout
-from .process import Origins
-from .programs import Program
+from ..net.address import LONGEST_PATH
+from ..net.loop import READ, Loop
+from ..process import libc
+from ..process.identity import identify
+from ..process.watchdog import Deputy
+from .control_socket import Control
+from .exit_hook import Hook
+from .kill_leftovers import kill_programs_of, sweep
+from .managed_program import Shared, Ward
+from .output.collector import Output, to_file, to_files, to_log, to_stdout
+from .process_groups import Families
+from .program_list import Program
+from .program_set import Wards
 from .settings import Settings
-from .sweeping import kill_programs_of, sweep
-from .ward import Shared, Ward
-from .wards import Wards
+from .spawn import Origins
+from .state_machine import FATAL, PASSING
 
 log = logging.getLogger(__name__)
 Programs = dict[str, Program]
@@ -133,7 +133,7 @@ class Service:
         libc.adopt_orphans()
         self._wards.set(self._programs)
         if self._settings.lock is not None:
-            from .turn import Turn  # only here: most do without
+            from .cluster_lock import Turn  # only here: most do without
 
             parameters = {**self._settings.lock, "command": f"supervise {' '.join(self._programs)}"}
             self._turn = Turn(self._loop, parameters, self, random.random, self._kill_programs)

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypedDict, Union
 
 from ..errors import UsageError
-from ..run.signal_names import signal_name, signal_number
-from .policy import FIRST_PAUSE, GOOD_RUN, LONGEST_PAUSE, RestartPolicy, parse_give_up, shortest
-from .ward import Rules
+from ..process.restart_policy import FIRST_PAUSE, GOOD_RUN, LONGEST_PAUSE, RestartPolicy, parse_give_up, shortest
+from ..process.signal_names import signal_name, signal_number
+from .managed_program import Rules
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -105,7 +105,7 @@ class Settings:
         names = given.get("lock")
         if names is None:
             return None
-        from ..lock.settings import Settings as LockSettings  # only here: most do without
+        from ..lock.client.settings import Settings as LockSettings  # only here: most do without
 
         parameters: dict[str, Any] = {
             "lock": names if isinstance(names, str) else tuple(names),

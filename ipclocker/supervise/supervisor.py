@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Callable
 
-from .process import Origins
-from .programs import Program, by_name, parse_program
+from .program_list import Program, by_name, parse_program
 from .service import Service, Surroundings
 from .settings import Settings
+from .spawn import Origins
 
 if TYPE_CHECKING:
     from typing import Unpack

@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..conftest import PROJECT
-from ..end_to_end.site import children, wait_for
 from ..end_to_end.test_prefork import PROGRAMS, disturb, fastcgi_folder, lacks, prefork, running
 from ..end_to_end.web import Load, missing, nginx
+from ..support.site import children, wait_for
 
 FILE = PROJECT / "dist" / "ipclocker"
 REQUESTS, RENEWALS, STOPS = 20_000, 10, 100

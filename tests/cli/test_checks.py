@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from ..pid.processes import NOBODY
-from ..pid.servers import port_of, thread_server
-from ..servers import PROJECT, ThreadServer
+from ..support.pid_servers import port_of, thread_server
+from ..support.processes import NOBODY
+from ..support.servers import PROJECT, ThreadServer
 
 
 def check(*words: str) -> tuple[int, str]:
@@ -69,7 +69,7 @@ def test_help(tool: str) -> None:
 
 @pytest.mark.parametrize(("taken", "code"), [(0.5, 0), (1.0, 0), (1.5, 1), (2.0, 1), (2.5, 2)])
 def test_thresholds(taken: float, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    from ipclocker.cli.plugin import report
+    from ipclocker.cli.monitoring_plugin import report
 
     assert report("X", True, f"{taken:.3f} second response on h:1", 1.0, 2.0) == {"code": code}
     assert capsys.readouterr().out.split()[1] == ["OK", "WARNING", "CRITICAL"][code]

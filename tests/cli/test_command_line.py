@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipclocker.cli import TOOLS, run
-from ipclocker.cli.lockersh_words import prepare
-from ipclocker.cli.parsing import seconds
+from ipclocker.cli.lockersh_args import prepare
+from ipclocker.cli.typer_support import seconds
 from ipclocker.errors import USAGE
 
 OPTIONS = ["--lock", "--dhost", "--port", "--path", "--timeout", "--hold-timeout", "--connect-tries", "--nonsense"]

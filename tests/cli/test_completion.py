@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from ipclocker.cli import TOOLS
-from ipclocker.cli.declared import describe
-from ipclocker.host.completion import SHELLS, linked, nodes
-from ipclocker.host.described import FAMILY, UNLINKED
+from ipclocker.cli.tool_specs import describe
+from ipclocker.docs.completion.model import SHELLS, linked, nodes
+from ipclocker.docs.tool_spec import FAMILY, UNLINKED
 
-from ..servers import PROJECT
+from ..support.servers import PROJECT
 
 NODES = nodes(describe(FAMILY), map(describe, TOOLS))
 NAMES = linked(NODES)

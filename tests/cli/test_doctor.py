@@ -7,8 +7,8 @@ import re
 import subprocess
 import sys
 
-from ..pid.servers import port_of, thread_server
-from ..servers import PROJECT, ThreadServer
+from ..support.pid_servers import port_of, thread_server
+from ..support.servers import PROJECT, ThreadServer
 
 
 def doctor(*words: str) -> subprocess.CompletedProcess[str]:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ..fakes import ClassicServer, ThreadedServer
-from ..lock.telling_server import NOTHING, VERSION, TellingServer
-from ..servers import PROJECT, ThreadServer
+from ..support.memory import ClassicServer, ThreadedServer
+from ..support.servers import PROJECT, ThreadServer
+from ..support.telling_server import NOTHING, VERSION, TellingServer
 
 COMMANDS = ["list", "show", "break", "verify", "ping"]
 X = b"held x user u_x token 7 age 63.5 host h pid 12 address 10.0.0.1 lease 30 left 20.5 command sleep%2060\n"

@@ -14,15 +14,15 @@ import typer
 
 from ipclocker import errors
 from ipclocker.cli import TOOLS, pidstatd, uriexec
-from ipclocker.cli.declared import describe
-from ipclocker.exit_codes import MEANINGS, exit_codes
-from ipclocker.host.described import Tool, called
-from ipclocker.host.manual import ENVIRONMENT, Literal, Page, Paragraph, Tagged, manual_page
-from ipclocker.host.plain import plain
-from ipclocker.host.roff import roff
+from ipclocker.cli.tool_specs import describe
+from ipclocker.docs.exit_codes import MEANINGS, exit_codes
+from ipclocker.docs.manpage import ENVIRONMENT, Literal, Page, Paragraph, Tagged, manual_page
+from ipclocker.docs.plain_text import plain
+from ipclocker.docs.roff import roff
+from ipclocker.docs.tool_spec import Tool, called
 from ipclocker.version import VERSION
 
-from ..servers import PROJECT
+from ..support.servers import PROJECT
 
 EVERY = ["ipclocker", *TOOLS]
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")

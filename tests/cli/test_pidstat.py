@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..pid.processes import NOBODY, alive
-from ..pid.servers import false_server, port_of, thread_server
-from ..servers import PROJECT
+from ..support.pid_servers import false_server, port_of, thread_server
+from ..support.processes import NOBODY, alive
+from ..support.servers import PROJECT
 
 
 def pidstat(*words: str) -> tuple[int, list[str], str]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ipclocker.pid.identity import exists
+from ipclocker.process.identity import exists
 
-from ..pid.servers import asker, pidstatd
-from ..servers import PROJECT, wait_for
+from ..support.pid_servers import asker, pidstatd
+from ..support.servers import PROJECT, wait_for
 
 
 def answers(address: str) -> bool:

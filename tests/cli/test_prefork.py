@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..servers import PROJECT
+from ..support.servers import PROJECT
 
 PREFORK = [sys.executable, "-m", "ipclocker", "prefork"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .launch import Fake
+from ..support.fake_daemon import Fake
 
 
 @pytest.fixture

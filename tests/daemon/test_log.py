@@ -261,7 +261,7 @@ def test_syslog_that_does_not_read_holds_nobody_up(syslog_path: Path) -> None:
 
 def test_light_imports() -> None:
     program = (
-        "import sys, ipclocker.daemon.background\n"
+        "import sys, ipclocker.daemon.daemonize\n"
         "heavy = {'logging.handlers', 'subprocess', 'asyncio', 'random'} & set(sys.modules)\n"
         "sys.exit(' '.join(heavy) or 0)\n"
     )

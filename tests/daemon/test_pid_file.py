@@ -13,7 +13,7 @@ import pytest
 from ipclocker.daemon.pid_file import PidFile
 from ipclocker.errors import UsageError
 
-from .launch import DEADLINE, Fake, is_alive, wait_for
+from ..support.fake_daemon import DEADLINE, Fake, is_alive, wait_for
 
 
 def test_written_at_once_and_removed(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .site import Site, new_site
+from ..support.site import Site, new_site
 from .supervising import Start, Supervised
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ipclocker.cli import TOOLS
-from ipclocker.cli.declared import describe
-from ipclocker.host.described import FAMILY, Command
+from ipclocker.cli.tool_specs import describe
+from ipclocker.docs.tool_spec import FAMILY, Command
 
 from ..conftest import PROJECT
 

@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from .cluster import Node, new_nodes
-from .site import DEADLINE, Site
+from ..support.nodes import Node, new_nodes
+from ..support.site import DEADLINE, Site
 
 NAMES = ("lockhost", "worker", "host1")
 _OWN = ("/usr/local/bin", "/run", "/var/lib", "/var/cache", "/opt", "/etc/systemd/system")

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any, Callable
 
-from .site import Site, Tool, is_alive, wait_for
+from ..support.site import Site, Tool, is_alive, wait_for
 
 # Programs that write their number down, in a folder that is named in the environment, and go on.
 NOTING = 'echo $$ >> "$NOTES/$IPCLOCKER_PROGRAM"; exec sleep 1000'

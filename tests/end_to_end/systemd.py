@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from .site import children, wait_for
+from ..support.site import children, wait_for
 
 SYSTEMD = "/lib/systemd/systemd"
 _UNITS = "/run/systemd/system"

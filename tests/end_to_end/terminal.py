@@ -14,7 +14,7 @@ import struct
 import termios
 import time
 
-from .site import DEADLINE
+from ..support.site import DEADLINE
 
 
 class Terminal:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from ipclocker.cli import TOOLS
-from ipclocker.cli.declared import describe
-from ipclocker.host.described import FAMILY, UNLINKED
+from ipclocker.cli.tool_specs import describe
+from ipclocker.docs.tool_spec import FAMILY, UNLINKED
 
+from ..support.site import new_site
 from .shells import SHELLS, Fish, Shell, shell
-from .site import new_site
 
 LINKS = [tool for tool in TOOLS if tool not in UNLINKED]
 READ = {

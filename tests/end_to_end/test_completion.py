@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .site import Site
+from ..support.site import Site
 from .terminal import Terminal
 
 BASH_COMPLETION = Path("/usr/share/bash-completion/bash_completion")

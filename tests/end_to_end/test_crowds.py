@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .site import Site, Tool, children, is_alive, wait_for
+from ..support.site import Site, Tool, children, is_alive, wait_for
 
 # Appends what it does to the log of the lock that it was granted; the folder is a second witness.
 COMMAND = """

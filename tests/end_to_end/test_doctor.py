@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from .cluster import Node, can_be_made, new_nodes
-from .site import DEADLINE, Site
+from ..support.nodes import Node, can_be_made, new_nodes
+from ..support.site import DEADLINE, Site
 
 pytestmark = pytest.mark.skipif(not can_be_made(), reason="needs root, for namespaces")
 

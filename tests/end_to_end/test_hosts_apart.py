@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .site import wait_for
+from ..support.site import wait_for
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not all(map(shutil.which, ("ip", "nsenter", "unshare"))),

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ..fakes import ClassicServer
-from . import cluster
-from .site import Site, Tool, is_alive, new_site, state, wait_for
+from ..support import nodes as cluster
+from ..support.memory import ClassicServer
+from ..support.site import Site, Tool, is_alive, new_site, state, wait_for
 
 WORKER = Path(__file__).with_name("worker.py")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .site import Site, children, is_alive, wait_for
+from ..support.site import Site, children, is_alive, wait_for
 
 
 class Background:

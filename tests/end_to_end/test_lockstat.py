@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from .site import Site, Tool, is_alive, wait_for
+from ..support.site import Site, Tool, is_alive, wait_for
 
 
 def held(site: Site, name: str = "x") -> dict[str, Any]:

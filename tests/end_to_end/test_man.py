@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .site import Site
+from ..support.site import Site
 from .terminal import Terminal
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .site import Site, Tool, children, wait_for
+from ..support.site import Site, Tool, children, wait_for
 
 NAMESPACES = ["unshare", "--pid", "--mount", "--uts", "--net", "--fork", "--kill-child", "--mount-proc"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from .site import Site, Tool, is_alive, wait_for
+from ..support.site import Site, Tool, is_alive, wait_for
 
 PYTHON = shlex.quote(sys.executable)
 SOON = 1.0  # seconds in which the end of a process of this host is acted on, though "at once" is meant

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .cluster import Node, can_be_made, new_nodes
-from .site import Site, Tool
+from ..support.nodes import Node, can_be_made, new_nodes
+from ..support.site import Site, Tool
 
 pytestmark = pytest.mark.skipif(
     not can_be_made(), reason="PIDWATCH ACROSS HOSTS IS NOT TESTED: this needs namespaces, so root"

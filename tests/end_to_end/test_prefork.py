@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from ..conftest import PROJECT
-from .site import children, wait_for
+from ..support.site import children, wait_for
 from .web import HERE, Load, missing, nginx, wait_for_socket
 
 WORKERS = 4

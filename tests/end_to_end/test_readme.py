@@ -11,12 +11,12 @@ from typing import Callable
 import pytest
 
 from ipclocker.cli import TOOLS
-from ipclocker.cli.declared import describe
-from ipclocker.exit_codes import MEANINGS, exit_codes
+from ipclocker.cli.tool_specs import describe
+from ipclocker.docs.exit_codes import MEANINGS, exit_codes
 
 from ..conftest import PROJECT
+from ..support.site import Site, Tool, wait_for
 from . import readme
-from .site import Site, Tool, wait_for
 
 PLUGINS = {"check-lockerd", "check-pidstatd"}
 CODES = {code for row in readme.rows("code")[1:] for code in readme.codes_in(row[0])}

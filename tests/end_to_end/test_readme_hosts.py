@@ -12,10 +12,10 @@ import pytest
 
 from ipclocker.cli import TOOLS
 
+from ..support.nodes import can_be_made
+from ..support.site import new_site, wait_for
 from . import readme
-from .cluster import can_be_made
 from .readme_hosts import Hosts, ended, new_hosts
-from .site import new_site, wait_for
 
 pytestmark = pytest.mark.skipif(not can_be_made(), reason="hosts of their own need root and namespaces")
 

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from .site import Site, Tool, wait_for
+from ..support.site import Site, Tool, wait_for
 
 
 def serve(site: Site, *options: str) -> Tool:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from .site import Site, Tool, wait_for
+from ..support.site import Site, Tool, wait_for
 
 QUICKLY = ("--connect-delay", "0.05")
 

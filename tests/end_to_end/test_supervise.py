@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .site import is_alive, state, wait_for
+from ..support.site import is_alive, state, wait_for
 from .supervising import NOTING, Start, Supervised, all_gone, processes_with
 
 

@@ -12,9 +12,9 @@ from typing import Callable
 
 import pytest
 
-from . import cluster
-from .cluster import Node, new_nodes
-from .site import Site, is_alive, wait_for
+from ..support import nodes as cluster
+from ..support.nodes import Node, new_nodes
+from ..support.site import Site, is_alive, wait_for
 from .supervising import Supervised
 
 LEASE = "4"

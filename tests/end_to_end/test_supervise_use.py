@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ..servers import ignored_signals
-from .site import Site, is_alive, wait_for
+from ..support.servers import ignored_signals
+from ..support.site import Site, is_alive, wait_for
 from .supervising import NOTING, Start, all_gone, processes_with
 
 

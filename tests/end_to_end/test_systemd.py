@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ipclocker.host.unit_words import command_line
+from ipclocker.service_files.quoting import command_line
 
-from .site import wait_for
+from ..support.site import wait_for
 from .systemd import Systemd, booted
 
 DAEMONS = ("lockerd", "pidstatd")

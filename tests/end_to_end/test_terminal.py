@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .site import Site, Tool, children, is_alive, state, wait_for
+from ..support.site import Site, Tool, children, is_alive, state, wait_for
 from .terminal import Terminal
 
 # Says what it gets, and how often; ends by the word "end".

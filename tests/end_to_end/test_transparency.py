@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from .site import Site, Tool, is_alive, state, wait_for
+from ..support.site import Site, Tool, is_alive, state, wait_for
 
 PYTHON = shlex.quote(sys.executable)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .site import Site, Tool, is_alive, state, wait_for
+from ..support.site import Site, Tool, is_alive, state, wait_for
 
 
 def waiter(site: Site, *words: str) -> Tool:

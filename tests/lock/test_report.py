@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipclocker.lock.breaking import BROKEN, FREE, HELD, RECALLED, Outcome
-from ipclocker.lock.info import HeldInfo, WaiterInfo
-from ipclocker.lock.inspection import Ping, Snapshot
+from ipclocker.lock.client.breaker import BROKEN, FREE, HELD, RECALLED, Outcome
+from ipclocker.lock.client.inspector import Ping, Snapshot
 from ipclocker.lock.report import (
     document,
     encode,
@@ -27,6 +26,7 @@ from ipclocker.lock.report import (
     table,
     text,
 )
+from ipclocker.lock.wire.info import HeldInfo, WaiterInfo
 
 NOON = time.mktime((2026, 7, 1, 12, 0, 0, 0, 0, -1))
 PLAIN = HeldInfo(b"nightly", b"worker12_4711_ann", 1763732002123456, 63.0, b"worker12", 4711, b"10.0.0.12")

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from ipclocker import PidStat, ServerUnavailable, UsageError
-from ipclocker.daemon.address import own_host_name
+from ipclocker.net.address import own_host_name
 from ipclocker.pid import client
-from ipclocker.pid.identity import identify
 from ipclocker.pid.survey import survey
+from ipclocker.process.identity import identify
 
-from .processes import NOBODY, alive, gone, zombie
-from .servers import false_server, port_of, thread_server
+from ..support.pid_servers import false_server, port_of, thread_server
+from ..support.processes import NOBODY, alive, gone, zombie
 
 
 @pytest.fixture

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from ipclocker.daemon import batches
-from ipclocker.daemon.address import own_host_name
-from ipclocker.pid import processes as processes_module
-from ipclocker.pid.identity import identify
-from ipclocker.pid.processes import Processes
+from ipclocker.net import udp_batch as batches
+from ipclocker.net.address import own_host_name
+from ipclocker.pid import pidfd_cache as processes_module
+from ipclocker.pid.pidfd_cache import Processes
 from ipclocker.pid.protocol import MAX_DATAGRAM, Question, write_question
 from ipclocker.pid.server import Answers, PidServer
+from ipclocker.process.identity import identify
 
-from ..servers import PROJECT
-from .processes import NOBODY, alive, gone, half_zombie, zombie
-from .servers import asker, port_of, thread_server
+from ..support.pid_servers import asker, port_of, thread_server
+from ..support.processes import NOBODY, alive, gone, half_zombie, zombie
+from ..support.servers import PROJECT
 
 NAME = own_host_name().encode()
 
@@ -245,7 +245,7 @@ def test_no_descriptor_left() -> None:
     """Looking goes on without pidfds."""
     program = (
         "import os, resource, subprocess\n"
-        "from ipclocker.pid.processes import Processes\n"
+        "from ipclocker.pid.pidfd_cache import Processes\n"
         "from ipclocker.pid.server import Answers\n"
         "table = Processes()\n"
         "children = [subprocess.Popen(['sleep', '1000']) for _ in range(4)]\n"

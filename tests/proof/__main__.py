@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Callable
 
 from ..conftest import PROJECT
-from ..servers import Lockerd
+from ..support.servers import Lockerd
 from .chaos import CUTS, DEPUTIES, KILLS, RECALLS, STOPS, Chaos, torment
 from .crowd import Setting, built, new_crowd
 from .linearizability import Undecided

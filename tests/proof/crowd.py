@@ -24,8 +24,8 @@ from typing import IO, Callable, NamedTuple, NoReturn, TypeVar
 import pytest
 
 from ..conftest import PROJECT
-from ..end_to_end.cluster import Node, can_be_made, new_nodes
-from ..end_to_end.site import children, new_site
+from ..support.nodes import Node, can_be_made, new_nodes
+from ..support.site import children, new_site
 from .witness import CLASH
 
 T = TypeVar("T")

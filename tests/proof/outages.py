@@ -8,7 +8,7 @@ import shutil
 import threading
 from pathlib import Path
 
-from ..servers import ThreadServer
+from ..support.servers import ThreadServer
 from .disk import disks, may_hold
 from .trace import Call, Request, Traced, requests
 

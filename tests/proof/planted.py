@@ -43,7 +43,7 @@ def _wrap(owner: type, name: str, wrapper: Callable[..., Any]) -> None:
 @fault
 def granted_twice() -> None:
     """Now and then, who asks for a busy lock gets it."""
-    from ipclocker.lock.table import LockTable
+    from ipclocker.lock.server.table import LockTable
 
     numbers = count()
 
@@ -57,7 +57,7 @@ def granted_twice() -> None:
 @fault
 def last_come_first_served() -> None:
     """The one who has waited for the shortest time is served."""
-    from ipclocker.lock.table import LockTable
+    from ipclocker.lock.server.table import LockTable
 
     def grant_next(method: Any, table: Any, name: bytes, now: float) -> None:
         queue = table._queues[name]
@@ -70,7 +70,7 @@ def last_come_first_served() -> None:
 @fault
 def freed_to_nobody() -> None:
     """Now and then a lock that is given back is not passed on, and nobody else gets it either."""
-    from ipclocker.lock.table import LockTable
+    from ipclocker.lock.server.table import LockTable
 
     numbers = count()
 
@@ -84,7 +84,7 @@ def freed_to_nobody() -> None:
 @fault
 def tokens_begin_anew() -> None:
     """A restart forgets how many grants there were."""
-    from ipclocker.lock.server import LockServer
+    from ipclocker.lock.server.server import LockServer
 
     def open_state(method: Any, server: Any, *words: Any) -> None:
         method(server, *words)
@@ -96,8 +96,8 @@ def tokens_begin_anew() -> None:
 @fault
 def grants_forgotten() -> None:
     """A restart forgets who holds what."""
-    from ipclocker.lock.sqlite_store import SqliteStore
-    from ipclocker.lock.store import Kept
+    from ipclocker.lock.storage.base import Kept
+    from ipclocker.lock.storage.sqlite import SqliteStore
 
     _wrap(SqliteStore, "load", lambda method, store: Kept([], method(store).last_token))
 
@@ -105,7 +105,7 @@ def grants_forgotten() -> None:
 @fault
 def releases_forgotten() -> None:
     """What is given back is not kept as such."""
-    from ipclocker.lock.sqlite_store import SqliteStore
+    from ipclocker.lock.storage.sqlite import SqliteStore
 
     _wrap(SqliteStore, "commit", lambda method, store, changed, freed, last: method(store, changed, [], last))
 
@@ -113,7 +113,7 @@ def releases_forgotten() -> None:
 @fault
 def not_flushed() -> None:
     """What is written may stay in the machine's memory."""
-    from ipclocker.lock.sqlite_store import SqliteStore
+    from ipclocker.lock.storage.sqlite import SqliteStore
 
     def open_file(method: Any, store: Any) -> None:
         method(store)
@@ -125,7 +125,7 @@ def not_flushed() -> None:
 @fault
 def not_awaited() -> None:
     """Answers do not wait until what they say is kept."""
-    from ipclocker.lock.committer import Committer
+    from ipclocker.lock.server.group_commit import Committer
 
     _wrap(Committer, "holds_back", lambda method, committer, client: False)
 
@@ -133,7 +133,7 @@ def not_awaited() -> None:
 @fault
 def silence_frees_at_once() -> None:
     """A lease that runs out is free, and nobody looks whether its holder lives."""
-    from ipclocker.lock.lookout import Lookout
+    from ipclocker.lock.server.holder_monitor import Lookout
 
     def look(method: Any, lookout: Any, process: Any, seen: Callable[[bool | None], None]) -> None:
         lookout._loop.call_at(lookout._loop.now, lambda: seen(None))
@@ -144,7 +144,7 @@ def silence_frees_at_once() -> None:
 @fault
 def lease_not_checked() -> None:
     """lockersh does not see that its lease runs out."""
-    from ipclocker.lock.lease import Lease
+    from ipclocker.lock.client.lease import Lease
 
     def start(method: Any, lease: Any, sent: float) -> None:
         method(lease, sent)

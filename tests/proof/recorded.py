@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 from ..conftest import PROJECT
-from ..servers import Lockerd, Peer
+from ..support.servers import Lockerd, Peer
 from .history import GONE, LOCK, OBTAINED, UNLOCK, Recorder, by_names, check_tokens, note_kill, read_histories
 from .linearizability import find_order
 from .models import Locks, Queue

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..servers import Lockerd
+from ..support.servers import Lockerd
 from .linearizability import NotLinearizable
 from .planted import before_main
 from .recorded import Processes, over_restarts, record_lockers, record_queue

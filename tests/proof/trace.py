@@ -17,8 +17,8 @@ from typing import NamedTuple, NoReturn
 import pytest
 
 from ..conftest import PROJECT
-from ..end_to_end.site import children
-from ..servers import DEADLINE, Peer, wait_for
+from ..support.servers import DEADLINE, Peer, wait_for
+from ..support.site import children
 from .history import Result
 
 OWN_CI = os.environ.get("CI") == "true"  # there the proof is never left out

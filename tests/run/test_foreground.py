@@ -16,8 +16,8 @@ import pytest
 HEAD = """
 import os, select, signal, socket, sys, time
 from math import inf
-from ipclocker.run import libc
-from ipclocker.run.child import Child, Order
+from ipclocker.process import libc
+from ipclocker.process.spawn import Child, Order
 from ipclocker.run.foreground import CommandEnded, Foreground, Interrupted, end_by_signal
 {way}
 def command(text):

@@ -13,8 +13,8 @@ import pytest
 
 from ipclocker import Supervisor, UsageError
 
-from ..daemon.launch import is_alive
-from ..servers import PROJECT, wait_for
+from ..support.fake_daemon import is_alive
+from ..support.servers import PROJECT, wait_for
 
 SCRIPT = """
 from ipclocker import ProgramFailed, Supervisor

@@ -1,0 +1,382 @@
+"""What a host has to have, checked: each check asks probes for facts, and says what they mean and what to do.
+
+A check is a function of the probes (probes.py has those of this host) that returns findings. It may wait for others,
+such as a resolver that is silent; so all checks run at once, each in a thread that nobody waits for any longer than
+PATIENCE.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterable, Mapping
+from functools import partial
+from threading import Thread
+from time import monotonic
+from typing import Callable, NamedTuple, Protocol, TypeVar
+
+from ..errors import IpclockerError
+from .listening_ports import Listener
+
+T = TypeVar("T")
+OK, WARNING, FAILED = "ok", "warning", "failed"
+PATIENCE = 10.0  # seconds that a check may take, all of them together
+REVERSE_PATIENCE = 4.0  # seconds for the names of addresses, of which nothing depends
+ANSWER_PATIENCE = 8.0  # seconds that servers may take, so that one that is silent is told by its name
+OLDEST = (3, 9)
+FEW_DESCRIPTORS, MANY_DESCRIPTORS = 256, 4096
+# Their locks, and what they say about what is on the disk, are not to be relied on (sqlite.org/howtocorrupt.html).
+NETWORK_FILE_SYSTEMS = {
+    *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "fuse.cephfs", "fuse.glusterfs", "fuse.sshfs", "gfs2"),
+    *("glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "smb3", "smbfs", "virtiofs"),
+}
+
+
+class Finding(NamedTuple):
+    """What a check found: its name, OK, WARNING or FAILED, the fact, and what to do, unless all is well."""
+
+    name: str
+    state: str
+    found: str
+    advice: str = ""
+
+
+class Answer(NamedTuple):
+    """What came of asking a server: whether it answered, how fast or why not, and where it was asked."""
+
+    ok: bool
+    status: str
+
+
+class Probes(Protocol):
+    """The facts about a host. Each may raise OSError, and block."""
+
+    hosts: list[str]  # of lockerd, as tools would ask them
+    named: bool  # whether somebody named them; else it is this host for want of another
+
+    def python(self) -> tuple[tuple[int, int, int], str, bool]:
+        """The interpreter's version and file, and whether it was started isolated."""
+
+    def cache(self) -> tuple[str | None, list[str]]:
+        """Where compiled modules are kept (empty if this is no built file, None if nowhere), and where they could."""
+
+    def listeners(self, service: str) -> tuple[int, list[Listener] | None]:
+        """The port of `lockerd` or `pidstatd` (0: it is a UNIX socket), and who has it; None if that can't be known."""
+
+    def lockerd(self, host: str) -> Answer:
+        """Ask a host's lock server."""
+
+    def pidstatd(self, host: str) -> Answer:
+        """Ask a host's pid server."""
+
+    def host_name(self) -> str:
+        """What this host calls itself."""
+
+    def addresses(self, name: str) -> list[str]:
+        """What a name stands for. Raises OSError if that is not known."""
+
+    def names(self, address: str) -> list[str]:
+        """The names that an address comes back as, none if it has none."""
+
+    def is_own_address(self, address: str) -> bool:
+        """Whether it is one of this host."""
+
+    def pidfd(self) -> str:
+        """Why there are no pidfds; empty if there are."""
+
+    def clocks(self) -> tuple[float, float, float]:
+        """Wall, monotonic and boot clock, in seconds; the last two in the order of asking."""
+
+    def synchronised(self) -> bool | None:
+        """Whether the wall clock is kept right by somebody; None if that can't be asked."""
+
+    def namespace(self) -> str:
+        """The pid namespace: "host", "own", or "unknown"."""
+
+    def descriptors(self) -> tuple[int, int]:
+        """The soft and the hard limit."""
+
+    def state_folder(self) -> tuple[str, str, str]:
+        """The folder, the kind of its file system, and why it can't be written (empty if it can)."""
+
+
+Check = Callable[[Probes], list[Finding]]
+
+
+def examine(probes: Probes, checks: dict[str, Check], patience: float = PATIENCE) -> list[Finding]:
+    """Run all checks at once; what they found, in their order. Takes `patience` seconds at most."""
+    advice = "find out what hangs: the resolver (/etc/resolv.conf), a file system, or a firewall that drops packets"
+    found = _at_once({name: partial(_guarded, name, check, probes) for name, check in checks.items()}, patience)
+    findings: list[Finding] = []
+    for name in checks:
+        findings += found.get(name, [Finding(name, FAILED, f"no answer within {patience:g} s", advice)])
+    return findings
+
+
+def _guarded(name: str, check: Check, probes: Probes) -> list[Finding]:
+    try:
+        return check(probes)
+    except (OSError, ValueError, IpclockerError) as error:
+        return [Finding(name, FAILED, f"could not be checked: {error}", "look for what denies it")]
+
+
+def _at_once(calls: Mapping[str, Callable[[], T]], patience: float) -> dict[str, T]:
+    """Call them all at once; what those returned that did so in time. Nobody waits for the others, not even the end."""
+    returned: dict[str, T] = {}
+
+    def call(name: str) -> None:
+        returned[name] = calls[name]()
+
+    threads = [Thread(target=call, args=(name,), daemon=True) for name in calls]
+    for thread in threads:
+        thread.start()
+    until = monotonic() + patience
+    for thread in threads:
+        thread.join(max(0.0, until - monotonic()))
+    return dict(returned)
+
+
+def _answers(ask: Callable[[str], Answer], hosts: Iterable[str]) -> list[tuple[str, Answer]]:
+    """What the servers of these hosts say when all are asked at once."""
+    silent = Answer(False, f"no answer within {ANSWER_PATIENCE:g} s")
+    calls = {host: partial(ask, host) for host in hosts}
+    found = _at_once(calls, ANSWER_PATIENCE)
+    return [(host, found.get(host, silent)) for host in calls]
+
+
+def python(probes: Probes) -> list[Finding]:
+    """The interpreter."""
+    version, executable, isolated = probes.python()
+    found = f"Python {'.'.join(map(str, version))}, {executable}"
+    if version < OLDEST:
+        advice = "install Python 3.9 or newer, and set IPCLOCKER_PYTHON to it"
+        return [Finding("python", FAILED, found, advice)]
+    if not isolated:
+        advice = "run the built file: it starts Python by -IS, so that nothing on the host can change it"
+        return [Finding("python", WARNING, f"{found}, not isolated", advice)]
+    return [Finding("python", OK, f"{found}, isolated")]
+
+
+def unpacking(probes: Probes) -> list[Finding]:
+    """Where the compiled modules are kept."""
+    folder, possible = probes.cache()
+    if folder:
+        return [Finding("unpacking", OK, f"the modules are kept in {folder}")]
+    if folder is None:
+        found = f"the modules can be kept in none of {', '.join(possible)}, so each start takes longer"
+        advice = "set IPCLOCKER_CACHE to a folder that this user, and nobody else, can write"
+        return [Finding("unpacking", WARNING, found, advice)]
+    return [Finding("unpacking", OK, "nothing to unpack: this is no built file")]
+
+
+def lockerd_port(probes: Probes) -> list[Finding]:
+    """Who has the lock server's port here."""
+    return _port(probes, "lockerd", probes.lockerd, "IPCLOCKER_PORT")
+
+
+def pidstatd_port(probes: Probes) -> list[Finding]:
+    """Who has the pid server's port here."""
+    return _port(probes, "pidstatd", probes.pidstatd, "/etc/services")
+
+
+def _port(probes: Probes, service: str, ask: Callable[[str], Answer], setting: str) -> list[Finding]:
+    port, listeners = probes.listeners(service)
+    if not port:
+        return []
+    name = f"port {port}"
+    if listeners is None:
+        return [Finding(name, OK, "who has it can't be seen on this system")]
+    if not listeners:
+        return [Finding(name, OK, f"free: no {service} runs here")]
+    who = ", ".join(dict.fromkeys(str(listener) for listener in listeners))
+    if any(ask(listener.ask_at).ok for listener in listeners):
+        return [Finding(name, OK, f"{service} has it: {who}")]
+    advice = f"end that, or run {service} with another --port, which all hosts have to know ({setting})"
+    return [Finding(name, FAILED, f"taken by one that does not answer as {service} does: {who}", advice)]
+
+
+def lockerd(probes: Probes) -> list[Finding]:
+    """Whether the lock servers answer; one that does is enough to go on."""
+    answers = _answers(probes.lockerd, probes.hosts)
+    some = any(answer.ok for _, answer in answers)
+    advice = "start it there: ipclocker lockerd --host 0.0.0.0; let the network's firewalls pass its TCP port"
+    if not probes.named:
+        advice = "start it: ipclocker lockerd; or say where it is: IPCLOCKER_HOST=HOST, or doctor --host HOST"
+    return [
+        Finding(f"lockerd of {host}", OK, answer.status)
+        if answer.ok
+        else Finding(f"lockerd of {host}", WARNING if some else FAILED, answer.status, advice)
+        for host, answer in answers
+    ]
+
+
+def pidstatd(probes: Probes) -> list[Finding]:
+    """Whether the pid servers answer: of this host, which the lock server asks, and of the lock server's."""
+    findings = []
+    for host, answer in _answers(probes.pidstatd, [*probes.hosts, "localhost"]):
+        name = f"pidstatd of {host}"
+        if answer.ok:
+            findings.append(Finding(name, OK, answer.status))
+        elif host != "localhost":
+            advice = "start it there: ipclocker pidstatd; let the network's firewalls pass its UDP port"
+            findings.append(Finding(name, FAILED, answer.status, advice))
+        elif probes.named and probes.hosts != ["localhost"]:
+            advice = "start it: ipclocker pidstatd; else locks of this host's processes stay when these are killed"
+            findings.append(Finding(name, WARNING, answer.status, advice))
+        else:
+            found = f"{answer.status}; it is not needed as long as lockerd serves this host only"
+            findings.append(Finding(name, OK, found))
+    return findings
+
+
+def host_name(probes: Probes) -> list[Finding]:
+    """Whether the host's name leads to the host, here and elsewhere."""
+    name = probes.host_name()
+    if name in ("", "localhost", "(none)"):
+        advice = "give it one: hostnamectl set-hostname NAME"
+        return [Finding("host name", FAILED, "this host has no name of its own", advice)]
+    line = f"put a line with its address and '{name}' into /etc/hosts, or an entry into the name service"
+    try:
+        addresses = probes.addresses(name)
+    except OSError as error:
+        return [Finding("host name", FAILED, f"'{name}' is not known here: {error.strerror or error}", line)]
+    shown = f"'{name}' is {', '.join(addresses)}"
+    own = [address for address in addresses if probes.is_own_address(address)]
+    if not own:
+        return [Finding("host name", FAILED, f"{shown}, which is no address of this host", line)]
+    if all(map(_is_loopback, own)):
+        found = f"{shown}, which leads other hosts to themselves"
+        advice = f"if other hosts are to reach this one, {line}, instead of 127.0.1.1"
+        return [Finding("host name", WARNING, found, advice)]
+    others = [address for address in addresses if address not in own]
+    if others:
+        found = f"{shown}, of which {', '.join(others)} is not this host's"
+        return [
+            Finding("host name", WARNING, found, "take that away: whoever asks for this host may be led to another")
+        ]
+    return [Finding("host name", OK, shown)]
+
+
+def own_address(probes: Probes) -> list[Finding]:
+    """Whether the host's addresses come back as its name. A name server that is silent costs no more than a warning."""
+    name = probes.host_name()
+    try:
+        addresses = [address for address in probes.addresses(name) if not _is_loopback(address)]
+    except OSError:
+        return []  # which the name's own check says
+    found = _at_once({address: partial(probes.names, address) for address in addresses}, REVERSE_PATIENCE)
+    findings = []
+    for address in addresses:
+        names = found.get(address)
+        if names is not None and _short(name) in map(_short, names):
+            findings.append(Finding(f"address {address}", OK, f"comes back as {', '.join(names)}"))
+            continue
+        said = "has not come back: no name server answers" if names is None else "comes back as no name"
+        if names:
+            said = f"comes back as {', '.join(names)}, not as '{name}'"
+        advice = (
+            f"put a line '{address} {name}' into /etc/hosts, or mend the name service; only names in messages differ"
+        )
+        findings.append(Finding(f"address {address}", WARNING, said, advice))
+    return findings
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def _short(name: str) -> str:
+    return name.partition(".")[0].lower()
+
+
+def pidfd(probes: Probes) -> list[Finding]:
+    """Whether the end of a process is seen at once."""
+    why = probes.pidfd()
+    if why:
+        found = f"there are no pidfds ({why}): the end of a process is seen by looking again and again"
+        return [Finding("pidfd", WARNING, found, "a Linux 5.3 or newer, and a Python that was built on one, have them")]
+    return [Finding("pidfd", OK, "there are pidfds: the end of a process is seen at once")]
+
+
+def clock(not_before: float) -> Check:
+    """The check of the clocks; `not_before` is a time, in seconds since 1970, that is surely over."""
+
+    def check(probes: Probes) -> list[Finding]:
+        wall, running, boot = probes.clocks()
+        if running < 0 or boot + 1e-3 < running:
+            found = f"the clocks of this kernel do not go together: monotonic {running:.3f}, since boot {boot:.3f} s"
+            return [Finding("clock", FAILED, found, "hold times can't be kept here: report it to who made the kernel")]
+        if wall < not_before:
+            advice = "set it: date --set, or let a time service do so"
+            return [Finding("clock", FAILED, "the date is before this program was made", advice)]
+        synchronised = probes.synchronised()
+        if synchronised is False:
+            found = "nobody keeps the clock right; hold times are not touched by that, but the times in logs are"
+            return [Finding("clock", WARNING, found, "run a time service: systemd-timesyncd, chrony or ntpd")]
+        how = "kept right by a time service" if synchronised else "whether a time service keeps it can't be asked here"
+        return [Finding("clock", OK, f"monotonic; {how}")]
+
+    return check
+
+
+def namespace(probes: Probes) -> list[Finding]:
+    """Whether all processes of the host can be seen."""
+    kind = probes.namespace()
+    if kind == "host":
+        return [Finding("pid namespace", OK, "the host's: all its processes can be seen")]
+    if kind == "own":
+        found = "a container's: the host's processes can't be seen, so a pidstatd here knows the container's only"
+        advice = "run pidstatd on the host, or in a container with the host's pid namespace (docker run --pid=host)"
+        return [Finding("pid namespace", WARNING, found, advice)]
+    advice = "mount proc at /proc for this pid namespace; else a number that comes back is taken for the same process"
+    return [Finding("pid namespace", WARNING, "unknown: /proc is not there, or is another namespace's", advice)]
+
+
+def descriptors(probes: Probes) -> list[Finding]:
+    """How many clients a server may have."""
+    soft, hard = probes.descriptors()
+    shown = "no limit" if hard < 0 else f"{hard} (soft limit {soft}, which servers raise): about as many clients"
+    advice = "raise the hard limit: LimitNOFILE= in the unit, nofile in /etc/security/limits.conf"
+    if 0 <= hard < FEW_DESCRIPTORS:
+        return [Finding("descriptors", FAILED, shown, advice)]
+    if 0 <= hard < MANY_DESCRIPTORS:
+        return [Finding("descriptors", WARNING, shown, advice)]
+    return [Finding("descriptors", OK, shown)]
+
+
+def state_folder(probes: Probes) -> list[Finding]:
+    """Whether a lockerd of this user can keep its state."""
+    folder, kind, why = probes.state_folder()
+    if why:
+        advice = f"give it to this user, or name another one: lockerd --state-dir; mkdir -p {folder} as root makes it"
+        return [Finding("state folder", FAILED, f"{folder} can't be written: {why}", advice)]
+    if kind in NETWORK_FILE_SYSTEMS:
+        found = f"{folder} is on a network file system ({kind}), where locks are not safely kept"
+        return [Finding("state folder", WARNING, found, "before you run lockerd here, name a local one: --state-dir")]
+    return [Finding("state folder", OK, f"{folder} can be written{f', {kind}' if kind else ''}")]
+
+
+def all_checks(not_before: float) -> dict[str, Check]:
+    """All of them, by the names that they have if they do not return."""
+    return {
+        "python": python,
+        "unpacking": unpacking,
+        "port of lockerd": lockerd_port,
+        "port of pidstatd": pidstatd_port,
+        "lockerd": lockerd,
+        "pidstatd": pidstatd,
+        "host name": host_name,
+        "own address": own_address,
+        "pidfd": pidfd,
+        "clock": clock(not_before),
+        "pid namespace": namespace,
+        "descriptors": descriptors,
+        "state folder": state_folder,
+    }
+
+
+def existing_parent(path: str) -> str:
+    """The folder itself, or the nearest above it that is there."""
+    while not os.path.exists(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
+    return path

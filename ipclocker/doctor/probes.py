@@ -1,0 +1,164 @@
+"""The facts about this host that health.py judges."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import resource
+import socket
+import sys
+import time
+
+from ..daemon.state_dir import default_state_folder
+from ..errors import IpclockerError, ServerUnavailable
+from ..lock.client.connection import block
+from ..lock.client.locker import Locker
+from ..lock.client.settings import host_names
+from ..lock.endpoint import endpoint
+from ..net.address import find_addresses, own_host_name
+from ..pid.client import PidStat
+from ..pid.endpoint import pid_endpoint
+from ..process import identity
+from ..zipapp.launcher import BUILD, cache_folders, load
+from .checks import Answer, existing_parent
+from .listening_ports import Listener, listeners
+
+_PATIENCE = 5.0  # seconds for an answer of a server
+_TIME_ERROR = 5  # what adjtimex(2) returns where nobody keeps the clock right
+
+
+class ThisHost:
+    """The probes; `host` and the ports are as the tools' options have them."""
+
+    def __init__(self, host: str | None = None, port: str | None = None, pid_port: str | None = None) -> None:
+        """Raises UsageError."""
+        self.hosts = host_names(host)
+        self.named = bool(host or os.environ.get("IPCLOCKER_HOST"))
+        self._port = port
+        self._pid_port = pid_port
+        self._ports = {"lockerd": endpoint(port).port, "pidstatd": pid_endpoint(pid_port).port}
+
+    def python(self) -> tuple[tuple[int, int, int], str, bool]:
+        return sys.version_info[:3], sys.executable, bool(sys.flags.isolated and sys.flags.no_site)
+
+    def cache(self) -> tuple[str | None, list[str]]:
+        uid = os.geteuid()
+        folders = cache_folders(uid)
+        if BUILD == "unbuilt":
+            return "", folders
+        return next((folder for folder in folders if load(folder, uid)), None), folders
+
+    def listeners(self, service: str) -> tuple[int, list[Listener] | None]:
+        port = self._ports[service]
+        return port, listeners("tcp" if service == "lockerd" else "udp", port) if port else None
+
+    def lockerd(self, host: str) -> Answer:
+        until = time.monotonic() + _PATIENCE
+
+        def wait(sock: socket.socket | None, events: int, deadline: float) -> bool:
+            return block(sock, events, min(deadline, until))
+
+        ping = Locker(wait=wait, host=_listed(host), port=self._port, connect_tries=1).ping_status()
+        return Answer(ping["ok"], ping["status"])
+
+    def pidstatd(self, host: str) -> Answer:
+        with PidStat(host, self._pid_port, tries=int(_PATIENCE)) as stat:
+            try:
+                ping = stat.ping_status()
+            except IpclockerError as error:
+                return Answer(False, str(error))
+        return Answer(ping["ok"], ping["status"])
+
+    def host_name(self) -> str:
+        return own_host_name()
+
+    def addresses(self, name: str) -> list[str]:
+        try:
+            found = find_addresses(name, 0, socket.SOCK_DGRAM)
+        except ServerUnavailable as error:
+            raise OSError(str(error)) from None
+        return list(dict.fromkeys(str(address.sockaddr[0]) for address in found))
+
+    def names(self, address: str) -> list[str]:
+        try:
+            name, others, _ = socket.gethostbyaddr(address)
+        except OSError:
+            return []
+        return [name, *others]
+
+    def is_own_address(self, address: str) -> bool:
+        host = socket.getaddrinfo(address, 0, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0]
+        with socket.socket(host[0], socket.SOCK_DGRAM) as sock:
+            try:
+                sock.bind(host[4])
+            except OSError:
+                return False
+        return True
+
+    def pidfd(self) -> str:
+        if not hasattr(os, "pidfd_open"):
+            return "this Python does not know them"
+        try:
+            os.close(os.pidfd_open(os.getpid()))
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""
+
+    def clocks(self) -> tuple[float, float, float]:
+        monotonic = time.monotonic()
+        boot = getattr(time, "CLOCK_BOOTTIME", None)
+        return time.time(), monotonic, time.monotonic() if boot is None else time.clock_gettime(boot)
+
+    def synchronised(self) -> bool | None:
+        try:
+            adjtimex = ctypes.CDLL(None).adjtimex
+        except (OSError, AttributeError):
+            return None
+        state = adjtimex(ctypes.create_string_buffer(512))  # a struct timex of zeros, which is shorter, only asks
+        return None if state < 0 else state != _TIME_ERROR
+
+    def namespace(self) -> str:
+        if identity.own_pidns() is None:
+            return "unknown"
+        return "own" if identity.in_container() else "host"
+
+    def descriptors(self) -> tuple[int, int]:
+        return resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def state_folder(self) -> tuple[str, str, str]:
+        folder = default_state_folder()
+        there = existing_parent(folder)
+        if not os.path.isdir(there):
+            why = f"{there} is no folder"
+        elif os.access(there, os.W_OK | os.X_OK):
+            why = ""
+        else:
+            why = "it may not be written by this user" if there == folder else f"it can't be made in {there}"
+        return folder, file_system(there), why
+
+
+def file_system(path: str) -> str:
+    """The kind of file system that a path is on, such as ext4 or nfs4; empty where the system does not tell."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            return kind_of(os.path.realpath(path), file.read())
+    except OSError:
+        return ""
+
+
+def kind_of(path: str, mounts: str) -> str:
+    """The kind of the file system at a path, by a mountinfo table (proc(5)): the last of the deepest mounts."""
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4])  # \040 is a blank
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, after.split()[0]
+    return kind
+
+
+def _listed(host: str) -> str:
+    """A host as a list of hosts has it."""
+    return f"[{host}]" if ":" in host else host

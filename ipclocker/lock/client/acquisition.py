@@ -1,0 +1,419 @@
+"""One claim on a lock, or on several together: ask, wait, hold, give back; whatever breaks in between, exactly once.
+
+A claim has a user name and a session of its own, so that no two share a lock by accident. Whenever the
+connection breaks it asks again under the same session: a server that had granted the lock grants the same once
+more, and one that had not puts it into the queue. From the moment that a server was reached until the lock is
+given back the claim stays with that server, since each server is a lock space of its own. What was asked for and
+is not wanted any more (a time-out, a signal, an exception) is given back over a connection of its own, since the
+grant may be on its way at that very moment.
+
+A lock that was waited for is not taken to be held before the server has said, after the claim's confirmation,
+that the grant still stands: the process may have been stopped for longer than the server waits for a sign of life.
+
+Several locks that are wanted together are asked for one after the other in the order of their names, which is the
+same for everybody: so no two that hold a part can wait for each other. Whatever comes in between, a broken connection
+or a grant that was lost, what there is goes back first and all is begun anew, since the order must hold then, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterator, Sequence
+from math import inf
+from typing import NamedTuple, Optional, Protocol
+
+from ...errors import IpclockerError, LockLost, ServerRefused, ServerUnavailable
+from ...net.address import own_host_name
+from ...process.identity import Identity, exists, identify, in_container
+from ..wire.replies import Answer, Broke, LookFor, Lost, Recall, Reply, Waiting
+from ..wire.requests import encode_command
+from .connection import Link, LinkLost, TimeIsUp, Value, Wait, block
+from .connector import ANSWER_WITHIN, FIRST_PAUSE, Contact, prompt_reply
+from .settings import Settings, user_name
+
+RELEASE_WITHIN = 5.0  # seconds to reach the server again for giving a lock back
+
+
+class Held(NamedTuple):
+    """A grant as its holder knows it. `token` is None from a classic server.
+
+    `asked`: when the request was sent that its time counts from; `until`: when that is over, if it is not renewed
+    (seconds, monotonic).
+    """
+
+    name: bytes
+    token: Optional[int]
+    asked: float
+    until: float
+
+    def line(self, word: bytes) -> bytes:
+        """The line of a command about this very grant."""
+        assert self.token is not None
+        return b"%b %b %d\n" % (word, self.name, self.token)
+
+
+class _AskAgain(Exception):
+    """What was granted does not stand any more, or may come free at once."""
+
+
+class Listener(Protocol):
+    """Whoever wants to know how a claim fares."""
+
+    def waiting(self, name: str, holder: str) -> None:
+        """The lock is busy, and the claim is in the queue."""
+
+    def obtained(self) -> None:
+        """The lock was granted after a wait."""
+
+    def broke(self, holder: str) -> None:
+        """The lock was broken; it was the holder's."""
+
+    def retry(self, reason: str, pause: float) -> None:
+        """No server answers; it is tried again in so many seconds."""
+
+
+class Claim:
+    """A claim under the name of a user (default: HOST_PID_USER) and a session that is new for each.
+
+    `grants` is what it holds: one lock, or all if all are wanted together. `tells`: the server is to say over the
+    connection when one is lost.
+    """
+
+    def __init__(self, settings: Settings, listener: Listener, wait: Wait = block, suffix: str = "") -> None:
+        self.contact = Contact(settings, wait, listener.retry)
+        self.grants: tuple[Held, ...] = ()
+        self.busy = b""  # the lock that was not to be had when it was last asked for
+        self.holder = ""  # who held it
+        self.tells = False
+        self._settings = settings
+        self._listener = listener
+        self._session = os.urandom(12).hex().encode()
+        self._suffix = suffix
+        self._user: bytes | None = None
+        self._told_dead: set[LookFor] = set()
+        self._has_part = False  # of several that are wanted together some may be held
+
+    @property
+    def settings(self) -> Settings:
+        """What it asks for, where and how."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        self._settings = self.contact.settings = settings
+
+    @property
+    def held(self) -> Held | None:
+        """The lock that it holds; the first if there are several."""
+        return self.grants[0] if self.grants else None
+
+    # Asking
+
+    def obtain(self, wait: bool, deadline: float) -> bool:
+        """Get the lock, or renew it; False if it is busy and not to be waited for any longer.
+
+        Raises ServerUnavailable if no server answers before the deadline or within the tries, ServerRefused, LockLost
+        if it holds a lease that was recalled; what it held is given back then.
+        """
+        contact = self.contact
+        servers: Iterator[Link] | None = None
+        try:
+            while True:
+                if contact.link is None and not contact.reconnect(deadline):
+                    if self.grants:
+                        raise contact.unavailable()
+                    if contact.address is not None:
+                        self.give_back(within=1.0)  # left for another one, it may have granted what it was asked for
+                    servers = servers or contact.each_server(deadline)
+                    contact.link = next(servers)
+                try:
+                    return self._ask_for_all(wait, deadline)
+                except LinkLost as problem:
+                    contact.lose(problem)
+                except _AskAgain:
+                    continue
+        except TimeIsUp:
+            self.give_back()
+            return False
+        except BaseException:
+            self.give_back()
+            raise
+
+    def _ask_for_all(self, wait: bool, deadline: float) -> bool:
+        """Ask for all that is wanted, once; False if a part of it is busy."""
+        groups = self.settings.groups
+        got: list[Held] = []
+        waited = False
+        if len(groups) > 1 and self._has_part and self._keeps_part():
+            return True
+        for names in groups:
+            held, has_waited = self._ask(names, got, wait, deadline)
+            waited |= has_waited
+            if held is None:
+                if got:
+                    self.give_back()
+                self.grants = ()
+                return False
+            got.append(held)
+            self._has_part = len(groups) > 1
+        self.grants = tuple(self._renew(got) if len(got) > 1 and waited else got)
+        if waited:
+            self._listener.obtained()
+        return True
+
+    def _keeps_part(self) -> bool:
+        """Whether all that are wanted together are held, and stand; what there is goes back if they do not."""
+        if self.grants:
+            with contextlib.suppress(_AskAgain):
+                self.grants = tuple(self._renew(self.grants))
+                return True
+        self.grants = ()
+        link = self._link(inf)
+        for names in self.settings.groups:
+            link.say(b"UNLOCK", **self._who(), locks=names)
+            self._refuse_error(self._answer(link))
+        self._has_part = False
+        return False
+
+    def _ask(
+        self, names: tuple[bytes, ...], got: Sequence[Held], wait: bool, deadline: float
+    ) -> tuple[Held | None, bool]:
+        """Ask for the first that is free, while those are held that were `got`; whether that took a wait.
+
+        Raises _AskAgain if the answer came too late: the grant does not stand any more.
+        """
+        asked = time.monotonic()
+        link = self._link(deadline)
+        self.contact.address = link.address  # from here on there may be a grant
+        link.say(b"LOCK", **self._variables(link, names, wait))
+        answer, waited, ask_again = self._await_answer(link, names, got, wait, deadline)
+        if not answer.locked or answer.name is None:
+            self.busy, self.holder = names[0], os.fsdecode(answer.owner)
+            # A classic server would still grant the lock to this connection some time, so it has to go.
+            self.contact.drop()
+            if ask_again or waited:
+                raise _AskAgain
+            if not got:
+                self.contact.address = None
+            return None, False
+        link.heard("locks", (answer.name,))
+        if answer.token is None:
+            if self.settings.lease:
+                raise ServerUnavailable(
+                    f"the lock server {self.contact.server} knows no leases: use one of this release"
+                )
+            self.contact.drop()  # for a classic server every open connection is work, and of no use
+            return self._held_since(time.monotonic() if waited else asked, answer.name, None), waited
+        held = self._held_since(asked, answer.name, answer.token)
+        if waited:
+            (held,) = self._renew([held], held.line(b"GOT"))
+        return held, waited
+
+    def _await_answer(
+        self, link: Link, names: tuple[bytes, ...], got: Sequence[Held], wait: bool, deadline: float
+    ) -> tuple[Answer, bool, bool]:
+        """The answer to a LOCK, whether that took a wait, and whether there is reason to ask once more."""
+        waited = ask_again = False
+        while True:
+            if waited:
+                reply = self._next_in_queue(link, got, deadline)
+            else:
+                reply = prompt_reply(link, deadline if wait else inf)
+            self.contact.heard()
+            if isinstance(reply, Waiting):
+                waited = True
+                self.busy, self.holder = names[0], os.fsdecode(reply.holder)
+                self._listener.waiting(os.fsdecode(names[0]), self.holder)
+            elif isinstance(reply, Broke):
+                self._listener.broke(os.fsdecode(reply.holder))
+            elif isinstance(reply, LookFor):
+                ask_again = self._look_for(reply, link) or ask_again
+            elif isinstance(reply, (Lost, Recall)):
+                if any((held.name, held.token) == (reply.name, reply.token) for held in got):
+                    raise LinkLost(errno.ECANCELED, "what was held already was lost")
+            elif isinstance(reply, Answer):
+                self._refuse_error(reply)
+                return reply, waited, ask_again
+
+    def _renew(self, grants: Sequence[Held], first: bytes = b"") -> list[Held]:
+        """Ask whether grants stand; a hold time starts anew with that, so it is full. Raises _AskAgain if one does not.
+
+        `first` is sent in front of it.
+        """
+        asked = time.monotonic()
+        word = b"RENEW" if self.settings.hold else b"CHECK"
+        named = [grant for grant in grants if grant.token is not None]
+        if named:
+            link = self._link(inf)
+            lines = b"".join(grant.line(word) for grant in named)
+            tell: dict[str, Value] = {"tell": 1} if self.tells else {}
+            link.say(lines[:-1], first, **tell)
+            answers = [self._answer(link) for _ in named]
+            if not all(answer.renewed or answer.current for answer in answers):
+                raise _AskAgain
+        return [self._held_since(asked, grant.name, grant.token) for grant in grants]
+
+    def _held_since(self, asked: float, name: bytes, token: int | None) -> Held:
+        settings = self.settings
+        return Held(name, token, asked, asked + settings.hold if settings.hold and not settings.lease else inf)
+
+    def _next_in_queue(self, link: Link, got: Sequence[Held], deadline: float) -> Reply:
+        """What comes next while the claim is in the queue; meanwhile what it holds already is renewed."""
+        if not (got and self.settings.hold) or got[0].token is None:
+            return link.reply(deadline)
+        from .together import reply_while_holding  # only here, for an import that most runs do without
+
+        return reply_while_holding(link, self.contact, got, self.settings.hold, deadline)
+
+    def _look_for(self, sought: LookFor, link: Link) -> bool:
+        """Look for the process that the holder's lock depends on, if it is of this host; whether it was told dead.
+
+        A server that can't look for itself, as a classic one at times, then frees the lock.
+        """
+        if sought in self._told_dead or os.fsdecode(sought.host) != own_host_name() or in_container():
+            return False
+        if exists(sought.pid) is not False:
+            return False
+        self._told_dead.add(sought)
+        with contextlib.suppress(OSError):
+            messenger = Link.connect(link.address, time.monotonic() + ANSWER_WITHIN, self.contact.wait)
+            messenger.send(b"DEAD_PID %b %d\n\nEOF\n\n" % (sought.host, sought.pid))
+            messenger.close()
+        return True
+
+    def _variables(self, link: Link, names: tuple[bytes, ...], wait: bool) -> dict[str, Value]:
+        settings = self.settings
+        variables: dict[str, Value] = {
+            **self._who(),
+            "locks": names,
+            "block": int(wait),
+            "timeout": settings.hold,
+            "token": 1,
+        }
+        command = encode_command(os.fsencode(settings.command or ""))
+        for name, value in (("lease", int(settings.lease > 0)), ("tell", int(self.tells)), ("command", command)):
+            if value or link.has_said(name):  # most do without them
+                variables[name] = value
+        if settings.autounlock:
+            pid = os.getpid() if settings.pid is None else settings.pid
+            variables.update(autounlock=1, pid=pid, hostname=os.fsencode(settings.hostname or own_host_name()))
+            process = identify(pid) if settings.hostname is None else Identity(pid)
+            if process.start is not None and process.pidns is not None:
+                variables.update(start=process.start, boot=process.boot.encode(), pidns=process.pidns)
+        else:
+            variables["autounlock"] = 0
+        return variables
+
+    def _who(self) -> dict[str, Value]:
+        """Under which user and session the claim asks; the same for all of its life."""
+        if self._user is None:
+            settings = self.settings
+            user = settings.user
+            if user is None:
+                pid = os.getpid() if settings.pid is None else settings.pid
+                user = user_name(settings.hostname or own_host_name(), pid) + self._suffix
+            self._user = os.fsencode(user)
+        return {"user": self._user, "session": self._session}
+
+    def _refuse_error(self, answer: Answer) -> None:
+        if answer.error is not None:
+            self.contact.drop()
+            if answer.error == b"recalled":
+                names = ", ".join(map(os.fsdecode, self.settings.names))
+                raise LockLost(f"the lock {names} was asked for back (lockstat break): it is given back")
+            raise ServerRefused(os.fsdecode(answer.error), self.contact.server)
+
+    # Giving back
+
+    def release(self, within: float = RELEASE_WITHIN) -> bool:
+        """Give back what it holds; False if the server says that it was lost before.
+
+        Raises ServerUnavailable if the server can't be told in so many seconds; the claim holds nothing then,
+        either, as far as it knows.
+        """
+        grants, self.grants = self.grants, ()
+        assert grants
+        stood = self._unlock(grants, [(held.name,) for held in grants], within)
+        self.contact.address = None
+        self._has_part = False
+        return stood
+
+    def give_back(self, within: float = RELEASE_WITHIN) -> None:
+        """Give back what was asked for and may have been granted meanwhile; silent if the server is gone."""
+        self.contact.drop()
+        self.grants = ()
+        self._has_part = False
+        if self.contact.address is not None:
+            with contextlib.suppress(IpclockerError):
+                self._unlock((), self.settings.groups, within)
+            self.contact.drop()
+            self.contact.address = None
+
+    def _unlock(self, grants: Sequence[Held], groups: Sequence[tuple[bytes, ...]], within: float) -> bool:
+        """Tell the server, over a new connection if need be, until it has answered or the time is over.
+
+        False if it says that one of the grants did not stand any more.
+        """
+        contact = self.contact
+        deadline = time.monotonic() + within
+        pause = FIRST_PAUSE
+        told = False
+        while True:
+            try:
+                link = contact.link or contact.connect(deadline)
+                link.receive()  # if the server is gone since, that is said here
+                # In one packet: do the grants stand, and may they end. Asked again after an answer that was lost, the
+                # former says nothing.
+                named = [held for held in grants if held.token is not None and not told]
+                check = b"".join(held.line(b"CHECK") for held in named)
+                told = True
+                link.say(b"UNLOCK", check, deadline, **self._who(), locks=groups[0])
+                stood = [link.answer(deadline).current is not False for _ in named]
+                self._refuse_error(link.answer(deadline))
+                for names in groups[1:]:  # one by one, as every server knows it
+                    link.say(b"UNLOCK", b"", deadline, locks=names)
+                    self._refuse_error(link.answer(deadline))
+                return all(stood)
+            except (OSError, TimeIsUp) as problem:
+                contact.drop()
+                if time.monotonic() + pause >= deadline:
+                    raise contact.unavailable(problem) from None
+            contact.wait(None, 0, time.monotonic() + pause)
+            pause *= 2
+
+    # One question, without a claim
+
+    def query(self, command: bytes, deadline: float = inf) -> Answer:
+        """Ask a server something that has one answer at once. Raises ServerUnavailable, ServerRefused."""
+        for link in self.contact.each_server(deadline):
+            try:
+                link.say(command, **self._who(), locks=self.settings.names)
+                answer = self._answer(link)
+            except LinkLost as problem:
+                self.contact.reasons.append(f"{link.address}: {problem.strerror}")
+                continue
+            finally:
+                link.close()
+            self._refuse_error(answer)
+            return answer
+        raise AssertionError("without a server there is an error")
+
+    def _answer(self, link: Link) -> Answer:
+        while True:
+            reply = prompt_reply(link)
+            if isinstance(reply, Broke):
+                self._listener.broke(os.fsdecode(reply.holder))
+            elif isinstance(reply, Answer):
+                return reply
+
+    def _link(self, deadline: float) -> Link:
+        """The connection; a new one to the same server if it was dropped. Raises LinkLost."""
+        if self.contact.link is not None:
+            return self.contact.link
+        try:
+            return self.contact.connect(deadline)
+        except OSError as problem:
+            raise LinkLost(problem.errno, problem.strerror) from None

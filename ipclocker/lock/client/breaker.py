@@ -1,0 +1,131 @@
+"""Locks taken from their holders, gently: the holder of a lease is told, ends what it runs, and only then it is over.
+
+Whether it is over shows in the grant itself: the lease is out of the server's hands when that very token no longer
+stands, whoever holds the lock then. It takes no longer than the lease, which is not renewed any more, and a look at
+the holder's process; only a process that is known to live keeps the lock beyond that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Callable, NamedTuple, Optional
+
+from ...errors import ServerUnavailable
+from ..wire.info import HeldInfo
+from .inspector import BROKEN, FREE, RECALLED, Inspector
+from .settings import lock_names
+
+HELD = "held"  # with BROKEN, RECALLED and FREE, what became of a lock: it was recalled and is held even so
+LOOK_WITHIN = 15.0  # seconds after the end of a lease in which its server finds out whether the holder lives
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # seconds from one look to the next
+
+__all__ = ["BROKEN", "FREE", "HELD", "LOOK_WITHIN", "RECALLED", "Breaking", "Outcome"]
+
+
+class Outcome(NamedTuple):
+    """What became of a lock, and who held it. `waited` seconds; `lives`: that process is known to live."""
+
+    name: str
+    what: str
+    holder: bytes = b""
+    waited: float = 0.0
+    lives: bool = False
+
+
+class _Recalled(NamedTuple):
+    """A recalled grant, and how long to wait for its end (monotonic)."""
+
+    holder: bytes
+    token: int
+    since: float
+    until: float
+
+
+class Breaking:
+    """Breaks locks of one server. `say` is called with what there is to tell meanwhile, a line each.
+
+    `timeout` is the longest wait for the end of a lease in seconds; None for as long as the lease may last.
+    """
+
+    def __init__(
+        self,
+        inspector: Inspector,
+        say: Callable[[str], None],
+        timeout: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._inspector = inspector
+        self._say = say
+        self._timeout = timeout
+        self._clock = clock
+        self._sleep = sleep
+
+    def force(self, names: Iterable[str]) -> Iterable[Outcome]:
+        """Take locks from their holders at once. Raises as an Inspector does; nothing is done if a name is none."""
+        for name in _checked(names):
+            yield Outcome(name, *self._inspector.break_lock(name))
+
+    def recall(self, names: Iterable[str]) -> Iterable[Outcome]:
+        """Recall leases, all at the same time, and take other locks at once; what became of each, when it is known.
+
+        Nothing is done if a name is none. Raises as an Inspector does, ServerUnavailable also if the server is gone
+        for as long as was to be waited.
+        """
+        recalled: dict[str, _Recalled] = {}
+        for name in _checked(names):
+            what, holder = self._inspector.recall(name)
+            lease = self._held(name) if what == RECALLED else None
+            if lease is None or not lease.recalled:  # given back already, and perhaps another one's by now
+                yield Outcome(name, what, holder)
+                continue
+            now = self._clock()
+            longest = (lease.left or 0.0) + LOOK_WITHIN if self._timeout is None else self._timeout
+            recalled[name] = _Recalled(lease.user, lease.token, now, now + longest)
+            told = f"lock {name}: {_text(lease.user)} was told to end what it runs and to give it back"
+            self._say(f"{told}; waiting for that, {longest:.0f} s at most" if longest else told)
+        for name, grant in recalled.items():
+            yield self._await_end(name, grant)
+
+    def _await_end(self, name: str, grant: _Recalled) -> Outcome:
+        """Wait until that very grant has ended."""
+        pause = _FIRST_PAUSE
+        lives = silent = False
+        while True:
+            try:
+                lease = self._held(name)
+            except ServerUnavailable as problem:
+                if self._clock() >= grant.until:
+                    raise
+                if not silent:
+                    self._say(f"{problem}; asking again")
+                silent = True
+            else:
+                silent = False
+                waited = self._clock() - grant.since
+                if lease is None or lease.token != grant.token:
+                    return Outcome(name, RECALLED, grant.holder, waited)
+                if lease.outlived and not lives:
+                    lives = True
+                    self._say(f"lock {name}: the lease is over, but its process is known to live, so it stays held")
+                if self._clock() >= grant.until:
+                    return Outcome(name, HELD, grant.holder, waited, lives)
+            self._sleep(min(pause, max(grant.until - self._clock(), 0.0)))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _held(self, name: str) -> Optional[HeldInfo]:
+        locks = self._inspector.look(name).locks
+        return locks[0] if locks else None
+
+
+def _checked(names: Iterable[str]) -> list[str]:
+    """Each of them once. Raises UsageError for one that is no lock's name."""
+    each = list(dict.fromkeys(names))
+    for name in each:
+        lock_names(name)
+    return each
+
+
+def _text(word: bytes) -> str:
+    return word.decode("utf-8", "surrogateescape")

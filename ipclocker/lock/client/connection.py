@@ -1,0 +1,184 @@
+"""A client's connection to one lock server: requests out, replies in, each with a deadline.
+
+Whoever owns the link says how to wait, so that the same code serves a thread that may simply block and a tool
+that watches signals and a child process meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Iterable
+from math import inf
+from typing import Callable, Optional, Union
+
+from ...net.address import Address
+from ...net.line_buffer import LineTooLong, split_lines
+from ..wire.replies import Answer, AnswerReader, Reply
+from ..wire.requests import request
+
+READ = select.POLLIN
+WRITE = select.POLLOUT
+CONNECT_WITHIN = 10.0  # seconds for one address; a host that is switched off says nothing at all
+_TCP_OPTIONS = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000))
+
+Value = Union[bytes, int, float, tuple[bytes, ...]]
+Wait = Callable[[Optional[socket.socket], int, float], bool]
+
+
+class LinkLost(ConnectionError):
+    """The connection to the server is gone, or what it says is no lock protocol."""
+
+
+class TimeIsUp(Exception):
+    """The deadline passed before the reply came."""
+
+
+def block(sock: socket.socket | None, events: int, deadline: float) -> bool:
+    """Wait until the socket is ready (READ or WRITE) or the deadline, a monotonic time, has passed."""
+    poller = select.poll()
+    if sock is not None:
+        poller.register(sock, events)
+    while True:
+        left = deadline - time.monotonic()
+        if poller.poll(None if deadline == inf else max(0.0, min(left, 3600.0)) * 1000):
+            return True
+        if left <= 0:
+            return False
+
+
+class Link:
+    """An open connection. Raises LinkLost from every method once the server is gone, or can't keep what it grants.
+
+    `trace`, if set for all links of the process, is called with each piece sent (">") and received ("<").
+    """
+
+    trace: Callable[[str, bytes], None] | None = None
+
+    def __init__(self, sock: socket.socket, address: Address, wait: Wait = block) -> None:
+        self.sock = sock
+        self.address = address
+        self._wait = wait
+        self._said: dict[str, Value] = {}  # the variables that the server has for this connection
+        self._rest = b""
+        self._reader = AnswerReader()
+        self._replies: deque[Reply] = deque()
+
+    @classmethod
+    def connect(cls, address: Address, deadline: float, wait: Wait = block) -> Link:
+        """Connect before the deadline, and before CONNECT_WITHIN. Raises OSError."""
+        sock = socket.socket(address.family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            if address.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for name, value in _TCP_OPTIONS:
+                    if hasattr(socket, name):
+                        sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            problem = sock.connect_ex(address.sockaddr)
+            if problem in (errno.EINPROGRESS, errno.EAGAIN, errno.EINTR):
+                if not wait(sock, WRITE, min(deadline, time.monotonic() + CONNECT_WITHIN)):
+                    raise TimeoutError(errno.ETIMEDOUT, "no answer")
+                problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if problem:
+                raise OSError(problem, os.strerror(problem))
+        except BaseException:
+            sock.close()
+            raise
+        return cls(sock, address, wait)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.sock.close()
+
+    def say(self, command: bytes, first: bytes = b"", deadline: float = inf, /, **variables: Value) -> None:
+        """Send a request, with those of the variables that this connection has not been told yet.
+
+        `first` is sent in front of it. As for `send`, the deadline matters only if the server does not read.
+        """
+        news = {name: value for name, value in variables.items() if self._said.get(name) != value}
+        self._said.update(news)
+        self.send(first + request(command, **news), deadline)
+
+    def has_said(self, variable: str) -> bool:
+        """Whether the server has a value of that variable for this connection."""
+        return variable in self._said
+
+    def heard(self, variable: str, value: Value) -> None:
+        """The server has changed a variable by itself."""
+        self._said[variable] = value
+
+    def send(self, data: bytes, deadline: float = inf) -> None:
+        """Send all of it; requests are short, so this waits only for a server that has stopped reading."""
+        if Link.trace is not None:
+            Link.trace(">", data)
+        while True:
+            try:
+                data = data[self.sock.send(data) :]
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise LinkLost(error.errno, error.strerror) from None
+            if not data:
+                return
+            if not self._wait(self.sock, WRITE, deadline):
+                raise LinkLost(errno.ETIMEDOUT, "it does not read")
+
+    def reply(self, deadline: float = inf) -> Reply:
+        """The next reply. Raises TimeIsUp at the deadline."""
+        while not self._replies:
+            if not self._wait(self.sock, READ, deadline):
+                raise TimeIsUp
+            self.receive()
+        return self._next()
+
+    def answer(self, deadline: float = inf) -> Answer:
+        """The next answer; what comes before it is skipped. Raises TimeIsUp at the deadline."""
+        while True:
+            reply = self.reply(deadline)
+            if isinstance(reply, Answer):
+                return reply
+
+    def receive(self) -> None:
+        """Take in what has arrived, if anything has."""
+        try:
+            data = self.sock.recv(65_536)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise LinkLost(error.errno, error.strerror) from None
+        if not data:
+            raise LinkLost(errno.ECONNRESET, "the server closed the connection")
+        self.read(data)
+
+    def read(self, data: bytes) -> None:
+        """Take in bytes that the server has sent."""
+        if Link.trace is not None:
+            Link.trace("<", data)
+        try:
+            lines, self._rest = split_lines(self._rest, data)
+        except LineTooLong:
+            raise LinkLost(errno.EPROTO, "this is no lock server") from None
+        self._replies.extend(self._reader.read(lines))
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether a reply has arrived that nobody has taken yet."""
+        return bool(self._replies)
+
+    def pending(self) -> Iterable[Reply]:
+        """The replies that have arrived and that nobody asked for yet."""
+        while self._replies:
+            yield self._next()
+
+    def _next(self) -> Reply:
+        reply = self._replies.popleft()
+        if isinstance(reply, Answer) and reply.error == b"unwritable":
+            # It hangs up behind that; and as with any server that is gone, it is tried again.
+            raise LinkLost(errno.ENOSPC, "it can't write its state (is its disk full?)")
+        return reply

@@ -1,0 +1,129 @@
+"""Questions about a server's locks, and the breaking of them, for people and scripts: what lockstat asks.
+
+A server that does not know LOCK_INFO or RECALL (a classic one) skips them and answers only the VERSION behind them
+in the same packet. Then LOCK_LIST says what it can, and BREAK_LOCK frees. All questions of an Inspector go to the
+server that answered its first one, since each server is a lock space of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import NamedTuple, Optional
+
+from ..wire.info import HeldInfo
+from ..wire.replies import Answer
+from .acquisition import Claim
+from .settings import Settings, lock_names
+
+BROKEN, RECALLED, FREE = "broken", "recalled", "free"  # what became of a lock that was to be taken from its holder
+
+
+class Snapshot(NamedTuple):
+    """The locks that a server holds, sorted by name, at `time` (seconds since 1970).
+
+    Without `detailed` the server has told no more of each than its name and its user.
+    """
+
+    server: str
+    time: float
+    locks: tuple[HeldInfo, ...]
+    detailed: bool
+
+
+class Ping(NamedTuple):
+    """A server that answered in `seconds`; `started` is in seconds since 1970, None if it did not tell."""
+
+    server: str
+    seconds: float
+    version: str
+    started: Optional[float]
+
+
+class Taking(NamedTuple):
+    """What a server did when a lock was to be taken: BROKEN, RECALLED or FREE; and from whom."""
+
+    what: str
+    holder: bytes
+
+
+class Inspector:
+    """Asks one lock server. Every method raises ServerUnavailable, ServerRefused, UsageError (a name that is none)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.server = ""  # the one that has answered
+        self._settings = settings
+
+    def look(self, name: str | None = None) -> Snapshot:
+        """All held locks, or the one of that name if it is held."""
+        names = () if name is None else lock_names(name)
+        answer = self._query(b" ".join((b"LOCK_INFO", *names)) + b"\nVERSION")
+        locks, detailed = answer.held, answer.version is None
+        if not detailed:
+            listed = self._query(b"LOCK_LIST").locks
+            locks = tuple(HeldInfo(*lock) for lock in listed if not names or lock[0] in names)
+        return Snapshot(self.server, time.time(), tuple(sorted(locks, key=lambda lock: lock.name)), detailed)
+
+    def is_current(self, name: str, token: int) -> bool | None:
+        """Whether that very grant of a lock still stands; None if the server knows no tokens."""
+        answer = self._query(b"CHECK %b %d\nVERSION" % (lock_names(name)[0], token))
+        return None if answer.version is not None else bool(answer.current)
+
+    def ping(self) -> Ping:
+        """Ask for an answer, and how long it takes, with the connecting."""
+        begin = time.monotonic()
+        version = (self._query(b"VERSION").version or b"").decode("utf-8", "backslashreplace")
+        seconds = time.monotonic() - begin
+        number, _, started = version.rpartition(" ")
+        is_time = started.isascii() and started.isdigit() and len(started) <= 11
+        return Ping(self.server, seconds, number if is_time else version, float(started) if is_time else None)
+
+    def recall(self, name: str) -> Taking:
+        """Ask the holder of a lease to give it back; take any other lock from its holder at once."""
+        taking = self._take(b"RECALL\nVERSION", name)
+        return taking or self.break_lock(name)
+
+    def break_lock(self, name: str) -> Taking:
+        """Take a lock from its holder at once, even a lease."""
+        return self._take(b"BREAK_LOCK", name) or Taking(FREE, b"")
+
+    def _take(self, command: bytes, name: str) -> Taking | None:
+        """What that did; None if the server does not know the command."""
+        broken = _Broken()
+        answer = self._query(command, name, broken)
+        if answer.version is not None:
+            return None
+        if broken.holder is not None:
+            return Taking(BROKEN, broken.holder)
+        return Taking(RECALLED, answer.owner) if answer.owner else Taking(FREE, b"")
+
+    def _query(self, command: bytes, name: str | None = None, listener: _Broken | None = None) -> Answer:
+        settings = self._settings if name is None else self._settings.changed(lock=name)
+        claim = Claim(settings, listener or _Broken())
+        answer = claim.query(command)
+        if not self.server:
+            self.server = claim.contact.server
+            if settings.endpoint.path is None:
+                host, _, port = claim.contact.server.rpartition(":")
+                self._settings = self._settings.changed(host=host, port=port)
+        return answer
+
+
+class _Broken:
+    """Remembers whose lock a claim has broken; nothing else can happen to a claim that only asks."""
+
+    def __init__(self) -> None:
+        self.holder: bytes | None = None
+
+    def waiting(self, name: str, holder: str) -> None:
+        """It waits for nothing."""
+
+    def obtained(self) -> None:
+        """It waits for nothing."""
+
+    def broke(self, holder: str) -> None:
+        """The lock was broken; it was the holder's."""
+        self.holder = os.fsencode(holder)
+
+    def retry(self, reason: str, pause: float) -> None:
+        """It tries once."""

@@ -1,0 +1,139 @@
+"""What a holder does while it holds: listen for a loss, renew its lease, and come back to its server when that is gone.
+
+A step does one of these and then returns, so that whoever calls can look at its own times between two; nothing in it
+waits beyond the time that it was given. A grant whose loss was heard of stays lost. That a lease was not renewed in
+time is not this module's to say: the caller has the lease, and looks at it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections import deque
+from collections.abc import Iterable
+from math import inf
+from typing import NamedTuple
+
+from ..wire.replies import Answer, Lost, Recall, Reply
+from .acquisition import Held
+from .connection import CONNECT_WITHIN, READ, Link, LinkLost
+from .connector import ANSWER_WITHIN, FIRST_PAUSE, Contact
+from .lease import Lease
+
+
+class Loss(NamedTuple):
+    """The lock `name` is lost, and why; if it is `recalled`, it still stands until it is given back."""
+
+    name: str
+    why: str
+    recalled: bool = False
+
+
+class Keeper:
+    """Keeps grants, all of one server and with tokens, over a contact that stays with that server.
+
+    With a `lease` they are renewed under it, all at once. `loss` is the first that was heard of.
+    """
+
+    def __init__(self, contact: Contact, grants: Iterable[Held], lease: Lease | None = None) -> None:
+        self.lease = lease
+        self.loss: Loss | None = None
+        self._contact = contact
+        self._grants = {(grant.name, grant.token): grant for grant in grants}
+        self._asked: deque[Held] = deque()  # about which the server has not answered yet
+        self._asked_at = -inf
+        self._checked_on = contact.link  # the connection on which the server knows who listens
+        # Of a lease there is no time to lose: a new try is heard sooner than TCP's own second one, after a second.
+        self._patience = ANSWER_WITHIN if lease is None else min(ANSWER_WITHIN, max(0.5, lease.seconds / 6))
+        self._connect_within = CONNECT_WITHIN if lease is None else min(CONNECT_WITHIN, max(0.3, lease.seconds / 10))
+        if lease is not None:
+            contact.longest_pause = max(FIRST_PAUSE, lease.seconds / 30)
+
+    @property
+    def problem(self) -> str:
+        """Why the server does not renew; empty if it was not asked to."""
+        if self._contact.link is None:
+            return str(self._contact.unavailable())
+        return f"the lock server {self._contact.server} does not answer" if self._asked else ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the server has said all that it was asked for, on the connection that there is."""
+        return not self._asked and self._contact.link is not None and self._checked_on is self._contact.link
+
+    def step(self, until: float) -> None:
+        """Do what is due, or wait for it or for news; return at `until`, a monotonic time, at the latest."""
+        contact = self._contact
+        try:
+            if contact.link is None and not contact.connect_after_pause(until, self._connect_within):
+                return
+            assert contact.link is not None
+            if not self._asked and self._is_due(contact.link):
+                self._ask(contact.link, until)
+            self._listen(contact.link, until)
+        except LinkLost as problem:
+            self._asked.clear()
+            contact.lose(problem)
+
+    def _is_due(self, link: Link) -> bool:
+        if self._checked_on is not link:
+            return True
+        return self.lease is not None and time.monotonic() >= self.lease.renew_at
+
+    def _ask(self, link: Link, until: float) -> None:
+        """Ask whether they stand, or have them renewed, in one packet; the server tells of their loss from then on."""
+        word = b"CHECK" if self.lease is None else b"RENEW"
+        self._checked_on = link
+        self._asked.extend(self._grants.values())
+        self._asked_at = time.monotonic()
+        lines = b"".join(grant.line(word) for grant in self._asked)
+        link.say(lines[:-1], b"", until, tell=1)
+
+    def _listen(self, link: Link, until: float) -> None:
+        """Take what has arrived; if nothing has, wait for the next that is due."""
+        if self._hear_all(link):
+            return
+        renew_at = inf if self.lease is None else self.lease.renew_at
+        due = self._asked_at + self._patience if self._asked else renew_at
+        if self._contact.wait(link.sock, READ, min(until, due)):
+            link.receive()
+            self._hear_all(link)
+        elif self._asked and time.monotonic() >= due:
+            raise LinkLost(errno.ETIMEDOUT, "it does not answer")
+
+    def _hear_all(self, link: Link) -> bool:
+        heard = False
+        for reply in link.pending():
+            heard = True
+            self._hear(reply)
+        return heard
+
+    def _hear(self, reply: Reply) -> None:
+        if isinstance(reply, (Lost, Recall)):
+            grant = self._grants.get((reply.name, reply.token))
+            if grant is not None:
+                self._lose(grant, isinstance(reply, Recall))
+        elif isinstance(reply, Answer) and self._asked:
+            grant = self._asked.popleft()
+            if reply.error in (b"lost", b"recalled") or reply.current is False:
+                self._lose(grant, reply.error == b"recalled", asked=True)
+            elif not (reply.renewed or reply.current):
+                raise LinkLost(errno.EPROTO, f"it answers {os.fsdecode(reply.error or b'nothing')}")
+            elif not self._asked:
+                self._contact.heard()
+                if self.lease is not None:
+                    self.lease.renewed(self._asked_at)
+
+    def _lose(self, grant: Held, recalled: bool, asked: bool = False) -> None:
+        if self.loss is not None:
+            return
+        if recalled:
+            why = "it is asked for back"
+        elif time.monotonic() >= grant.until:
+            why = "its hold time was over"
+        elif asked:
+            why = f"{self._contact.server} does not know of it any more"
+        else:
+            why = "it was broken, or its holder was taken for dead"
+        self.loss = Loss(os.fsdecode(grant.name), why, recalled)

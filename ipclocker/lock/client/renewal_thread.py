@@ -1,0 +1,80 @@
+"""A lease renewed in a thread, over a connection of the thread's own, beside whatever its holder does.
+
+The thread knows nothing of the Locker that it works for: one that nobody has any more is not kept alive by it.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from math import inf
+from threading import Event, Thread, current_thread
+
+from .acquisition import Claim
+from .connector import Contact
+from .keepalive import Keeper, Loss
+from .lease import Lease
+
+
+class _Stopped(Exception):
+    """The lock is given back."""
+
+
+class Renewing:
+    """Renews what a claim holds until it is stopped; `lost` is set when that can't be done, or the server says so."""
+
+    def __init__(self, claim: Claim, lost: Event) -> None:
+        self.lease = Lease(claim.settings.lease, min(held.asked for held in claim.grants))
+        self._contact = Contact(claim.settings, self._wait)
+        self._contact.address, self._contact.server = claim.contact.address, claim.contact.server
+        self._keeper = Keeper(self._contact, claim.grants, self.lease)
+        self._lost = lost
+        self._woken, self._waker = socket.socketpair()
+        self._thread = Thread(target=self._run, name="ipclocker lease", daemon=True)
+        self._thread.start()
+
+    @property
+    def loss(self) -> Loss | None:
+        """What the server has said of a loss."""
+        return self._keeper.loss
+
+    def stop(self) -> None:
+        """Renew no more; on return the thread is at its end."""
+        self._waker.send(b".")
+        if self._thread is not current_thread():  # a Locker may be collected as garbage anywhere
+            self._thread.join()
+        self._woken.close()
+        self._waker.close()
+
+    def abandon(self) -> None:
+        """For a fork, which has no such thread: give up our share in its connections."""
+        self._contact.drop()
+        self._woken.close()
+        self._waker.close()
+
+    def _run(self) -> None:
+        try:
+            while self._keeper.loss is None and time.monotonic() < self.lease.end_at:
+                self._keeper.step(self.lease.end_at)
+            self._lost.set()
+        except _Stopped:
+            pass
+        finally:
+            self._contact.drop()
+
+    def _wait(self, sock: socket.socket | None, events: int, deadline: float) -> bool:
+        """As `link.block` does, but for a stop."""
+        poller = select.poll()
+        poller.register(self._woken, select.POLLIN)
+        if sock is not None:
+            poller.register(sock, events)
+        while True:
+            left = deadline - time.monotonic()
+            ready = poller.poll(None if deadline == inf else max(0.0, min(left, 3600.0)) * 1000)
+            if any(descriptor == self._woken.fileno() for descriptor, _ in ready):
+                raise _Stopped
+            if ready:
+                return True
+            if left <= 0:
+                return False

@@ -1,0 +1,197 @@
+"""A client that stays with the lock server: its socket joined to its conversation."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import socket
+import sys
+import termios
+import time
+from typing import Callable
+
+from ...net.loop import READ, WRITE, Loop, Timer
+from ..wire.requests import error
+from .group_commit import Committer
+from .request_handler import Conversation
+
+READ_PATIENCE = 60.0  # seconds that a client may leave its answers unread
+PIECE = 65_536  # bytes read at a time
+DONTWAIT = int(socket.MSG_DONTWAIT)
+
+log = logging.getLogger(__name__)
+
+
+class Connection:
+    """A client that stays: its socket, its conversation, and what it has not yet read of its answers.
+
+    `closed` is called when it was closed, for whatever reason.
+    """
+
+    __slots__ = ("_closed", "_committer", "_events", "_loop", "_patience", "_unread", "_unsent", "conversation", "sock")
+
+    def __init__(
+        self,
+        loop: Loop,
+        committer: Committer | None,
+        sock: socket.SocketType,
+        conversation: Conversation,
+        closed: Callable[[Connection], None],
+    ) -> None:
+        self.sock = sock
+        self.conversation = conversation
+        self._closed = closed
+        self._loop = loop
+        self._committer = committer
+        self._unsent = b""
+        self._unread = 0  # bytes that the kernel had for the client when its patience was last looked at
+        self._patience: Timer | None = None
+        self._events = 0
+        if not conversation.closing:
+            self._await(READ)
+
+    def speak(self) -> None:
+        """Send what the conversation has for the client, and let it go on as long as the client reads.
+
+        What may not be told yet stays with the conversation until `release`.
+        """
+        if not self._is_held_back():
+            self.release()
+
+    def release(self) -> None:
+        """Send all that the conversation has for the client just now: it is kept."""
+        conversation = self.conversation
+        if self.sock.fileno() < 0:
+            return
+        try:
+            while True:
+                output = conversation.output
+                if output:
+                    self._unsent += output[0] if len(output) == 1 else b"".join(output)
+                    output.clear()
+                    conversation.shows = False
+                if self._unsent and not self._send():
+                    break
+                conversation.undelivered = None
+                if not conversation.stopped or conversation.waiting or conversation.closing:
+                    break
+                conversation.resume(self._loop.now)
+                if self._is_held_back():
+                    return
+        except OSError:
+            self.close()
+            return
+        if self._unsent:
+            self._await(WRITE | READ if conversation.waiting else WRITE)
+        elif conversation.closing:
+            self.close()
+        elif self._events != READ:
+            self._await(READ)
+
+    def refuse(self) -> None:
+        """What was done for the client could not be kept and was taken back: say so, and no more."""
+        self.conversation.cut_off(b"unwritable")
+        self.release()
+
+    def close(self) -> None:
+        """Cut the client off: it is gone, or there is nothing left to say."""
+        if self.sock.fileno() < 0:
+            return  # it was cut off while others were told of something
+        if self._patience is not None:
+            self._patience.cancel()
+        self._await(0)
+        self.sock.close()
+        self._closed(self)
+        self.conversation.hang_up(self._loop.now)
+
+    def _ready(self, events: int) -> None:
+        try:
+            if events & READ:
+                data = self.sock.recv(PIECE, DONTWAIT)
+                if not data:
+                    self._hung_up()
+                    return
+                self.conversation.receive(data, time.monotonic())  # as in the server: behind the read
+            self.speak()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+        except Exception:  # as above
+            log.exception("a request could not be served")
+            self.close()
+
+    def _is_held_back(self) -> bool:
+        """Whether there is something to tell the client that shows what is not kept yet."""
+        conversation = self.conversation
+        if self._committer is None or not conversation.output or not conversation.shows:
+            return False
+        if not self._committer.holds_back(self):
+            return False
+        if (self._unsent or conversation.stopped or conversation.closing) and self.sock.fileno() >= 0:
+            self._pause()
+        return True
+
+    def _pause(self) -> None:
+        """Read no more of a client that has stopped, and send what it may be told."""
+        conversation = self.conversation
+        try:
+            if self._unsent and not self._send():
+                self._await(WRITE | READ if conversation.waiting else WRITE)
+                return
+        except OSError:
+            self.close()
+            return
+        self._await(READ if conversation.waiting else 0)
+
+    def _hung_up(self) -> None:
+        conversation = self.conversation
+        if conversation.output and not conversation.waiting and conversation.undelivered is None:
+            # It has only closed its half; an answer that waits for the disk is still for it.
+            conversation.closing = True
+            self._await(0)
+        else:
+            self.close()
+
+    def _send(self) -> bool:
+        """Send what is unsent; whether all of it went. Raises OSError if the client is gone."""
+        try:
+            sent = self.sock.send(self._unsent, DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        done = sent == len(self._unsent)
+        self._unsent = b"" if done else self._unsent[sent:]
+        if sent and self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        if not done and self._patience is None:
+            self._unread = _unread(self.sock)
+            self._patience = self._loop.call_at(self._loop.now + READ_PATIENCE, self._lose_patience)
+        return done
+
+    def _await(self, events: int) -> None:
+        if events == self._events:
+            return
+        before, self._events = self._events, events
+        if not events:
+            self._loop.forget(self.sock)
+        elif before:
+            self._loop.change(self.sock, events, self._ready)
+        else:
+            self._loop.watch(self.sock, events, self._ready)
+
+    def _lose_patience(self) -> None:
+        if _unread(self.sock) < self._unread:
+            self._unread = _unread(self.sock)
+            self._patience = self._loop.call_at(self._loop.now + READ_PATIENCE, self._lose_patience)
+            return
+        log.warning("a client has left its answers unread for %.0f s and is cut off", READ_PATIENCE)
+        with contextlib.suppress(OSError):
+            self.sock.send(error(b"answers_unread"), DONTWAIT)
+        self.close()
+
+
+def _unread(sock: socket.SocketType) -> int:
+    """Bytes that were sent and that the client's host has not taken yet; they become fewer while it reads slowly."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)

@@ -1,0 +1,334 @@
+"""The lock server: sockets joined to the lock service.
+
+Nearly all clients come with one request, get one answer and are gone, so that is the short way through: accept,
+read, run, answer, close, and the loop never hears of them. A client that stays (because it waits, or keeps its
+connection) becomes a Connection, which the loop watches.
+
+What is bounded: a line (65,536 bytes), the names in a request (256), the requests that a client sends behind one
+that waits (65,536 bytes), the answers made for a client that reads none (64, after which it is not read from),
+the seconds it may go on so (60), and the connections (as many as there are descriptors: when none is left, new
+clients wait in the kernel's queue until one is given back).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import socket
+import time
+from collections.abc import Collection, Iterable
+from functools import partial
+from math import inf
+
+from ...daemon.loop_server import LoopServer
+from ...daemon.state_dir import make_state_folder
+from ...net.address import Address, service_port
+from ...net.loop import READ, Loop
+from ...net.tcp_listener import UnixListener, accept, adopt_listeners, tcp_listeners
+from ..endpoint import endpoint
+from ..model import Grant, Process
+from ..storage.base import Store, open_store
+from .connection import DONTWAIT, PIECE, Connection
+from .group_commit import RETRY, Committer
+from .holder_monitor import Lookout
+from .request_handler import Conversation
+from .service import LockService
+
+DEFAULT_PID_PORT = 1752
+_ACCEPT_AT_ONCE = 64  # new connections served in one turn, so that those that stay have theirs
+_ACCEPT_AGAIN = 1.0  # seconds until the next try when no descriptor was left
+_FOLLOW_AFTER = 0.05  # seconds
+_COMPLAIN_EVERY = 60.0  # seconds
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+
+log = logging.getLogger(__name__)
+
+
+class LockServer(LoopServer):
+    """A lock server (IPC::Locker::Server): `LockServer(port=1234).start_server()`.
+
+    `host` is one host or several to listen on; for `port`, `family` and `path` see `endpoint`. Held locks are kept
+    in the file (or store) `state`, or in a file of the folder `state_dir` that is named after where the server
+    listens; without both they live in memory. If there are `sockets`, which listen already, it is they that it
+    serves on, and closes in the end. Raises UsageError or ServerUnavailable when it can't listen there, StateError
+    when it can't use the file.
+    """
+
+    def __init__(
+        self,
+        host: str | list[str] = "localhost",
+        port: str | int | None = None,
+        family: str = "INET",
+        path: str | None = None,
+        state: str | Store | None = None,
+        state_dir: str | None = None,
+        sockets: list[socket.socket] | None = None,
+    ) -> None:
+        where = endpoint(port, family, path)
+        self._unix_listener = UnixListener(where.path) if where.path is not None and not sockets else None
+        if sockets:
+            self._listeners = adopt_listeners(sockets)
+        elif self._unix_listener is not None:
+            self._listeners = [self._unix_listener.socket]
+        else:
+            self._listeners = tcp_listeners([host] if isinstance(host, str) else host, where.port)
+        super().__init__(Loop(self._tick))
+        self._lookout = Lookout(self._loop, service_port("pidstatd", "udp", DEFAULT_PID_PORT), self._process_gone)
+        self._follow_at = inf  # when what has changed since is looked at
+        self._followed: dict[bytes, tuple[int, Process]] = {}  # the tokens and processes that locks depend on
+        self._service = LockService(self._speak, self._is_connected, self._doubt, last_token=time.time_ns() // 1000)
+        self._clients: dict[Conversation, Connection] = {}
+        self._state_place: str | None = None
+        self._committer: Committer | None = None
+        try:
+            self._open_state(state, state_dir)
+        except BaseException:
+            self.close()
+            raise
+        self._newcomer: tuple[Conversation, socket.SocketType] | None = (
+            None  # who is served for the first time just now
+        )
+        self._accepting = True
+        self._next_complaint = 0.0
+        for listener in self._listeners:
+            self._watch_listener(listener)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, as `host:port` or as the name of the UNIX socket."""
+        return [str(Address(s.family, s.getsockname())) for s in self._listeners]
+
+    def describe(self) -> str:
+        """One line for the log."""
+        where = f"listening on {', '.join(self.addresses)}"
+        if self._state_place is None:
+            return f"{where}; locks live in memory, a restart forgets them"
+        return f"{where}; locks are kept in {self._state_place}"
+
+    def close(self) -> None:
+        """Give back the sockets and the name of the UNIX socket; the clients are cut off."""
+        for client in list(self._clients.values()):
+            client.close()
+        for listener in self._listeners:
+            listener.close()
+        if self._unix_listener is not None:
+            self._unix_listener.close()
+        if self._committer is not None:
+            self._committer.close()
+        self._lookout.close()
+        super().close()
+
+    # What outlives the server
+
+    def _open_state(self, state: str | Store | None, folder: str | None) -> None:
+        if folder is not None:
+            state = state or os.path.join(make_state_folder(folder), self._state_name())
+        if state is None:
+            return
+        store = open_store(state) if isinstance(state, str) else state
+        self._state_place = store.place
+        table = self._service.table
+        try:
+            now = time.monotonic()
+            kept = store.load()
+            table.load(kept.grants, now, time.time() - now)
+        except BaseException:
+            store.close()
+            raise
+        # The counter goes on where it was; a file that was lost, or an old copy, must not give a number twice.
+        table.last_token = max(table.last_token, kept.last_token)
+        self._committer = Committer(store, table, self._loop, self._service.strand, self._lookout.report_again)
+        self._service.is_kept = self._committer.is_kept
+        self._committer.changed.update(dict.fromkeys(table.held))
+
+    def _state_name(self) -> str:
+        """A file name that tells the servers of one host apart."""
+        from urllib.parse import quote
+
+        first = self._listeners[0]
+        if first.family == socket.AF_UNIX:
+            return f"lockerd-{quote(self.addresses[0].lstrip('/'), safe='')}.db"
+        return f"lockerd-{first.getsockname()[1]}.db"
+
+    # New clients
+
+    def _watch_listener(self, listener: socket.socket) -> None:
+        family = int(listener.family)
+        self._loop.watch(listener, READ, lambda events: self._accept(listener, family))
+
+    def _accept(self, listener: socket.socket, family: int) -> None:
+        for _ in range(_ACCEPT_AT_ONCE):
+            try:
+                sock, host = accept(listener, family)
+            except BlockingIOError:
+                return
+            except OSError as problem:
+                if problem.errno in _NO_DESCRIPTOR:
+                    self._pause_accepting(problem)
+                    return
+                continue  # that connection is gone again; the next one may be well
+            self._welcome(sock, host)
+
+    def _welcome(self, sock: socket.SocketType, address: str) -> None:
+        conversation = Conversation(self._service, address)
+        self._newcomer = (conversation, sock)
+        try:
+            data = sock.recv(PIECE, DONTWAIT)
+            if not data:
+                sock.close()
+                return
+            # The time is taken behind the read: a lease counts from when its renewal was sent, so not from before.
+            conversation.receive(data, time.monotonic())
+            if conversation.closing and (
+                self._committer is None or not (conversation.shows and self._committer.is_behind)
+            ):
+                answer = b"".join(conversation.output)
+                sent = sock.send(answer, DONTWAIT)
+                if sent == len(answer):
+                    sock.close()
+                    return
+                conversation.output = [answer[sent:]]
+        except BlockingIOError:
+            pass  # it has said nothing yet
+        except OSError:
+            conversation.hang_up(self._loop.now)
+            sock.close()
+            return
+        except Exception:
+            # A fault of ours must cost one client its connection, and nobody a lock.
+            log.exception("a request could not be served")
+            conversation.hang_up(self._loop.now)
+            sock.close()
+            return
+        client = Connection(self._loop, self._committer, sock, conversation, self._forget_client)
+        self._clients[conversation] = client
+        client.speak()
+
+    def _pause_accepting(self, problem: OSError) -> None:
+        """Leave new connections in the kernel's queue until a descriptor is free again."""
+        if not self._accepting:
+            return
+        if self._loop.now >= self._next_complaint:
+            self._next_complaint = self._loop.now + _COMPLAIN_EVERY
+            log.warning("%s: new clients wait until one of %d goes", problem.strerror, len(self._clients))
+        self._accepting = False
+        for listener in self._listeners:
+            self._loop.forget(listener)
+        self._loop.call_at(self._loop.now + _ACCEPT_AGAIN, self._accept_again)
+
+    def _accept_again(self) -> None:
+        if not self._accepting:
+            self._accepting = True
+            for listener in self._listeners:
+                self._watch_listener(listener)
+
+    # What the service and the clients ask for
+
+    def _tick(self, now: float) -> float:
+        table = self._service.table
+        committer = self._committer
+        if committer is not None and committer.failing:
+            next_alarm = inf  # nothing ends while its end can't be kept
+        else:
+            if table.next_alarm <= now:
+                self._expire(now)
+            next_alarm = table.next_alarm
+        if committer is not None:
+            if committer.flush(now):
+                next_alarm = now
+            changed: Collection[bytes] = committer.changed
+        else:
+            changed = table.changes
+        if changed and self._follow_at == inf:
+            self._follow_at = now + _FOLLOW_AFTER
+        elif self._follow_at <= now:
+            self._follow_changes()
+        return min(next_alarm, self._lookout.tick(now), self._follow_at)
+
+    def _expire(self, now: float) -> None:
+        table = self._service.table
+        for grant in self._service.expire(now):
+            log.info("lock %s was taken from %s: its time was up", *map(os.fsdecode, (grant.name, grant.user)))
+        overdue, table.overdue = table.overdue, []
+        if overdue:
+            self._follow_changes()  # who is looked at has to be known
+        for grant in overdue:
+            assert grant.process is not None
+            self._lookout.look(grant.process, partial(self._seen, grant))
+
+    def _seen(self, grant: Grant, lives: bool | None) -> None:
+        """What the look at the process of a lease that has run out has shown."""
+        if self._committer is not None and self._committer.failing:
+            self._loop.call_at(self._loop.now + RETRY, lambda: self._seen(grant, lives))
+            return
+        name, user = os.fsdecode(grant.name), os.fsdecode(grant.user)
+        if lives:
+            self._service.table.outlive(grant)
+            log.warning("the lease of lock %s has run out, but the process of %s lives: it stays held", name, user)
+        elif self._service.lapse(grant, self._loop.now):
+            log.warning("lock %s was taken from %s: its lease has run out", name, user)
+
+    def _doubt(self, process: Process) -> None:
+        self._follow_changes()
+        self._lookout.hurry(process)
+
+    def _follow_changes(self) -> None:
+        """Look out for the processes that locks have come to depend on, and no more for those that they don't.
+
+        Not at once: many locks are given back before, and all others have their answers first.
+        """
+        self._follow_at = inf
+        table = self._service.table
+        changed: Iterable[bytes] = table.changes
+        if self._committer is None:
+            table.changes = {}
+        else:
+            changed = [*self._committer.changed, *table.changes]
+            self._committer.changed.clear()
+        for name in changed:
+            before = self._followed.get(name)
+            grant = table.held.get(name)
+            after = None if grant is None or grant.process is None else (grant.token, grant.process)
+            if before == after:
+                continue
+            if after is not None:
+                self._followed[name] = after
+                self._lookout.follow(after[1])
+            if before is not None:
+                if after is None:
+                    del self._followed[name]
+                self._lookout.leave(before[1])
+
+    def _process_gone(self, process: Process) -> None:
+        if self._committer is not None and self._committer.failing:
+            self._loop.call_at(self._loop.now + RETRY, lambda: self._process_gone(process))
+            return
+        for grant in self._service.process_gone(process, self._loop.now):
+            name, host = os.fsdecode(grant.name), os.fsdecode(process.host)
+            log.info("lock %s is free: process %d on %s, which held it, is gone", name, process.pid, host)
+
+    def _speak(self, conversation: Conversation) -> None:
+        client = self._clients.get(conversation)
+        if client is not None:
+            client.speak()
+
+    def _is_connected(self, conversation: Conversation) -> bool:
+        """Whether a waiting client is still there, as far as the kernel knows at this instant."""
+        client = self._clients.get(conversation)
+        if client is not None:
+            sock = client.sock
+        elif self._newcomer is not None and self._newcomer[0] is conversation:
+            sock = self._newcomer[1]
+        else:
+            return False
+        poller = select.poll()
+        poller.register(sock, getattr(select, "POLLRDHUP", 0))
+        return not any(events & _GONE for _, events in poller.poll(0))
+
+    def _forget_client(self, client: Connection) -> None:
+        """A client was closed; with its descriptor, another one may be let in."""
+        del self._clients[client.conversation]
+        self._accept_again()

@@ -1,0 +1,51 @@
+"""Where held locks outlive the server: all that the rest of the lock service knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from ...errors import StateError
+from ..model import Record
+
+
+class Kept(NamedTuple):
+    """What a store held when it was opened."""
+
+    grants: list[Record]
+    last_token: int
+
+
+class Store(Protocol):
+    """Where held locks outlive the server. `commit` may be called in another thread, but one call at a time.
+
+    All raise StateError, with a message for the administrator.
+    """
+
+    @property
+    def place(self) -> str:
+        """Where that is, for people to read."""
+
+    def load(self) -> Kept:
+        """All that was committed."""
+
+    def commit(self, changed: Sequence[Record], freed: Sequence[bytes], last_token: int) -> None:
+        """Keep these grants in the place of what has their names, forget those names; on return it is on disk.
+
+        An empty batch is written as well: so it shows whether the store can be written.
+        """
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+def open_store(path: str) -> Store:
+    """The store in a file. Raises StateError."""
+    try:
+        from .sqlite import SqliteStore  # a server that keeps nothing does without SQLite
+    except ImportError as error:
+        raise StateError(
+            f"the state file {path} can't be used, since this Python has no SQLite ({error}): install its package, or "
+            "keep nothing with --state none"
+        ) from error
+    return SqliteStore(path)

@@ -1,0 +1,85 @@
+"""The processes that a server was asked about, each kept by its pidfd, so that asking again costs no system call.
+
+A pidfd stays with its process, whatever becomes of the number, and becomes readable when that has ended, also if
+nobody has asked for its status yet. One epoll over all of them says which have. A number that is nobody's can be
+somebody's a moment later, so that is looked up each time.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+
+from ..process.identity import exists
+
+_MOST = 16_384  # processes kept
+_SPARE = 4  # one in so many of the descriptors that this process may have is kept for other things
+_ENDS_AT_ONCE = 16
+
+
+class Processes:
+    """Answers whether a process exists. `settle` has to be called after a question came and before it is answered.
+
+    `alive` has the numbers, as they stand in datagrams, of those that are kept; all others are to be looked up.
+    """
+
+    def __init__(self, most: int = _MOST) -> None:
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = min(most, allowed - allowed // _SPARE)
+        self._epoll = select.epoll() if hasattr(os, "pidfd_open") and self._most > 0 else None
+        self.alive: dict[bytes, int] = {}  # the descriptor of each
+        self._numbers: dict[int, bytes] = {}  # the number behind each descriptor
+        self._starts: dict[bytes, int] = {}  # when it was started, where that was asked
+
+    def settle(self) -> None:
+        """Drop those that have ended by now. One system call, if any are kept."""
+        while self.alive and self._epoll is not None:
+            ended = self._epoll.poll(0, _ENDS_AT_ONCE)
+            for descriptor, _ in ended:
+                self._drop(self._numbers[descriptor])
+            if len(ended) < _ENDS_AT_ONCE:
+                return
+
+    def look_up(self, number: bytes) -> bool | None:
+        """Whether a process that is not kept exists; from now on it may be."""
+        if self._epoll is None:
+            return exists(int(number))
+        try:
+            descriptor = os.pidfd_open(int(number))
+        except (ProcessLookupError, OverflowError):
+            return False
+        except OSError:  # an older kernel, no descriptor left, a thread's number
+            return exists(int(number))
+        self._epoll.register(descriptor, select.EPOLLIN)
+        if len(self.alive) >= self._most:
+            self._drop(next(iter(self.alive)))
+        self.alive[number] = descriptor
+        self._numbers[descriptor] = number
+        self.settle()  # it may be a zombie
+        return number in self.alive
+
+    def is_same(self, number: bytes, start: int) -> bool | None:
+        """Whether a process exists and was started then; None if its start is hidden."""
+        known = self._starts.get(number)
+        if known is not None:
+            return known == start
+        if number not in self.alive and not self.look_up(number):
+            return False
+        same = exists(int(number), start)
+        if same and number in self.alive:
+            self._starts[number] = start
+        return same
+
+    def close(self) -> None:
+        """Give back all descriptors."""
+        for number in list(self.alive):
+            self._drop(number)
+        if self._epoll is not None:
+            self._epoll.close()
+
+    def _drop(self, number: bytes) -> None:
+        descriptor = self.alive.pop(number)
+        del self._numbers[descriptor]
+        self._starts.pop(number, None)
+        os.close(descriptor)  # which takes it out of the epoll, too

@@ -1,0 +1,176 @@
+"""The socket that FastCGI programs get as their descriptor 0: made as `--listen` says, or inherited."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import pwd
+import socket
+from pathlib import Path
+from typing import NamedTuple, Optional, Union
+
+from ..errors import UsageError
+from ..net.address import find_addresses, port_number, socket_path
+from ..net.unix_socket import UnixSocket
+
+BACKLOG = 4096  # connections that may wait to be accepted; the kernel lowers it to its own bound
+MODE = 0o660  # whoever may write to the socket may have the program do anything that it can
+_FORMS = "it is HOST:PORT, unix:PATH or fd:NUMBER"
+
+
+class Port(NamedTuple):
+    """A TCP port of a host."""
+
+    host: str
+    port: int
+
+
+class Name(NamedTuple):
+    """A UNIX socket's name."""
+
+    path: str
+
+
+class Inherited(NamedTuple):
+    """A descriptor that this process was started with."""
+
+    number: int
+
+
+Place = Union[Port, Name, Inherited]
+
+
+class Access(NamedTuple):
+    """Who may use a UNIX socket: its mode, and the numbers of its owner and group if they are not the process's."""
+
+    mode: int = MODE
+    user: Optional[int] = None
+    group: Optional[int] = None
+
+
+def parse_place(text: str) -> Place:
+    """What `--listen` says. Raises UsageError."""
+    kind, colon, rest = text.partition(":")
+    if kind == "unix" and colon:
+        socket_path(rest)  # for what is wrong with it
+        return Name(str(Path(rest).absolute()))
+    if kind == "fd" and rest.isascii() and rest.isdigit():
+        return Inherited(int(rest))
+    host, colon, port = text.rpartition(":")
+    if not colon or not port or (":" in host and not (host.startswith("[") and host.endswith("]"))):
+        raise UsageError(f"'{text}' is no place to listen: {_FORMS}, with an IPv6 address in brackets")
+    return Port(host.strip("[]"), port_number(port, "tcp"))
+
+
+def parse_access(mode: str | None, owner: str | None) -> Access:
+    """A mode as chmod(1) takes it in digits, and an owner as chown(1) takes it. Raises UsageError."""
+    access = Access()
+    if mode is not None:
+        if not mode or set(mode) - set("01234567") or int(mode, 8) > 0o777:
+            raise UsageError(f"the socket's mode can't be '{mode}': it is three digits from 0 to 7, as 660")
+        access = access._replace(mode=int(mode, 8))
+    if owner is not None:
+        user, _, group = owner.partition(":")
+        if not user and not group:
+            raise UsageError(f"the socket's owner can't be '{owner}': it is USER, USER:GROUP or :GROUP")
+        access = access._replace(user=_user(user) if user else None, group=_group(group) if group else None)
+    return access
+
+
+class Listening:
+    """A socket that is listened on, blocking as FastCGI programs expect it, until it is closed."""
+
+    def __init__(self, place: Place, access: Access | None = None, backlog: int = BACKLOG) -> None:
+        """Raises UsageError or ServerUnavailable. `access` is for the name of a UNIX socket."""
+        self._named: _NamedSocket | None = None
+        if isinstance(place, Name):
+            self._named = _NamedSocket(place.path, access or Access(), backlog)
+            self.socket = self._named.socket
+        elif access is not None:
+            raise UsageError("mode and owner are of a UNIX socket: leave them out, or listen on unix:PATH")
+        elif isinstance(place, Inherited):
+            self.socket = _inherited(place.number)
+        else:
+            self.socket = _port(place, backlog)
+        self.socket.setblocking(True)
+
+    def __str__(self) -> str:
+        name = self.socket.getsockname()
+        if self.socket.family == socket.AF_INET6:
+            return f"[{name[0]}]:{name[1]}"
+        return f"{name[0]}:{name[1]}" if self.socket.family == socket.AF_INET else f"unix:{os.fsdecode(name)}"
+
+    def close(self) -> None:
+        """Give it back, and its name."""
+        if self._named is not None:
+            self._named.close()
+        else:
+            self.socket.close()
+
+
+class _NamedSocket(UnixSocket):
+    kind = socket.SOCK_STREAM
+    option = "--listen"
+
+    def __init__(self, path: str, access: Access, backlog: int) -> None:
+        self._access = access
+        self.backlog = backlog
+        super().__init__(path)
+
+    def _give_access(self) -> None:
+        mode, user, group = self._access
+        if user is not None or group is not None:
+            os.chown(self.path, -1 if user is None else user, -1 if group is None else group, follow_symlinks=False)
+        Path(self.path).chmod(mode)
+
+
+def _port(place: Port, backlog: int) -> socket.socket:
+    """Listen on the first of a host's addresses that this system has; a program has only one socket."""
+    failure: OSError | None = None
+    for address in find_addresses(place.host, place.port, socket.SOCK_STREAM):
+        listener = socket.socket(address.family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # which connections take over
+            listener.bind(address.sockaddr)
+            listener.listen(backlog)
+        except OSError as problem:
+            listener.close()
+            failure = problem
+            if problem.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                break
+        else:
+            return listener
+    assert failure is not None
+    raise UsageError(f"cannot listen on {place.host}:{place.port}: {failure.strerror} (choose another with --listen)")
+
+
+def _inherited(number: int) -> socket.socket:
+    try:
+        listener = socket.socket(fileno=number)
+    except OSError:
+        raise UsageError(f"descriptor {number} is no open socket: hand one over by --listen fd:NUMBER") from None
+    listens = listener.type == socket.SOCK_STREAM
+    with contextlib.suppress(OSError, AttributeError):  # a system that does not tell
+        listens = listens and bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    if not listens:
+        listener.detach()
+        raise UsageError(f"descriptor {number} is a socket on which nobody listens: hand over one that was listened on")
+    listener.set_inheritable(False)  # the programs get it under another number
+    return listener
+
+
+def _user(name: str) -> int:
+    try:
+        return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise UsageError(f"the socket's owner can't be '{name}': there is no such user") from None
+
+
+def _group(name: str) -> int:
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise UsageError(f"the socket's group can't be '{name}': there is no such group") from None

@@ -1,0 +1,360 @@
+"""ProcManager: keeps a number of processes that each handle requests, with the interface of FCGI::ProcManager.
+
+    manager = ProcManager(n_processes=4)
+    manager.pm_manage()                            # returns in each worker
+    while True:
+        connection, address = listener.accept()    # or however a FastCGI library waits for a request
+        manager.pm_pre_dispatch()
+        handle(connection)
+        connection.close()
+        manager.pm_post_dispatch()
+
+In the process that calls it, `pm_manage` becomes the manager: it makes workers by fork(2), and others when they end.
+In each worker it returns. From then on a worker is told to stop by SIGTERM or SIGHUP. Between pm_pre_dispatch and
+pm_post_dispatch that is only noted, and pm_post_dispatch ends the process; otherwise it ends at once, unless there is
+a connection that was accepted already (prefork_worker.py). To end is to raise SystemExit.
+
+Signals to the manager: TERM and INT end it (pm_die), HUP renews the workers, TTIN adds one, TTOU takes one away.
+
+A worker may be managed by another program, too, which `ipclocker prefork` is: then n_processes is 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import threading
+from math import inf
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Callable, NoReturn
+
+from ..errors import UsageError
+from ..process import libc
+from ..process.proctitle import set_title
+from ..process.signal_names import signal_name
+from ..process.stderr import tell
+from .parameters import MOST_PROCESSES, Parameters, Parametrized
+from .pid_files import PidFiles
+from .pool import Pool
+from .worker_channel import ManagerEnd, WorkerEnd
+from .worker_requests import Requests, has_connection
+from .workers import Crew
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+_MANAGER_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
+_WORKER_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_WORKER_TITLE = "perl-fcgi"
+
+
+class ProcManager(Parametrized):
+    """A manager, and in its workers the means to handle requests under it. To be used in the main thread.
+
+    The parameters are those of prefork_parameters.Parameters. Raises UsageError for a value that means nothing,
+    TypeError for a parameter that there is not.
+    """
+
+    def __init__(self, **parameters: Unpack[Parameters]) -> None:
+        super().__init__(parameters)
+        self._received: dict[str, int] = {}
+        self._on_signal: Callable[[str], object] | None = None
+        self._pid_files = PidFiles()
+        self._crew: Crew | None = None  # in a manager
+        self._manager_pid: int | None = None  # in a worker
+        self._requests = Requests()
+        self._waits = False  # in a worker: whether a signal ends it at once
+
+    # In the manager
+
+    def pm_manage(self, **parameters: Unpack[Parameters]) -> int:
+        """Become the manager, with these parameters changed; returns 1 in each worker.
+
+        The manager ends by SystemExit. With n_processes below 1 there is none, and this process is the worker.
+        Raises UsageError as the constructor does, and if this is not the main thread, which alone has signals.
+        """
+        self._set(parameters)
+        if threading.current_thread() is not threading.main_thread():
+            raise UsageError("pm_manage was called in a thread: call it in the main thread, before there are others")
+        if self.n_processes() < 1:
+            self._requests = Requests(WorkerEnd.from_environment(os.environ))
+            return self._handle()
+        self.role("manager")
+        self._crew = crew = self._new_crew()
+        self.managing_init()
+        self.pm_notify("initialized")
+        while self.n_processes() > 0:
+            self._adjust(crew)
+            while crew.wants():
+                if self._start_worker(crew):
+                    return self._handle()
+            self.pm_wait()
+        return self.pm_die("no processes are wanted")
+
+    def managing_init(self) -> None:
+        """Prepare the manager: signals, its name and its pid file. An override has to call this one."""
+        if not self.no_signals():
+            assert self._crew is not None
+            self._crew.hear(_MANAGER_SIGNALS)
+            self._on_signal = self.sig_manager
+        self.pm_change_process_name(self.pm_parameter("pm_title"))
+        self.pm_write_pid_file()
+
+    def pm_die(self, msg: str = "", n: int = 0) -> NoReturn:
+        """End the manager: tell the workers to stop, wait for them, and exit with status `n`.
+
+        If some are left when die_timeout seconds are over, they are killed, and the exit status is 1.
+        """
+        self._on_signal = None
+        self.pm_remove_pid_file()
+        if self._crew is not None:
+            self._crew.begin_to_end(self.die_timeout() or inf)
+            while self._crew.pids:
+                self.pm_wait()
+                if self._crew.is_overdue:
+                    self.pm_abort("wait timeout")
+        self.pm_exit(f"dying: {msg}", n)
+
+    def pm_wait(self) -> int | None:
+        """Wait until a worker has ended, and return its pid; None if there is something else to do before."""
+        crew = self._crew
+        if crew is None:
+            return None
+        crew.turn()
+        end = crew.next_end()
+        if end is not None:
+            self.pm_notify(f"server (pid {end.pid}) {end.text}")
+            return end.pid
+        number = crew.next_signal()
+        if number is not None:
+            self.sig_sub(signal_name(number))
+        return None
+
+    def sig_manager(self, name: str) -> None:
+        """Do what a signal ("TERM") means to the manager."""
+        if name in ("TERM", "INT"):
+            self.pm_notify(f"received signal {name}")
+            self.pm_die(f"safe exit from signal {name}")
+        elif name == "HUP":
+            self.pm_notify(f"received signal {name}")
+            if self._crew is not None:
+                self._crew.tell_to_stop(self._crew.pool.renew())
+        elif name in ("TTIN", "TTOU"):
+            wanted = self.n_processes() + (1 if name == "TTIN" else -1)
+            number = self.n_processes(min(max(wanted, 1), MOST_PROCESSES))
+            self.pm_notify(f"received signal {name}, n_processes is {number}")
+        else:
+            self.pm_notify(f"ignoring signal {name}")
+
+    def pm_write_pid_file(self, fname: str | None = None) -> None:
+        """Write this process's pid to the file, or to pid_fname; a file that can't be written is only mentioned."""
+        path = fname or self.pid_fname()
+        if path:
+            try:
+                self._pid_files.write(path)
+            except UsageError as problem:
+                self.pm_warn(str(problem))
+
+    def pm_remove_pid_file(self, fname: str | None = None) -> bool:
+        """Remove the file, or pid_fname, unless it is another manager's by now; whether it could be."""
+        path = fname or self.pid_fname()
+        if not path:
+            return False
+        try:
+            self._pid_files.remove(path)
+        except OSError as problem:
+            self.pm_warn(f"unlink: {path}: {problem.strerror}")
+            return False
+        return True
+
+    # In a worker
+
+    def handling_init(self) -> None:
+        """Prepare a worker: signals and its name. An override has to call this one."""
+        if not self.no_signals():
+            for number in _WORKER_SIGNALS:
+                signal.signal(number, self._caught)
+            if self._manager_pid is not None:
+                # ^C is for all processes of the terminal: the manager hears it, too, and ends us as it should be.
+                signal.signal(signal.SIGINT, _do_nothing)
+                signal.siginterrupt(signal.SIGINT, False)
+            self._on_signal = self.sig_handler
+        self.pm_change_process_name(_WORKER_TITLE)
+        random.seed()
+
+    def pm_pre_dispatch(self) -> None:
+        """A request begins: until pm_post_dispatch no signal that tells this process to stop ends it."""
+        self._waits = False
+        self._restart_calls(True)
+        self._requests.begin(self.request_timeout())
+
+    def pm_post_dispatch(self) -> None:
+        """A request is done, and its connection closed. Ends the process if that was told to stop, or is to by now."""
+        self._requests.end()
+        limit = self._requests.limit(self.max_requests(), self.max_size(), self.sizecheck_num_requests())
+        if limit is not None:
+            self.pm_exit(f"safe exit after {limit}")
+        self._restart_calls(False)
+        self._wait_for_requests()
+        if self._manager_pid is not None and os.getppid() != self._manager_pid:
+            self.pm_exit("safe exit: manager has died")
+
+    def sig_handler(self, name: str) -> None:
+        """Take note of a signal to a worker."""
+        self.pm_received_signal(name, True)
+
+    # In both
+
+    def sig_sub(self, name: str) -> None:
+        """Give a signal to whom it is for now: sig_manager, sig_handler or nobody."""
+        if self._on_signal is not None:
+            self._on_signal(name)
+
+    def pm_change_process_name(self, name: str | None) -> None:
+        """Show this process under that name in ps(1), as far as there is room."""
+        if name is not None:
+            set_title(name)
+
+    def pm_received_signal(self, sig: str | None = None, received: bool = False) -> Any:
+        """How often a signal ("TERM") was noted, once more now if `received`; without a name, a dict of all."""
+        if sig is None:
+            return dict(self._received)
+        if received:
+            self._received[sig] = self._received.get(sig, 0) + 1
+        return self._received.get(sig, 0)
+
+    def pm_warn(self, msg: str) -> None:
+        """Say what is not as it should be."""
+        self.pm_notify(msg)
+
+    def pm_notify(self, msg: str) -> None:
+        """Say on stderr what happens."""
+        # To one who writes in its background a terminal may send SIGTTOU, which has another meaning here.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+        tell(f"FastCGI: {self.role()} (pid {os.getpid()}): {msg.rstrip()}")
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def pm_exit(self, msg: str, n: int = 0) -> NoReturn:
+        """Say why, and end this process with that status; workers that are left are killed. Raises SystemExit."""
+        self._waits = False
+        if self._crew is not None:
+            self._crew.kill(msg)
+            while self._crew.has_ends:
+                self.pm_wait()
+            self._crew.close()
+            self._crew = None
+        self.pm_warn(msg)
+        sys.exit(n)
+
+    def pm_abort(self, msg: str, n: int = 1) -> NoReturn:
+        """Say why, and end this process with a status that is not 0."""
+        self.pm_exit(msg, n or 1)
+
+    # How
+
+    def _new_crew(self) -> Crew:
+        return Crew(Pool(random.random), self.pm_notify)
+
+    def _adjust(self, crew: Crew) -> None:
+        """Let what the parameters say by now be so."""
+        crew.pool.start_delay = crew.pool.up_after = self.start_delay()
+        crew.pool.rolling = self.rolling()
+        crew.patience = self.die_timeout() or inf
+        crew.tell_to_stop(crew.pool.resize(self.n_processes()))
+
+    def _start_worker(self, crew: Crew) -> bool:
+        """Make a worker, in which this returns True."""
+        _flush()
+        manager = os.getpid()
+        # A signal that comes to the worker before it has forgotten what signals mean to us, would be one to us.
+        before: set[int] = set(signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()))
+        try:
+            line, pid = _fork()
+        except OSError as problem:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            self.pm_warn(f"fork: {problem.strerror}; tried again in {crew.start_failed():.1f} s")
+            return False
+        if pid == 0:
+            line.close()
+            crew.leave()
+            self._become_worker(line.worker, manager, before)
+        else:
+            crew.started(pid, line)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if pid != 0:
+            self.pm_notify(f"server (pid {pid}) started")
+        return pid == 0
+
+    def _become_worker(self, line: WorkerEnd, manager: int, mask: set[int]) -> None:
+        """In the new process, with all signals blocked; before, only those of the mask were."""
+        self._crew = None
+        self._on_signal = None
+        self._pid_files.forget()
+        self._manager_pid = manager
+        libc.die_with_parent(signal.SIGTERM)
+        line.take()
+        self._requests = Requests(line)
+
+    def _handle(self) -> int:
+        """Be a worker."""
+        self.role("server")
+        if self._manager_pid is not None and os.getppid() != self._manager_pid:
+            self.pm_exit("safe exit: manager has died")  # before it could have taken us with it
+        self.handling_init()
+        self.pm_notify("initialized")
+        if self.request_timeout() and not self._requests.are_watched:
+            self.pm_warn("there is no manager that could end a request which takes longer than request_timeout")
+        self._requests.say_ready()
+        self._wait_for_requests()
+        return 1
+
+    def _wait_for_requests(self) -> None:
+        """From here on a signal ends this process at once; so does one that has come before."""
+        self._waits = not self.no_signals()
+        for name in ("TERM", "HUP"):
+            if self.pm_received_signal(name):
+                self._stop(name)
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        """Python calls this in the main thread, between any two of its steps."""
+        name = signal_name(number)
+        self.sig_sub(name)
+        if self._waits and self.pm_received_signal(name) and not has_connection():
+            self._stop(name)
+
+    def _stop(self, name: str) -> NoReturn:
+        self._waits = False
+        self._requests.say_asked()
+        self.pm_exit(f"safe exit after SIG{name}")
+
+    def _restart_calls(self, restart: bool) -> None:
+        """Whether a system call that a signal interrupts is taken up again, also one that is not Python's."""
+        if not self.no_signals():
+            for number in _WORKER_SIGNALS:
+                signal.siginterrupt(number, not restart)
+
+
+def _fork() -> tuple[ManagerEnd, int]:
+    """A line, and the process at its other end, in which the number is 0. Raises OSError."""
+    line = ManagerEnd()
+    try:
+        return line, os.fork()
+    except OSError:
+        line.worker.close()
+        line.close()
+        raise
+
+
+def _flush() -> None:
+    """Write what is buffered, which a process that is forked would write again."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    """Not SIG_IGN, which programs that a worker starts would inherit."""

@@ -1,0 +1,32 @@
+"""A signal sent to one process and to no other that has its number later."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+from .identity import Identity, exists, open_pidfd
+
+
+def send_signal(process: Identity, number: int) -> None:
+    """Send a signal to this very process, if it is still there. Raises PermissionError."""
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = open_pidfd(process.pid)
+        try:
+            # After the descriptor was had: that stays with its process, the number may be another's by now.
+            if exists(process.pid, process.start) is not False:
+                _send(process.pid, descriptor, number)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def _send(pid: int, descriptor: int | None, number: int) -> None:
+    if descriptor is not None:
+        with contextlib.suppress(
+            OSError
+        ):  # the kernel, or a container's rules, may have the one call without the other
+            signal.pidfd_send_signal(descriptor, number)
+            return
+    os.kill(pid, number)

@@ -1,0 +1,159 @@
+"""What is done beside a command while it runs under a lock: the lock is kept, and if it is lost, something is done.
+
+With a lease the command is ended before the server can grant the lock to anybody else (lock/client/lease.py has the
+times). These times go before all else: they are looked at whenever this process wakes up, nothing here waits beyond
+the next of them, and a deputy looks at them, too, in case that this process is stopped. Without a lease the user
+decides.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from math import inf
+from typing import Callable
+
+from ..lock.client.acquisition import Claim
+from ..lock.client.keepalive import Keeper, Loss
+from ..lock.client.lease import Lease
+from ..process.identity import Identity
+from ..process.signal_names import signal_name
+from ..process.tree_killer import Ending
+from ..process.watchdog import Deputy
+from .foreground import Foreground
+from .on_lost_hook import Handler
+from .under_lock import KILL, WARN, Terms
+
+_GRACE = 5.0  # seconds from the signal to SIGKILL, where no lease says so
+_LOOK_AGAIN, _LONGEST_PAUSE = 0.02, 0.25  # seconds between two looks at what the command has left behind
+
+
+class Beside:
+    """Beside one command, which may run already. `loss` is what became of the lock, if it was lost."""
+
+    def __init__(
+        self,
+        foreground: Foreground,
+        command: Identity,
+        mark: str,
+        claim: Claim,
+        terms: Terms,
+        additions: dict[str, str],
+        tell: Callable[[str], None],
+    ) -> None:
+        """`mark` is in the command's environment; `additions` are for that of what is run because of a loss."""
+        self.loss: Loss | None = None
+        self._foreground = foreground
+        self._claim = claim
+        self._terms = terms
+        self._additions = additions
+        self._tell = tell
+        self._names = ", ".join(os.fsdecode(held.name) for held in claim.grants)
+        self._ending = Ending(command, mark, tell)
+        self._kill_at = inf
+        self._killed = False
+        self._handler: Handler | None = None
+        self._lease: Lease | None = None
+        self._deputy: Deputy | None = None
+        if claim.settings.lease:
+            lease = self._lease = Lease(claim.settings.lease, min(held.asked for held in claim.grants))
+            self._deputy = Deputy(lease.kill_at, lambda: Ending(command, mark).kill())
+            foreground.first = self._look_at_time
+        self._keeper = Keeper(claim.contact, claim.grants, self._lease)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the command was made to end, or to be killed."""
+        return self._kill_at < inf
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the command would have to be ended as soon as it is started."""
+        return self._lease is not None and time.monotonic() >= self._lease.end_at
+
+    def turn(self) -> None:
+        """Do what is to be done next, or wait for it; to be called again and again until the command has ended."""
+        self._look_at_time()
+        if self.loss is not None or self._ending.has_ended:
+            # A server that sees the command's end by itself frees the lock, and says so: that is no loss.
+            self._foreground.wait(None, 0, inf if self._killed else self._kill_at)
+            return
+        lease = self._lease
+        self._keeper.step(inf if lease is None else lease.end_at)
+        if self._keeper.loss is not None:
+            if not self._ending.has_ended:
+                self._lose(self._keeper.loss)
+        elif lease is not None and self._deputy is not None:
+            self._deputy.tell(lease.kill_at)
+
+    def finish(self) -> None:
+        """The command has ended: end what it has left behind, if it was made to end."""
+        if self._lease is not None and self.loss is None and self._was_killed_by_deputy():
+            self._lose(self._overdue(self._lease))
+        if self.is_ending:
+            self._ending.signal_rest(self._terms.lost_signal)
+            pause = _LOOK_AGAIN
+            while time.monotonic() < self._kill_at and self._ending.rest():
+                self._foreground.wait(None, 0, min(self._kill_at, time.monotonic() + pause))
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            self._ending.kill()
+        self._foreground.first = None
+        if self._deputy is not None:
+            self._deputy.dismiss()
+
+    def give_back(self, within: float) -> None:
+        """Give back what the server may have of it still, in so many seconds, but not longer than the lease."""
+        if self._lease is not None:
+            within = min(within, self._lease.over_at - time.monotonic())
+        if within > 0 and (self._lease is not None or len(self._claim.grants) > 1):
+            self._claim.give_back(within)
+
+    def wait_for_handler(self) -> None:
+        """Let what was run because of the loss come to its end, if that does not take long."""
+        if self._handler is not None:
+            self._handler.wait(lambda until: (self._foreground.wait(None, 0, until), None)[1])
+
+    def _look_at_time(self) -> None:
+        now = time.monotonic()
+        if self._lease is not None and self.loss is None and now >= self._lease.end_at and not self._ending.has_ended:
+            self._lose(self._overdue(self._lease))
+        if now >= self._kill_at and not self._killed:
+            self._kill()
+            self._tell("the command has not ended in time: it is killed, and all that it has started")
+
+    def _overdue(self, lease: Lease) -> Loss:
+        since = time.monotonic() - lease.sent
+        problem = self._keeper.problem or "lockersh itself was stopped"
+        return Loss(self._names, f"it could not be renewed for {since:.0f} s ({problem})")
+
+    def _was_killed_by_deputy(self) -> bool:
+        assert self._lease is not None
+        return time.monotonic() >= self._lease.kill_at and self._foreground.was_ended_by(signal.SIGKILL)
+
+    def _lose(self, loss: Loss) -> None:
+        """The lock is lost: end the command first, then say so."""
+        self.loss = loss
+        now = time.monotonic()
+        number = self._terms.lost_signal
+        if self._lease is not None:
+            self._lease.end(now)
+            self._kill_at = self._lease.kill_at
+        elif self._terms.on_lost == KILL:
+            self._kill_at = now + _GRACE
+        outcome = ""
+        if now >= self._kill_at:
+            self._kill()
+            outcome = "; it is killed"
+        elif self.is_ending:
+            self._ending.signal_command(number)
+            outcome = f"; it gets SIG{signal_name(number)}"
+        if self._deputy is not None:
+            self._deputy.tell(self._kill_at)
+        self._tell(f"lock {loss.name} was lost while the command runs: {loss.why}{outcome}")
+        if self._terms.on_lost not in (WARN, KILL):
+            self._handler = Handler(self._terms.on_lost, self._additions, self._tell)
+
+    def _kill(self) -> None:
+        self._killed = True
+        self._ending.kill()

@@ -1,0 +1,231 @@
+"""A command run under a lock: what lockersh does once its command line was read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+from ..errors import LOST, IpclockerError, LockBusy, LockLost
+from ..lock.client.acquisition import RELEASE_WITHIN, Claim
+from ..lock.client.connection import READ, Link
+from ..lock.client.settings import Settings
+from ..process.identity import identify
+from ..process.signal_reader import in_foreground
+from ..process.spawn import Child
+from ..process.stderr import tell
+from .foreground import CommandEnded, Foreground, Interrupted, end_by_signal
+
+if TYPE_CHECKING:
+    from .lock_guard import Beside
+
+WARN, KILL = "warn", "kill"
+MARKS = "IPCLOCKER_RUN"  # in a command's environment: the marks of all runs that it belongs to, separated by colons
+
+
+class Reporter:
+    """Tells on stderr how the claim fares: what matters always, the rest if `verbose`."""
+
+    def __init__(self, verbose: bool) -> None:
+        self._verbose = verbose
+        self._on_terminal = verbose and sys.stderr.isatty()
+        self._waiting_for = ""
+        self._since = time.monotonic()
+
+    @property
+    def ticks(self) -> bool:
+        """Whether there is something to show every second."""
+        return self._on_terminal
+
+    def waiting(self, name: str, holder: str) -> None:
+        """The lock is busy, and the claim is in the queue."""
+        if not self._waiting_for:
+            self._since = time.monotonic()
+        self._waiting_for = name
+        self._say(f"waiting for lock {name}: {holder} holds it")
+
+    def obtained(self) -> None:
+        """The lock was granted after a wait."""
+        if self._waiting_for:
+            self._say(f"obtained lock after {time.monotonic() - self._since:.1f} s")
+
+    def broke(self, holder: str) -> None:
+        """The lock was broken."""
+        self._say(f"broke the lock of {holder}")
+
+    def retry(self, reason: str, pause: float) -> None:
+        """No server answers; that is said at once, whether asked for or not."""
+        self.tell(f"{reason}; trying again in {pause:.0f} s")
+
+    def tick(self) -> None:
+        """Show the time waited so far, over what was shown before; not from the background."""
+        if self._waiting_for and in_foreground():
+            tell(f"\rwaiting for lock {self._waiting_for}: {time.monotonic() - self._since:.0f} s", end="")
+
+    def tell(self, text: str) -> None:
+        """Say something that its reader should know."""
+        start = "\r\033[K" if self._on_terminal else ""
+        tell(f"{start}lockersh: {text}")
+
+    def _say(self, text: str) -> None:
+        if self._verbose:
+            self.tell(f"{time.strftime('%H:%M:%S')} {text}")
+
+
+def trace_links() -> None:
+    """From now on show on stderr all that is said to lock servers and back."""
+
+    def show(direction: str, data: bytes) -> None:
+        for line in data.decode("utf-8", "backslashreplace").split("\n")[:-1]:
+            tell(f"lockersh: {direction} {line}")
+
+    Link.trace = show
+
+
+def list_locks(settings: Settings) -> None:
+    """Print the locks that are held and their holders, sorted by name. Raises ServerUnavailable, ServerRefused."""
+    answer = Claim(settings, Reporter(False)).query(b"LOCK_LIST")
+    lines = [f"{os.fsdecode(name):<20} {os.fsdecode(owner)}\n" for name, owner in sorted(answer.locks)]
+    sys.stdout.buffer.write(os.fsencode("".join(lines)))  # as bytes: a name comes out as it was given
+
+
+class Terms(NamedTuple):
+    """How a command is run under a lock.
+
+    wait: the longest wait for the lock in seconds, 0 for one try, None for ever
+    release_within: how long to try to give it back to a server that does not answer (seconds)
+    lost_signal: what the command gets if it is to end because the lock is lost
+    on_lost: WARN, KILL, or a command line for a shell; with a lease the command is ended, whichever it is
+    """
+
+    wait: Optional[float] = None
+    release_within: float = RELEASE_WITHIN
+    lost_signal: int = signal.SIGTERM
+    on_lost: str = WARN
+    verbose: bool = False
+
+
+def run_locked(child: Child, settings: Settings, terms: Terms) -> int:
+    """Get the lock, let the child run, give the lock back, and end as the command did.
+
+    Returns an exit code only if the command was not run, or was ended because the lock was lost. Raises LockBusy,
+    ServerUnavailable, ServerRefused.
+    """
+    reporter = Reporter(terms.verbose)
+    foreground = Foreground(child, reporter.tick if reporter.ticks else None)
+    claim = Claim(settings, reporter, foreground.wait)
+    claim.tells = True
+    claim.contact.look_up = lambda server: foreground.interruptibly(lambda: settings.addresses(server))
+    try:
+        deadline = inf if terms.wait is None else time.monotonic() + terms.wait
+        while not claim.grants or _is_stale(claim):
+            if not claim.obtain(terms.wait != 0, deadline):
+                raise LockBusy(_busy_message(claim, terms.wait))
+        run = _Run(child, foreground, claim, terms, reporter)
+    except Interrupted as interrupted:
+        foreground.finish()
+        end_by_signal(interrupted.number)
+    except CommandEnded:
+        foreground.end_like_command()
+    except BaseException:
+        foreground.finish()
+        claim.give_back()
+        raise
+    return run.to_the_end()
+
+
+def _is_stale(claim: Claim) -> bool:
+    """Whether a lease has run for so long already, since this process was stopped, that the command is not to start."""
+    lease = claim.settings.lease
+    return lease > 0 and time.monotonic() >= min(held.asked for held in claim.grants) + lease / 3
+
+
+def _busy_message(claim: Claim, wait: float | None) -> str:
+    names = os.fsdecode(claim.busy) if claim.settings.all else ", ".join(map(os.fsdecode, claim.settings.names))
+    waited = f" after {wait:g} s" if wait else ""
+    return f"lock {names} is busy{waited}: {claim.holder} holds it"
+
+
+class _Run:
+    """One run of a command under what a claim holds."""
+
+    def __init__(self, child: Child, foreground: Foreground, claim: Claim, terms: Terms, reporter: Reporter) -> None:
+        self._child = child
+        self._foreground = foreground
+        self._claim = claim
+        self._terms = terms
+        self._reporter = reporter
+        self._names = ", ".join(os.fsdecode(held.name) for held in claim.grants)
+        self._mark = os.urandom(12).hex()
+        self._beside: Beside | None = None
+        if claim.settings.lease:
+            self._beside = self._make_beside()  # before the command starts; from here on its deputy watches over it
+            if self._beside.is_late:
+                raise LockLost(f"lock {self._names} was lost before the command began: lockersh was stopped meanwhile")
+
+    def to_the_end(self) -> int:
+        """Let the command run, and give the lock back; the exit code, if it does not end as the command did."""
+        self._foreground.start(self._additions())
+        self._foreground.run(self._keep)
+        beside = self._beside
+        if beside is not None:
+            beside.finish()
+        self._release()
+        if beside is not None:
+            beside.wait_for_handler()
+        if beside is None or not beside.is_ending:
+            self._foreground.end_like_command()
+        return LOST
+
+    def _additions(self) -> dict[str, str | None]:
+        """To the command's environment; what is None is taken from it."""
+        grants = self._claim.grants
+        tokens = [held.token for held in grants]
+        additions = {
+            "IPCLOCKER_LOCK": " ".join(os.fsdecode(held.name) for held in grants),
+            "IPCLOCKER_TOKEN": None if None in tokens else " ".join(map(str, tokens)),
+        }
+        if self._claim.settings.lease or self._terms.on_lost == KILL:
+            # By that its processes are found again; those of a run within it belong to both.
+            outer = os.environ.get(MARKS)
+            additions[MARKS] = f"{outer}:{self._mark}" if outer else self._mark
+        return additions
+
+    def _keep(self) -> None:
+        """Wait beside the command."""
+        if self._beside is None:
+            if any(held.token is None for held in self._claim.grants):
+                self._foreground.wait(None, 0, inf)  # a classic server has nothing to say
+                return
+            link = self._claim.contact.link
+            if link is not None and not link.has_unread:
+                self._foreground.wait(link.sock, READ, inf)
+            self._beside = self._make_beside()  # only now: most commands end before there is anything to hear
+        self._beside.turn()
+
+    def _make_beside(self) -> Beside:
+        from .lock_guard import Beside
+
+        additions = {name: value for name, value in self._additions().items() if value is not None and name != MARKS}
+        command = identify(self._child.pid)
+        return Beside(self._foreground, command, self._mark, self._claim, self._terms, additions, self._reporter.tell)
+
+    def _release(self) -> None:
+        claim, beside, within = self._claim, self._beside, self._terms.release_within
+        loss = None if beside is None else beside.loss
+        if beside is not None and loss is not None and not loss.recalled:
+            beside.give_back(within)
+            return
+        until = min(held.until for held in claim.grants)
+        try:
+            # A server that sees the command's end by itself has freed the lock by now, which is no loss.
+            if not claim.release(within) and loss is None and time.monotonic() >= until:
+                self._reporter.tell(f"lock {self._names} was lost before the command ended: its hold time was over")
+        except IpclockerError as error:
+            self._reporter.tell(
+                f"lock {self._names} could not be given back in {within:g} s ({error}): it stays held until the "
+                "server finds that the command is gone"
+            )

@@ -1,0 +1,134 @@
+"""A command that lives no longer than a process elsewhere: what pidwatch does once its command line was read.
+
+The command runs in the foreground (foreground.py), or it is any process of this host, watched from the background.
+Beside it a loop watches the other process (vigil.py); when that is gone, the command is ended (killing.py).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from typing import NoReturn
+
+from ..daemon.detach import detach
+from ..errors import INTERNAL, OK, IpclockerError, UsageError
+from ..net.loop import Loop
+from ..process.exit_watcher import Watch
+from ..process.identity import Identity, identify
+from ..process.send_signal import send_signal
+from ..process.signal_names import signal_name
+from ..process.spawn import Child
+from ..process.stderr import tell
+from ..process.termination import Killing, Way
+from ..process.tree import can_be_seen
+from .foreground import Foreground
+from .remote_monitor import Listener, Target, Vigil, is_this_host
+
+_LONGEST_WAIT = 3600.0  # seconds; poll(2) takes no infinity
+
+
+class Reporter(Listener):
+    """Tells on stderr what matters, and if `debug` all."""
+
+    def __init__(self, debug: bool) -> None:
+        self._debug = debug
+
+    def tell(self, text: str) -> None:
+        tell(f"pidwatch: {text}")
+
+    def trace(self, text: str) -> None:
+        if self._debug:
+            self.tell(text)
+
+
+def is_ignored(number: int) -> bool:
+    """Whether the caller had a signal ignored; a command that does not ask for anything else ignores it, too."""
+    return signal.getsignal(number) == signal.SIG_IGN and number not in (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+class Guard:
+    """A loop in which a process is watched, and the command ended when it is gone."""
+
+    def __init__(self, command: Identity, target: Target, watched: Identity, way: Way, reporter: Reporter) -> None:
+        """`watched` is who had the target's number at the start, if that is a process of this host."""
+        self.loop = Loop()
+        self.watch = Watch(self.loop)
+        self.killing = Killing(self.loop, self.watch, way, reporter.tell)
+        self._command = command
+        self._target = target
+        self._way = way
+        self._reporter = reporter
+        if way.tree and not can_be_seen():
+            reporter.tell("this system does not tell who is below the command: only the command will be signalled")
+        reporter.trace(f"process {target.pid} of {target.host} is watched for process {command.pid}")
+        if is_this_host(target.host):
+            self.watch.add(watched, self._end)
+        else:
+            Vigil(self.loop, target, self._end, reporter)
+
+    def _end(self) -> None:
+        name = signal_name(self._way.signal)
+        self._reporter.trace(f"process {self._target.pid} of {self._target.host} is gone")
+        pids = self.killing.begin(self._command)
+        self._reporter.trace(f"SIG{name} to {', '.join(map(str, pids))}")
+        if self._way.grace is None and is_ignored(self._way.signal):
+            self._reporter.tell(
+                f"SIG{name} was ignored when pidwatch was started, as nohup does it, and may be by the command: "
+                "--signal TERM or --grace would end it"
+            )
+
+
+def run_watched(child: Child, target: Target, way: Way, additions: dict[str, str], debug: bool = False) -> NoReturn:
+    """Let the child run with these additions to its environment, and end as the command did."""
+    reporter = Reporter(debug)
+    watched = identify(target.pid)
+    foreground = Foreground(child)
+    guard = Guard(identify(child.pid), target, watched, way, reporter)
+
+    def wait() -> None:
+        foreground.wait(guard.loop, select.POLLIN, guard.loop.next_timer)
+        guard.loop.turn(0.0)
+
+    foreground.start(additions)
+    foreground.run(wait)
+    while guard.killing.is_waiting:
+        wait()
+    foreground.end_like_command()
+
+
+def watch_in_background(pid: int, target: Target, way: Way, debug: bool = False) -> int:
+    """Watch for a process of this host, whichever it is, in a new process of the background; the exit code.
+
+    Raises UsageError if it could not be ended, IpclockerError if there can be no further process.
+    """
+    command, watched = identify(pid), identify(target.pid)
+    try:
+        if way.killer is None:
+            send_signal(command, 0)
+    except PermissionError:
+        raise UsageError(f"process {pid} is another user's, and may not be sent signals (--foreground)") from None
+    try:
+        if os.fork():
+            return OK
+    except OSError as error:
+        raise IpclockerError(f"cannot go to the background: {error.strerror}") from None
+    try:
+        detach(keep_stderr=debug)
+        _guard_in_background(Guard(command, target, watched, way, Reporter(debug)), command)
+        os._exit(OK)
+    finally:
+        os._exit(INTERNAL)
+
+
+def _guard_in_background(guard: Guard, command: Identity) -> None:
+    """Until the command has ended, or all was done to end it."""
+    ended: list[bool] = []
+    guard.watch.add(command, lambda: ended.append(True))
+    poller = select.poll()
+    poller.register(guard.loop, select.POLLIN)
+    while not (ended or guard.killing.begun) or guard.killing.is_waiting:
+        due = min(guard.loop.next_timer - time.monotonic(), _LONGEST_WAIT)
+        poller.poll(max(due, 0.0) * 1000)
+        guard.loop.turn(0.0)

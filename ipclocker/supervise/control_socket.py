@@ -1,0 +1,254 @@
+"""A supervisor asked and told, over a UNIX socket that only its own user may use.
+
+Requests and answers are JSON, one on a line: {"command": "stop", "programs": ["web"]}, where no program means all, is
+answered by {"supervisor": {...}, "programs": [{...}, ...]} or {"error": "...", "code": 64}. What takes its time is
+answered when it is done; until then an empty line each second tells that it is worth waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from typing import Any, Callable, Optional, Protocol
+
+from ..errors import USAGE, IpclockerError, ServerUnavailable, UsageError
+from ..net.line_buffer import MAX_LINE, LineTooLong, split_lines
+from ..net.loop import READ, WRITE, Loop
+from ..net.unix_socket import UnixSocket
+
+COMMANDS = ("status", "start", "stop", "restart")
+_MOST = 100  # clients at a time; others wait to be accepted
+_PULSE = 1.0  # seconds between two signs of life
+_PATIENCE = 10.0  # seconds without a sign of life from the supervisor
+_IDLE = 10.0  # seconds in which a client asks nothing, or reads nothing of its answer
+_PIECE = 65_536  # bytes read at a time
+
+
+def control_path(pid_file: Optional[str]) -> Optional[str]:
+    """The name of the socket beside a pid file; without one, where this user's supervisor has it.
+
+    None if there is no such place: for another user than root, without a folder for what runs.
+    """
+    if pid_file is not None:
+        path = os.path.abspath(pid_file)
+        return f"{path[:-4] if path.endswith('.pid') else path}.sock"
+    folder = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR")
+    return f"{folder}/ipclocker-supervise.sock" if folder else None
+
+
+class Controlled(Protocol):
+    """Who is asked and told."""
+
+    def describe_to(self, names: list[str]) -> dict[str, Any]:
+        """The state of these programs, or of all. Raises UsageError if there is one that is not known."""
+
+    def tell(self, command: str, names: list[str]) -> list[str]:
+        """Start, stop or restart these programs, or all; their names. Raises UsageError."""
+
+    def are_settled(self, names: list[str]) -> bool:
+        """Whether what was told is done."""
+
+
+class _Listener(UnixSocket):
+    kind = socket.SOCK_STREAM
+    option = "--pid-file"
+
+    def _give_access(self) -> None:
+        """To its own user only."""
+        os.chmod(self.path, 0o600)
+
+
+class Control:
+    """Listens on a socket and speaks with those who connect."""
+
+    def __init__(self, loop: Loop, path: str, controlled: Controlled) -> None:
+        """Raises UsageError if the socket can't be had."""
+        self.path = path
+        self._loop = loop
+        self._controlled = controlled
+        self._listener = _Listener(path)
+        self._clients: set[_Client] = set()
+        self._listening = False
+        self._listen()
+
+    def changed(self) -> None:
+        """Something has changed: answers may be due."""
+        for client in list(self._clients):
+            client.answer_if_settled()
+
+    def close(self) -> None:
+        """Hang up, and give the socket back."""
+        for client in list(self._clients):
+            client.close()
+        if self._listening:
+            self._loop.forget(self._listener.socket)
+            self._listening = False
+        self._listener.close()
+
+    def _listen(self) -> None:
+        self._loop.watch(self._listener.socket, READ, self._accept)
+        self._listening = True
+
+    def _accept(self, events: int) -> None:
+        try:
+            sock, _ = self._listener.socket.accept()
+        except OSError:
+            return
+        sock.setblocking(False)
+        self._clients.add(_Client(self._loop, sock, self._controlled, self._gone))
+        if len(self._clients) >= _MOST:
+            self._loop.forget(self._listener.socket)
+            self._listening = False
+
+    def _gone(self, client: _Client) -> None:
+        self._clients.discard(client)
+        if not self._listening:
+            self._listen()
+
+
+class _Client:
+    """One connection: a request at a time, and its answer."""
+
+    def __init__(
+        self, loop: Loop, sock: socket.socket, controlled: Controlled, gone: Callable[[_Client], None]
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._controlled = controlled
+        self._gone = gone
+        self._heard = b""
+        self._unsent = b""
+        self._waits_for: list[str] | None = None  # programs of which something is to be done
+        self._watching = False
+        self._heard_at = loop.now  # when it has last asked or read something
+        self._pulse = loop.call_at(loop.now + _PULSE, self._beat)
+        self._watch()
+
+    def answer_if_settled(self) -> None:
+        """Answer, if what was asked for is done."""
+        if self._waits_for is not None and self._controlled.are_settled(self._waits_for):
+            names, self._waits_for = self._waits_for, None
+            try:
+                self._describe(names)
+            except OSError:
+                self.close()
+
+    def close(self) -> None:
+        self._pulse.cancel()
+        if self._watching:
+            self._loop.forget(self._sock)
+        self._sock.close()
+        self._gone(self)
+
+    def _watch(self) -> None:
+        """One that does not read its answers is not read from."""
+        if self._watching:
+            self._loop.change(self._sock, WRITE if self._unsent else READ, self._ready)
+        else:
+            self._loop.watch(self._sock, READ, self._ready)
+            self._watching = True
+
+    def _ready(self, events: int) -> None:
+        try:
+            if events & WRITE:
+                self._send(b"")
+            else:
+                self._hear(self._sock.recv(_PIECE))
+        except (BlockingIOError, InterruptedError):
+            return
+        except (OSError, LineTooLong):
+            self.close()
+
+    def _hear(self, data: bytes) -> None:
+        if not data or self._waits_for is not None:  # it has gone, or speaks while it has to wait
+            self.close()
+            return
+        self._heard_at = self._loop.now
+        lines, self._heard = split_lines(self._heard, data)
+        if lines:
+            self._take(lines[0])
+            if lines[1:]:
+                self._heard = b""  # a request at a time is what was agreed on
+
+    def _take(self, line: bytes) -> None:
+        try:
+            request = json.loads(line)
+            command, names = str(request["command"]), [str(name) for name in request.get("programs", [])]
+            if command == "status":
+                self._describe(names)
+            elif command in COMMANDS:
+                self._waits_for = self._controlled.tell(command, names)
+                self.answer_if_settled()
+            else:
+                raise UsageError(f"there is no command '{command}': there are {', '.join(COMMANDS)}")
+        except IpclockerError as error:
+            self._answer({"error": str(error), "code": error.exit_code})
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            self._answer({"error": "this is no request", "code": USAGE})
+
+    def _describe(self, names: list[str]) -> None:
+        try:
+            answer = self._controlled.describe_to(names)
+        except IpclockerError as error:
+            answer = {"error": str(error), "code": error.exit_code}
+        self._answer(answer)
+
+    def _answer(self, answer: dict[str, Any]) -> None:
+        self._send(json.dumps(answer).encode() + b"\n")
+
+    def _send(self, data: bytes) -> None:
+        self._unsent += data
+        with contextlib.suppress(BlockingIOError):
+            sent = self._sock.send(self._unsent)
+            self._unsent = self._unsent[sent:]
+            self._heard_at = self._loop.now
+        self._watch()
+
+    def _beat(self) -> None:
+        try:
+            if self._waits_for is not None and not self._unsent:
+                self._send(b"\n")
+            elif self._waits_for is None and self._loop.now - self._heard_at > _IDLE:
+                self.close()
+                return
+        except OSError:
+            self.close()
+            return
+        self._pulse = self._loop.call_at(self._loop.now + _PULSE, self._beat)
+
+
+def ask(path: str, command: str, names: list[str]) -> dict[str, Any]:
+    """Ask the supervisor with this socket; its answer, when what was asked for is done.
+
+    Raises ServerUnavailable if none answers, UsageError if it refuses.
+    """
+    request = json.dumps({"command": command, "programs": names}).encode() + b"\n"
+    if len(request) > MAX_LINE:
+        raise UsageError("these are too many programs for one request: name none for all")
+    heard = b""
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_PATIENCE)
+            sock.connect(path)
+            sock.sendall(request)
+            while not heard.strip() or not heard.endswith(b"\n"):
+                data = sock.recv(_PIECE)
+                if not data:
+                    raise ServerUnavailable(f"the supervisor at {path} has hung up: see its log")
+                heard = (heard + data).lstrip(b"\n")
+    except socket.timeout:
+        raise ServerUnavailable(f"the supervisor at {path} does not answer within {_PATIENCE:g} s") from None
+    except (OSError, UnicodeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ServerUnavailable(
+            f"no supervisor answers at {path} ({why}): start one, or name the --pid-file of the one that runs"
+        ) from None
+    try:
+        answer: dict[str, Any] = json.loads(heard)
+    except ValueError:
+        raise ServerUnavailable(f"what answers at {path} is no supervisor") from None
+    if "error" in answer:
+        raise UsageError(answer["error"])
+    return answer

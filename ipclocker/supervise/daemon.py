@@ -1,0 +1,124 @@
+"""A supervisor as its command line starts it: in the background or the foreground, below a guardian.
+
+    guardian --fork--> supervisor --fork--> programs
+
+If the supervisor is killed, the kernel kills the programs and the guardian what those have started; then the guardian
+starts another one, in the foreground it ends. If the guardian is killed, the supervisor notices by a pipe of which
+the guardian had the other end, the *lifeline*, and kills all there is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import stat
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
+
+from ..daemon import daemonize as background
+from ..daemon.monitor import Care
+from ..errors import IpclockerError, UsageError
+from ..net.tcp_listener import raise_descriptor_limit
+from .control_socket import control_path
+from .kill_leftovers import sweep
+from .output.collector import keep_log_from_blocking
+from .program_list import Program, by_name, parse_file, parse_program
+from .service import Programs, Service, Surroundings
+from .settings import Settings
+from .spawn import Origins
+
+log = logging.getLogger(__name__)
+_LARGEST_FILE = 1 << 20  # bytes
+
+
+class Daemon(NamedTuple):
+    """How it runs: in the foreground or not, its pid file and its log, as for every server."""
+
+    foreground: bool = False
+    pid_file: Optional[str] = None
+    log_file: Optional[str] = None
+    debug: bool = False
+
+
+class Listed:
+    """The programs of a command line and of a file, which may be read again."""
+
+    def __init__(self, programs: Sequence[str], path: str | None) -> None:
+        """Reads the file. Raises UsageError."""
+        self._given = [parse_program(text, f"--program '{text}'") for text in programs]
+        self._path = None if path is None else os.path.abspath(path)
+        self.first = self._together([] if path is None else _read(path))
+        if not self.first:
+            where = f"there is none in {path}" if path is not None else "give --program or --file"
+            raise UsageError(f"no program to keep alive: {where}")
+
+    def read(self) -> Programs:
+        """Those that there are now. Raises UsageError."""
+        if self._path is None:
+            return self.first
+        with contextlib.suppress(OSError):
+            if not stat.S_ISREG(os.stat(self._path).st_mode):
+                raise UsageError(f"{self._path} is no regular file, and can be read only once")
+        return self._together(_read(self._path))
+
+    def latest(self) -> Programs:
+        """Those that there are now, or were at the start if that can't be known."""
+        try:
+            return self.read()
+        except IpclockerError as error:
+            log.error("%s; it is the programs of the start that are kept alive", error)
+            return self.first
+
+    def _together(self, read: list[Program]) -> Programs:
+        return by_name([*self._given, *read])
+
+
+def run_supervisor(settings: Settings, listed: Listed, exit_hook: str | None, daemon: Daemon) -> int:
+    """Run a supervisor, until it ends or, in the background, until it is there; the exit code."""
+    origins = Origins.here()
+    lifeline, held = os.pipe()  # the guardian keeps the other end, by not closing it
+    surroundings = Surroundings(
+        origins,
+        output_to_log=not daemon.foreground,
+        control=control_path(daemon.pid_file),
+        control_matters=daemon.pid_file is not None,
+        lifeline=lifeline,
+        exit_hook=exit_hook,
+        alone=True,
+    )
+
+    def start() -> Service:
+        os.close(held)
+        # A group of its own: what is sent to the guardian's, by a terminal or by kill, comes from there.
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal may ask that of other groups than its own
+        if daemon.foreground:
+            keep_log_from_blocking()
+        raise_descriptor_limit()
+        service = Service(settings, listed.latest(), listed.read, surroundings)
+        service.handle_signals()
+        return service
+
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until there is somebody to take it
+    return background.run(
+        start,
+        name="supervise",
+        foreground=daemon.foreground,
+        pid_file=daemon.pid_file,
+        log_file=daemon.log_file,
+        debug=daemon.debug,
+        care=Care(signals=(signal.SIGUSR1,), patient=True, sweep=sweep),
+    )
+
+
+def _read(path: str) -> list[Program]:
+    try:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+            text = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise UsageError(f"the file of programs {path} can't be read: {error.strerror}") from None
+    if len(text) > _LARGEST_FILE:
+        raise UsageError(f"the file of programs {path} is longer than {_LARGEST_FILE} bytes: is it the right one?")
+    return parse_file(text, path)

@@ -1,0 +1,134 @@
+"""All programs that are kept alive: which there are, and whose process it is that has ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable
+
+from ..errors import UsageError
+from ..process.restart_policy import RestartPolicy
+from .managed_program import Rules, Shared, Ward
+from .program_list import Program
+from .state_machine import STOPPED
+
+
+class Wards:
+    """`changed` is called with a program whose state has changed; `reaped` with each other child that has ended."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        new_policy: Callable[[], RestartPolicy],
+        rules: Rules,
+        changed: Callable[[Ward], None],
+        reaped: Callable[[int, int], None],
+        allowed: bool = True,
+    ) -> None:
+        self._shared = shared
+        self._new_policy = new_policy
+        self._rules = rules
+        self._changed = changed
+        self._reaped = reaped
+        self._allowed = allowed
+        self._additions: dict[str, str] = {}
+        self._wards: dict[str, Ward] = {}
+        self._leaving: dict[str, Ward] = {}  # those that are ended since nobody wants them any more
+
+    def __iter__(self) -> Iterator[Ward]:
+        return iter(self._wards.values())
+
+    @property
+    def are_gone(self) -> bool:
+        """Whether there is no process of any program."""
+        return all(ward.is_gone for ward in self._all())
+
+    def find(self, names: Iterable[str]) -> list[Ward]:
+        """The programs of these names; all, if there are none. Raises UsageError."""
+        names = list(names) or list(self._wards)
+        unknown = [name for name in names if name not in self._wards]
+        if unknown:
+            raise UsageError(f"there is no program '{unknown[0]}': there are {', '.join(self._wards) or 'none'}")
+        return [self._wards[name] for name in names]
+
+    def describe(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        """The state of each of these programs; of those that there are not any more, nothing."""
+        return [self._wards[name].describe() for name in names if name in self._wards]
+
+    def set(self, programs: dict[str, Program]) -> None:
+        """There are these programs from now on: new ones start, the others restart unless they are stopped."""
+        for name in [name for name in self._wards if name not in programs]:
+            ward = self._leaving[name] = self._wards.pop(name)
+            ward.stop()
+        self._forget_left()
+        for name, program in programs.items():
+            ward = self._wards.get(name) or self._leaving.pop(name, None) or self._new(program)
+            is_new = name not in self._wards
+            self._wards[name] = ward
+            ward.program = program
+            if is_new or ward.state != STOPPED:
+                ward.restart()
+        self._wards = {name: self._wards[name] for name in programs}
+
+    def stop(self) -> None:
+        """End them all."""
+        for ward in self._all():
+            ward.stop()
+
+    def kill(self) -> None:
+        """Kill them all."""
+        for ward in self._all():
+            ward.kill()
+
+    def allow(self, additions: dict[str, str]) -> None:
+        """They may run, with these additions to their environment."""
+        self._allowed, self._additions = True, additions
+        for ward in self._all():
+            ward.additions = additions
+            ward.allow()
+
+    def forbid(self, kill_at: float) -> None:
+        """They may not run any more, and nothing of them may live longer than until `kill_at` (the loop's time)."""
+        self._allowed = False
+        for ward in self._all():
+            ward.forbid(kill_at)
+
+    def reap(self) -> None:
+        """Ask how children have ended, of which the kernel has said that there are some."""
+        ended = _ended_children()
+        for pid, _ in ended:  # all of them, before anybody looks at who is left
+            self._shared.families.ended(pid)
+        by_pid = {ward.pid: ward for ward in self._all()}
+        for pid, status in ended:
+            ward = by_pid.get(pid)
+            if ward is not None:
+                ward.reaped(status)
+            else:
+                self._reaped(pid, status)
+        for ward in self._all():
+            ward.look_for_rest()
+        self._forget_left()
+
+    def _new(self, program: Program) -> Ward:
+        ward = Ward(program, self._shared, self._new_policy(), self._rules, self._changed, self._allowed)
+        ward.additions = self._additions
+        return ward
+
+    def _all(self) -> list[Ward]:
+        return [*self._wards.values(), *self._leaving.values()]
+
+    def _forget_left(self) -> None:
+        self._leaving = {name: ward for name, ward in self._leaving.items() if not ward.is_gone}
+
+
+def _ended_children() -> list[tuple[int, int]]:
+    """The children of this process that have ended, and how."""
+    ended: list[tuple[int, int]] = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended
+        if pid == 0:
+            return ended
+        ended.append((pid, status))

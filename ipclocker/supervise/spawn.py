@@ -1,0 +1,102 @@
+"""A program's process: made so that it leads a session of its own, and does not outlive this one."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
+
+from ..daemon.sd_notify import for_programs
+from ..errors import INTERNAL
+from ..process import libc
+from ..process.command_line import command_line, find_program
+from ..process.spawn import become, caller_environment, restore_signals
+from .process_groups import MARKS
+
+
+class Origins(NamedTuple):
+    """What a program finds as if its caller had started it: taken down before this process changes its own."""
+
+    environment: dict[str, str]
+    folder: str | None
+    umask: int | None
+    descriptors: tuple[int, int]  # how many it may have open: the soft and the hard limit
+
+    @classmethod
+    def here(cls, environment: dict[str, str] | None = None) -> Origins:
+        """Those of this process, now; its environment is the one that it was started with, unless one is given.
+
+        What a service manager said in that to this process alone is not in it.
+        """
+        umask = os.umask(0o022)
+        os.umask(umask)
+        return cls(
+            for_programs(caller_environment() if environment is None else environment),
+            _folder(),
+            umask,
+            resource.getrlimit(resource.RLIMIT_NOFILE),
+        )
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return None
+
+
+def start_process(command: str, origins: Origins, additions: dict[str, str], mark: str, output: int) -> int:
+    """Start a command whose stdout and stderr go to a descriptor, leader of a session and a group; its pid.
+
+    `additions` and the mark go to its environment. If it can't be executed, that is what it writes, and it ends with
+    126 or 127. Raises OSError if there can be no further process.
+    """
+    outer = origins.environment.get(MARKS)
+    marks = [*([outer] if outer else []), mark.partition("/")[0], mark]
+    environment = {**origins.environment, **additions, MARKS: ":".join(marks)}
+    words = command_line([command], environment)
+    parent = os.getpid()
+    # A signal to the new process waits until that has none of our handlers any more.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        if pid != 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if pid == 0:
+        _become_program(words, environment, origins, output, parent)
+    return pid
+
+
+def _become_program(
+    words: Sequence[str], environment: dict[str, str], origins: Origins, output: int, parent: int
+) -> NoReturn:
+    """In the new process. Nothing of the parent's may be waited for here: its other threads are not there any more."""
+    status = INTERNAL
+    try:
+        signal.set_wakeup_fd(-1)  # else what comes before the new program is there wakes the parent
+        os.setsid()
+        if libc.die_with_parent(signal.SIGKILL) and os.getppid() != parent:
+            os._exit(INTERNAL)  # it ended before it could have taken us with it
+        null = os.open(os.devnull, os.O_RDONLY)
+        for standard, descriptor in enumerate((null, output, output)):
+            os.dup2(descriptor, standard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, origins.descriptors)
+        if origins.umask is not None:
+            os.umask(origins.umask)
+        _default_signals()
+        program = find_program(words[0], environment)
+        status = become("supervise", program, list(words), origins.folder, environment)
+    finally:
+        os._exit(status)
+
+
+def _default_signals() -> None:
+    """Whatever this program has done to its signals, the new one finds none of it."""
+    restore_signals()
+    for number in (signal.SIGTTOU, signal.SIGUSR1, signal.SIGHUP, signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])

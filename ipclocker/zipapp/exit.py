@@ -1,0 +1,47 @@
+"""The last part of the launcher: the tool runs, and ends as fast and quietly as any program."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+
+from ..errors import OUTPUT, SIGNALLED
+from .lazy_imports import load_later
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+def run_and_end() -> None:
+    """Run the tool that was asked for, and end with its code."""
+    load_later()
+    try:
+        from ..__main__ import main
+
+        main()
+    except SystemExit as stop:
+        end(stop.code)
+
+
+def end(code: str | int | None) -> NoReturn:
+    """End with what was given to sys.exit, at once: taking Python's objects apart one by one costs 6 ms."""
+    if isinstance(code, str):
+        sys.stderr.write(f"{code}\n")
+        code = 1
+    threading = sys.modules.get("threading")
+    if threading and threading.active_count() > 1:
+        sys.exit(code)  # the orderly way, which waits for them
+    atexit._run_exitfuncs()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream and not stream.closed:
+                stream.flush()
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os._exit(SIGNALLED + signal.SIGPIPE)
+    except OSError as error:
+        os.write(2, f"ipclocker: the output can't be written: {error.strerror}\n".encode())
+        os._exit(OUTPUT)
+    os._exit((code or 0) & 0xFF)

@@ -1,0 +1,280 @@
+"""Several locks that are wanted together: all or none, in one order, whatever breaks in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import inf
+from typing import Any
+
+import pytest
+
+from ipclocker import Locker, LockLost
+from ipclocker.lock.client.acquisition import Claim
+from ipclocker.lock.client.connection import Link
+from ipclocker.lock.client.settings import Settings
+
+from ...support.memory import ClassicServer, MemoryNetwork, MemoryPeer, MemoryServer
+from ...support.servers import DEADLINE, ThreadServer, in_thread, wait_for
+from .test_acquisition import Ear
+from .test_keepalive import REFUSES, SILENT, UP, World, new_world
+
+
+class Scene:
+    """A server in memory; `waits` are done one after the other, each when somebody waits."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, break_at: int = -1, after: bool = False) -> None:
+        self.server = MemoryServer()
+        self.network = MemoryNetwork(self.server, break_at, after)
+        self.ear = Ear()
+        self.order: list[str] = []
+        patch.setattr(Link, "connect", self.network.connect)
+
+    def claim(self, names: str = "b c a", **parameters: Any) -> Claim:
+        given = {"host": "127.0.0.1", "port": 1, "connect_delay": 0.0, "user": "me", "timeout": 0, **parameters}
+        return Claim(Settings(lock=names.split(), all=True, **given), self.ear, self.network.wait)
+
+    def holder(self, name: str) -> MemoryPeer:
+        peer = self.server.connect()
+        assert peer.ask(f"user other; locks {name}; LOCK")[1] == "locked 1"
+        return peer
+
+    def is_free(self, names: str = "abc") -> bool:
+        """Nobody holds any of them, and nobody is in their queues."""
+        return all(self.server.connect().ask(f"user p; locks {n}; LOCK; UNLOCK")[1] == "locked 1" for n in names) and (
+            self.server.held() == {}
+        )
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return Scene(monkeypatch)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with monkeypatch.context() as patch:
+        yield new_world(patch)
+
+
+def test_all_are_held_in_the_order_of_their_names_each_with_its_token(scene: Scene) -> None:
+    claim = scene.claim()
+    assert claim.obtain(True, inf)
+    assert [held.name for held in claim.grants] == [b"a", b"b", b"c"]
+    tokens = [held.token or 0 for held in claim.grants]
+    assert tokens == sorted(tokens)
+    assert [scene.server.service.table.held[held.name].token for held in claim.grants] == tokens
+    assert claim.obtain(True, inf) and [held.token for held in claim.grants] == tokens, "they are renewed"
+    assert claim.release() and scene.is_free()
+
+
+def test_one_name_twice_is_one_lock(scene: Scene) -> None:
+    claim = scene.claim("a b a")
+    assert claim.obtain(True, inf) and len(claim.grants) == 2
+    assert claim.release() and scene.is_free()
+
+
+@pytest.mark.parametrize("busy", ["a", "b", "c"])
+def test_none_is_held_if_one_is_not_to_be_had(scene: Scene, busy: str) -> None:
+    holder = scene.holder(busy)
+    claim = scene.claim()
+    assert not claim.obtain(False, inf)
+    assert claim.grants == () and (claim.busy, claim.holder) == (busy.encode(), "other")
+    assert scene.server.held() == {busy.encode(): b"other"}
+    assert not claim.obtain(True, inf), "this network's wait ends at once if there is nothing to come"
+    assert scene.server.held() == {busy.encode(): b"other"}
+    holder.say("UNLOCK")
+    assert scene.is_free()
+
+
+def test_it_waits_for_each_in_turn(scene: Scene) -> None:
+    holders = {name: scene.holder(name) for name in "abc"}
+    claim = scene.claim()
+
+    def leave() -> None:
+        name = scene.ear.heard[-1][len("waiting for ") :][0]
+        assert scene.server.held() == {each.encode(): b"me" if each < name else b"other" for each in "abc"}, (
+            "what comes first is held while another one is waited for"
+        )
+        holders[name].say("UNLOCK")
+
+    scene.network.while_waiting = leave
+    assert claim.obtain(True, inf)
+    assert scene.ear.heard == [f"waiting for {name}: other" for name in "abc"] + ["obtained"]
+    scene.server.pass_time(60)
+    assert claim.release() and scene.is_free()
+
+
+def test_two_in_opposite_orders_do_not_wait_for_each_other() -> None:
+    with ThreadServer() as server:
+
+        def work(names: list[str]) -> int:
+            turns = 0
+            lock = Locker(host="127.0.0.1", port=server.port, lock=names, all=True)
+            for _ in range(40):
+                with lock:
+                    turns += set(server.holders()) == {"a", "b", "c"}
+            return turns
+
+        with in_thread(lambda: work(["a", "b", "c"])) as one, in_thread(lambda: work(["c", "b", "a"])) as two:
+            pass
+        assert one == [40] and two == [40] and server.holders() == {}
+
+
+def test_what_was_lost_during_the_wait_is_got_again_in_the_order(scene: Scene) -> None:
+    holder = scene.holder("c")
+    claim = scene.claim()
+    taken: list[MemoryPeer] = []
+
+    def take() -> None:
+        if not taken:  # "a", which is held by now, goes to somebody else, and "c" comes free
+            scene.server.connect().say("locks a; BREAK_LOCK")
+            taken.append(scene.holder("a"))
+            holder.say("UNLOCK")
+        else:
+            assert scene.server.held() == {b"a": b"other"}, "nothing is held while an earlier one is waited for"
+            taken[0].say("UNLOCK")
+
+    scene.network.while_waiting = take
+    assert claim.obtain(True, inf)
+    assert scene.server.held() == {b"a": b"me", b"b": b"me", b"c": b"me"}
+    tokens = [held.token or 0 for held in claim.grants]
+    assert [scene.server.service.table.held[held.name].token for held in claim.grants] == tokens
+    assert claim.release() and scene.is_free()
+
+
+def test_all_are_renewed_or_all_are_got_anew(scene: Scene) -> None:
+    claim = scene.claim()
+    assert claim.obtain(True, inf)
+    before = [held.token or 0 for held in claim.grants]
+    scene.server.connect().say("locks b; BREAK_LOCK")
+    other = scene.holder("b")
+    assert not claim.obtain(False, inf) and scene.server.held() == {b"b": b"other"}
+    other.say("UNLOCK")
+    assert claim.obtain(False, inf) and min(held.token or 0 for held in claim.grants) > max(before)
+    scene.server.connect().say("locks b; BREAK_LOCK")
+    assert not claim.release(), "one of them was lost"
+    assert scene.is_free()
+
+
+@pytest.mark.parametrize("hold", [0.0, 600.0])
+@pytest.mark.parametrize("busy", ["", "b", "abc"])
+def test_a_connection_that_breaks_at_any_step_does_no_harm(busy: str, hold: float) -> None:
+    def whole_life(step: int = -1, after: bool = False) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            scene = Scene(patch, step, after)
+            holders = [scene.holder(name) for name in busy]
+            scene.network.while_waiting = lambda: holders.pop(0).say("UNLOCK") if holders else None
+            claim = scene.claim(timeout=hold)
+            assert claim.obtain(True, inf)
+            assert scene.server.held() == {b"a": b"me", b"b": b"me", b"c": b"me"}
+            held = scene.server.service.table.held
+            assert [grant.token for grant in claim.grants] == [held[grant.name].token for grant in claim.grants]
+            claim.release()
+            claim.contact.drop()
+            assert scene.is_free(), f"a lock was left behind (step {step}, {after})"
+            assert not any(sock.open for sock in scene.network.links)
+            return scene.network.steps
+
+    steps = whole_life()
+    assert steps >= 8
+    for step in range(steps):
+        for after in (False, True):
+            whole_life(step, after)
+
+
+# With a lease, while another one is waited for
+
+
+def waiting_claim(world: World, lease: float) -> Claim:
+    given = Settings(host="127.0.0.1", port=1, lock=["a", "b"], all=True, lease=lease, user="me")
+    return Claim(given, Ear(), world.wait)
+
+
+def test_what_is_held_already_is_renewed_during_the_wait(world: World) -> None:
+    other = world.server.connect()
+    other.say("user other; locks b; LOCK")
+    world.at(1000, lambda: other.say("UNLOCK"))
+    claim = waiting_claim(world, 30)
+    assert claim.obtain(True, inf)
+    assert world.now == 2000 and [held.asked for held in claim.grants] == [2000, 2000]
+    assert claim.grants[0].token == 2, "the very grant that it had at first"
+    assert sum(sock.open for sock in world.links) == 1
+
+
+@pytest.mark.parametrize("state", [REFUSES, SILENT])
+def test_a_lease_that_is_lost_during_the_wait_is_got_again(world: World, state: str) -> None:
+    other = world.server.connect()
+    other.say("user other; locks b; LOCK")
+    world.at(100, lambda: world.become(state))
+    world.at(200, lambda: world.become(UP))
+    world.at(1000, lambda: other.say("UNLOCK"))
+    claim = waiting_claim(world, 30)
+    assert claim.obtain(True, inf)
+    assert world.server.held() == {b"a": b"me", b"b": b"me"}
+    assert (claim.grants[0].token or 0) > 2
+    assert all(held.asked == world.now for held in claim.grants)
+
+
+def test_the_time_for_the_wait_is_for_all_of_them(world: World) -> None:
+    for name in "ab":
+        world.server.connect().say(f"user other; locks {name}; LOCK")
+    world.at(50, lambda: world.server.connect().say("locks a; BREAK_LOCK"))
+    claim = waiting_claim(world, 30)
+    assert not claim.obtain(True, world.now + 100)
+    assert world.now == pytest.approx(1100) and world.server.held() == {b"b": b"other"}
+
+
+# Locker
+
+
+def test_a_locker_of_several() -> None:
+    with ThreadServer() as server:
+        with Locker(host="127.0.0.1", port=server.port, lock=["b", "a"], all=True) as lock:
+            assert set(server.holders()) == {"a", "b"} and lock.lock_name() == "a b"
+            tokens = lock.tokens
+            assert set(tokens) == {"a", "b"} and lock.token == tokens["a"]
+        assert server.holders() == {} and lock.tokens == {}
+        with pytest.raises(LockLost, match="'a b'"), lock:
+            Locker(host="127.0.0.1", port=server.port, lock="b").break_lock()
+        assert server.holders() == {}
+
+
+def test_all_at_a_classic_server() -> None:
+    with ClassicServer() as server:
+        lock = Locker(host="127.0.0.1", port=server.port, connect_tries=1, lock=["b", "a"], all=True, user="me")
+        other = Locker(host="127.0.0.1", port=server.port, connect_tries=1, lock=["b"], user="ann")
+        with lock:
+            assert server.holders == {"a": "me", "b": "me"} and lock.tokens == {"a": None, "b": None}
+        assert server.holders == {}
+        other.lock()
+        assert lock.acquire(False) is False
+        assert server.holders == {"b": "ann"}
+        with in_thread(lambda: lock.acquire(timeout=DEADLINE)) as got:
+            wait_for(lambda: server.queue)
+            other.unlock()
+        assert got == [True] and server.holders == {"a": "me", "b": "me"}
+        lock.unlock()
+
+
+def test_one_that_is_lost_while_the_next_is_asked_for_is_got_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = scene.claim("a b")
+    claim.tells = True
+    say = Link.say
+    broken: list[str] = []
+
+    def break_first(link: Link, command: bytes, *more: Any, **variables: Any) -> None:
+        if variables.get("locks") == (b"b",) and not broken:
+            broken.append(scene.server.connect().ask("locks a; BREAK_LOCK")[0])
+        say(link, command, *more, **variables)
+
+    monkeypatch.setattr(Link, "say", break_first)
+    assert claim.obtain(True, inf)
+    assert broken == ["print_broke me"]
+    assert scene.server.held() == {b"a": b"me", b"b": b"me"}
+    assert [scene.server.connect().ask(f"CHECK {h.name.decode()} {h.token}")[0] for h in claim.grants] == [
+        "current 1",
+        "current 1",
+    ]
+    claim.release()

@@ -1,0 +1,295 @@
+"""The lock service in memory: tokens and confirmations, bounds, and clients that concern each other."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipclocker.lock.server.request_handler import MAX_ANSWERS, MAX_BACKLOG
+from ipclocker.lock.wire.requests import MAX_NAMES
+from ipclocker.version import VERSION
+
+from ...support.memory import MemoryPeer, MemoryServer
+
+NEW = "token 1; block 1"
+
+
+def held_by(server: MemoryServer, user: str = "ann", name: str = "x", more: str = "") -> MemoryPeer:
+    """A client that has the lock."""
+    peer = server.connect()
+    assert "locked 1" in peer.ask(f"user {user}; locks {name}; {more}; LOCK")
+    return peer
+
+
+def waiting(server: MemoryServer, user: str, name: str = "x", more: str = "") -> MemoryPeer:
+    """A client that waits for it."""
+    peer = server.connect()
+    assert peer.ask(f"user {user}; session {user}; locks {name}; block 1; {more}; LOCK")[-1].startswith("print_waiting")
+    return peer
+
+
+def token_of(peer: MemoryPeer) -> int:
+    """The token of the grant that was heard last."""
+    return int([line.split()[1] for line in peer.take().decode().split("\n") if line.startswith("token")][-1])
+
+
+def test_version() -> None:
+    server = MemoryServer()
+    server.service.started = 1_700_000_000.9
+    peer = server.connect()
+    peer.say("VERSION")
+    assert peer.take() == b"version %b 1700000000\n\n" % VERSION.encode()
+
+
+def test_the_token_comes_only_to_who_asked_for_it() -> None:
+    server = MemoryServer()
+    old, new = server.connect(), server.connect()
+    assert not any(line.startswith("token") for line in old.ask("user a; locks x; LOCK"))
+    assert new.ask("user b; locks y; token 1; LOCK")[3].startswith("token ")
+
+
+def test_tokens_grow_with_each_grant_and_stay_with_each_renewal() -> None:
+    peer = MemoryServer().connect()
+    peer.say("user a; locks x; token 1; timeout 9; LOCK")
+    first = token_of(peer)
+    peer.say("LOCK")
+    assert token_of(peer) == first
+    assert peer.ask(f"RENEW x {first}")[0] == f"renewed x {first}"
+    peer.say("UNLOCK; LOCK")
+    assert token_of(peer) > first
+
+
+def test_renew_starts_the_hold_time_anew_only_for_that_very_grant() -> None:
+    server = MemoryServer()
+    peer = held_by(server, more="token 1; timeout 10")
+    peer.say("LOCK")
+    token = token_of(peer)
+    for _ in range(5):
+        server.pass_time(8)
+        assert peer.ask(f"RENEW x {token}") == [f"renewed x {token}", "", ""]
+    assert peer.ask(f"RENEW x {token - 1}") == ["error lost", "", ""]
+    server.pass_time(10)
+    assert server.held() == {}
+    assert peer.ask(f"RENEW x {token}")[0] == "error lost"
+    assert server.held() == {}
+
+
+def test_check_says_whether_a_grant_still_stands() -> None:
+    server = MemoryServer()
+    peer = held_by(server, more="token 1")
+    peer.say("LOCK")
+    token = token_of(peer)
+    other = server.connect()
+    assert peer.ask(f"CHECK x {token}") == ["current 1", "", ""]
+    assert other.ask(f"CHECK x {token + 1}; CHECK y {token}") == ["current 0", "", "", "current 0", "", ""]
+    peer.say("UNLOCK; LOCK")
+    assert other.ask(f"CHECK x {token}")[0] == "current 0"
+
+
+@pytest.mark.parametrize("words", ["RENEW", "RENEW x", "RENEW x y", "CHECK x -1", "CHECK"])
+def test_a_token_that_is_none_is_an_error(words: str) -> None:
+    assert MemoryServer().connect().ask(words) == ["error bad_token", "", ""]
+
+
+@pytest.mark.parametrize("words", ["GOT", "GOT x y", "DEAD_PID", "DEAD_PID h x", "timeout x; GOT x 1; timeout 1"])
+def test_what_has_no_answer_has_none_when_it_means_nothing_either(words: str) -> None:
+    assert MemoryServer().connect().ask(f"{words}; LOCK_LIST") == ["", ""]
+
+
+def test_a_number_that_is_no_process_is_refused() -> None:
+    peer = MemoryServer().connect()
+    assert peer.ask("user u; locks x; autounlock 1; hostname h; pid 2147483648; LOCK") == ["error bad_pid", "", ""]
+
+
+def test_a_waited_grant_that_is_not_confirmed_goes_to_the_next_after_ten_seconds() -> None:
+    server = MemoryServer()
+    holder = held_by(server)
+    silent, next_one = waiting(server, "bob", more=NEW), waiting(server, "eve", more=NEW)
+    holder.say("UNLOCK")
+    assert b"print_obtained" in silent.take()
+    server.pass_time(9.9)
+    assert server.held() == {b"x": b"bob"}
+    server.pass_time(0.2)
+    next_one.say(f"GOT x {token_of(next_one)}")
+    assert next_one.heard == b""
+    server.pass_time(100)
+    assert server.held() == {b"x": b"eve"}
+
+
+def test_a_classic_waiter_confirms_nothing_and_keeps_its_lock() -> None:
+    server = MemoryServer()
+    holder = held_by(server)
+    classic = waiting(server, "bob")
+    holder.say("UNLOCK")
+    server.pass_time(1000)
+    assert b"locked 1" in classic.heard and server.held() == {b"x": b"bob"}
+
+
+def test_a_waiter_that_comes_back_gets_the_grant_that_it_missed() -> None:
+    server = MemoryServer()
+    holder = held_by(server)
+    lost = waiting(server, "bob", more=NEW)
+    holder.say("UNLOCK")
+    token = token_of(lost)
+    lost.hang_up()
+    again = server.connect()
+    again.say(f"user bob; session bob; locks x; {NEW}; LOCK")
+    assert token_of(again) == token
+    server.pass_time(1000)
+    assert server.held() == {b"x": b"bob"}
+
+
+def test_a_grant_that_could_not_be_delivered_goes_to_the_next() -> None:
+    server = MemoryServer()
+    holder = held_by(server)
+    dead, next_one = waiting(server, "bob"), waiting(server, "eve")
+    dead.reads = False  # the output stays here, so it can't have arrived there
+    holder.say("UNLOCK")
+    assert server.held() == {b"x": b"bob"}
+    dead.hang_up()
+    assert server.held() == {b"x": b"eve"} and b"locked 1" in next_one.heard
+
+
+def test_what_a_client_knows_to_hold_it_keeps_when_it_hangs_up() -> None:
+    server = MemoryServer()
+    holder = held_by(server)
+    next_one = waiting(server, "bob")
+    holder.say("UNLOCK")
+    next_one.hang_up()
+    assert server.held() == {b"x": b"bob"}
+
+
+def test_a_client_that_hangs_up_counts_as_gone_whatever_it_had_still_asked_for() -> None:
+    server = MemoryServer()
+    held_by(server)
+    peer = waiting(server, "bob")
+    peer.say("UNLOCK; locks y; LOCK")
+    peer.hang_up()
+    server.service.table.break_locks([b"x"], server.now)
+    assert server.held() == {}
+
+
+def test_hold_times_end_and_the_next_waiter_is_told() -> None:
+    server = MemoryServer()
+    held_by(server, more="timeout 2.5")
+    next_one = waiting(server, "bob")
+    server.pass_time(2.4)
+    assert next_one.heard == b""
+    server.pass_time(0.2)
+    assert b"print_obtained" in next_one.heard
+
+
+# Bounds
+
+
+def test_as_many_names_as_there_may_be_and_one_more() -> None:
+    peer = MemoryServer().connect()
+    names = [f"n{number}" for number in range(MAX_NAMES + 1)]
+    assert peer.ask(f"user a; locks {' '.join(names[:-1])}; LOCK")[1] == "locked 1"
+    assert peer.ask(f"locks {' '.join(names)}; LOCK; STATUS")[0] == "error bad_locks"
+    assert peer.ask("locks fine; LOCK")[1] == "locked 1"
+
+
+@pytest.mark.parametrize("in_one", [True, False])
+def test_requests_behind_one_that_waits_are_kept_up_to_a_bound(in_one: bool) -> None:
+    server = MemoryServer()
+    held_by(server)
+    peer = waiting(server, "bob")
+    fits = b"STATUS\n" * (MAX_BACKLOG // 7)
+    if in_one:
+        peer.send(fits)
+    else:
+        for start in range(0, len(fits), 999):
+            peer.send(fits[start : start + 999])
+    assert not peer.closed and peer.heard == b""
+    peer.send(b"STATUS\n" * 10)
+    assert peer.closed and peer.take() == b"error too_much_input\n\n\n"
+    server.service.table.break_locks([b"x"], server.now)
+    assert server.held() == {}
+
+
+def test_a_line_without_end_is_refused_though_another_request_waits() -> None:
+    server = MemoryServer()
+    held_by(server)
+    peer = waiting(server, "bob")
+    for _ in range(17):
+        peer.send(b"y" * 4096)
+    assert peer.closed and peer.take() == b"error line_too_long\n\n\n"
+
+
+def test_a_client_that_reads_nothing_has_few_answers_made_for_it() -> None:
+    server = MemoryServer()
+    peer = server.connect()
+    peer.reads = False
+    peer.say("locks x")
+    peer.send(b"STATUS\n" * 5000)
+    assert len(peer.conversation.output) <= MAX_ANSWERS
+    peer.reads = True
+    peer.pump()
+    assert peer.take() == b"owner \nlocked 0\n\n\n" * 5000
+
+
+def test_a_long_list_is_made_in_pieces() -> None:
+    server = MemoryServer()
+    holder = server.connect()
+    holder.send(b"user a\n" + b"".join(b"locks n%d\nLOCK\n" % number for number in range(5000)))
+    peer = server.connect()
+    peer.reads = False
+    peer.say("LOCK_LIST; LOCK_LIST; VERSION")
+    assert sum(map(len, peer.conversation.output)) < 50_000
+    holder.say("locks n4999; UNLOCK")  # what is listed is what was held at one instant
+    peer.reads = True
+    peer.pump()
+    first, second, version = peer.take().split(b"\n\n\n")
+    assert first.split(b"\n") == [b"lock n%d a" % number for number in range(5000)]
+    assert second.split(b"\n") == [b"lock n%d a" % number for number in range(4999)]
+    assert version.startswith(b"version ")
+
+
+# Clients that concern each other
+
+
+def test_the_backlog_of_one_may_serve_the_next_and_so_on() -> None:
+    server = MemoryServer()
+    holder = held_by(server)
+    crowd = [waiting(server, f"u{number}") for number in range(300)]
+    for peer in crowd:
+        peer.say("UNLOCK; EOF")
+    holder.say("UNLOCK")
+    assert all(peer.closed and b"print_obtained" in peer.heard for peer in crowd)
+    assert server.held() == {}
+
+
+@pytest.mark.parametrize("behind", ["UNLOCK", "BREAK_LOCK", "BREAK_LOCK; STATUS", "BREAK_LOCK; UNLOCK"])
+def test_a_waiter_may_be_served_by_what_stood_behind_the_one_that_it_replaces(behind: str) -> None:
+    server = MemoryServer()
+    held_by(server)
+    first = server.connect()
+    first.say(f"user bob; locks x; block 1; LOCK; {behind}")
+    second = server.connect()
+    second.say("user bob; locks x; block 1; LOCK; STATUS")
+    heard = second.take().decode()
+    if behind == "UNLOCK":  # it takes off the queue whichever LOCK of this user waits there
+        assert heard.startswith("print_waiting ann\nowner ann\nlocked 0\n")
+    else:
+        assert heard.startswith("print_waiting ann\nprint_obtained\nowner bob\nlocked 1\n")
+    assert not second.conversation.waiting
+    assert server.held() == {b"x": b"ann"} if behind == "UNLOCK" else {b"x": b"bob"}
+    assert second.ask("locks y; LOCK")[1] == "locked 1"
+
+
+def test_one_that_is_at_fault_holds_up_nobody() -> None:
+    """Whoever is told first may fail: all the others are told all the same, and later ones too."""
+    server = MemoryServer()
+    holder = held_by(server)
+    broken, next_one = waiting(server, "bob"), waiting(server, "eve")
+
+    def fail() -> None:
+        raise MemoryError("planted")
+
+    broken.pump = fail  # type: ignore[method-assign]
+    with pytest.raises(MemoryError):
+        holder.say("UNLOCK")
+    broken.gone = True
+    server.service.table.break_locks([b"x"], server.now)
+    server.service.settle()
+    assert b"print_obtained" in next_one.heard

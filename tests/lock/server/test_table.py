@@ -1,0 +1,710 @@
+"""The lock table: a model that knows no heaps and no indexes, and an example for each rule."""
+
+from __future__ import annotations
+
+from copy import copy
+from math import inf
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
+
+from ipclocker.lock.model import Ask, Grant, Process, Record
+from ipclocker.lock.server import table as table_module
+from ipclocker.lock.server.table import CONFIRM_WITHIN, LockTable
+
+NAMES = [b"a", b"b", b"c", b"d"]
+OWNERS = [(b"ann", b""), (b"ann", b"s1"), (b"ann", b"s2"), (b"bob", b""), (b"eve", b"s1")]
+PROCESSES = [None, Process(b"h", 7, None, b"", None, "1.1.1.1"), Process(b"h", 8, 5, b"B", 4, "2.2.2.2")]
+PROCESSES.append(Process(b"h", 7, None, b"", None, "2.2.2.2"))  # of another host with the same name
+
+
+class Client(Ask):
+    """An ask whose client may vanish."""
+
+    def __init__(
+        self,
+        owner: tuple[bytes, bytes] = (b"ann", b""),
+        names: tuple[bytes, ...] = (b"a",),
+        hold: float = 0.0,
+        process: Process | None = None,
+        confirms: bool = False,
+        lease: bool = False,
+    ) -> None:
+        self.user, self.session = self.owner = owner
+        self.names = names
+        self.hold = hold
+        self.process = process
+        self.confirms = confirms
+        self.lease = lease
+        self.is_present = True
+
+    def __repr__(self) -> str:
+        gone = "" if self.is_present else " (gone)"
+        return f"<{self.owner} wants {self.names} for {self.hold} {self.process}{gone}>"
+
+
+class Holding:
+    """A grant, as the model sees it."""
+
+    def __init__(self, client: Client, token: int, now: float) -> None:
+        self.owner = client.owner
+        self.token = token
+        self.confirm_by = inf
+        self.recalled = False
+        self.set_terms(client, now)
+
+    def set_terms(self, client: Client, now: float) -> None:
+        if self.recalled:
+            return
+        self.confirm_by = inf
+        self.hold = client.hold
+        self.lease = client.lease
+        self.process = client.process
+        self.is_overdue = self.outlived = False
+        self.deadline = now + client.hold if client.hold else inf
+
+    @property
+    def outlasts(self) -> bool:
+        """Whether what was started under it may live longer than the process."""
+        return self.lease and self.confirm_by == inf and self.deadline < inf
+
+    @property
+    def due(self) -> float:
+        return min(self.deadline, self.confirm_by)
+
+
+clients_ = st.builds(
+    Client,
+    st.sampled_from(OWNERS),
+    st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True).map(tuple),
+    st.sampled_from([0.0, 0.0, 1.0, 5.0, 20.0]),
+    st.sampled_from(PROCESSES),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+class Model(RuleBasedStateMachine):
+    """Each rule is done to the table and to a model made of plain lists; both have to come to the same."""
+
+    waiting = Bundle("waiting")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sweep_above = table_module._COMPACT_ABOVE
+        table_module._COMPACT_ABOVE = 3
+        self.now = 0.0
+        self.held: dict[bytes, Holding] = {}
+        self.queues: dict[bytes, list[Client]] = {name: [] for name in NAMES}
+        self.granted: list[tuple[Client, bytes]] = []
+        self.dropped: list[Client] = []
+        self.outcomes: dict[Client, str] = {}  # of all that ever waited
+        self.last_token = 0
+        self.kept: dict[bytes, Record] = {}  # what somebody who follows `changes` has put away
+        self.kept_holdings: dict[bytes, Holding] = {}
+        self.looked_at: set[bytes] = set()  # names of leases that have run out
+
+    @initialize(last_token=st.sampled_from([0, 41, 10**15]))
+    def begin(self, last_token: int) -> None:
+        self.last_token = last_token
+        self.table = LockTable(last_token, lambda ask: ask.is_present)  # type: ignore[attr-defined]
+
+    def teardown(self) -> None:
+        table_module._COMPACT_ABOVE = self.sweep_above
+
+    # The model's own rules
+
+    def model_grant(self, client: Client, name: bytes) -> None:
+        self.last_token += 1
+        assert name not in self.held
+        self.held[name] = Holding(client, self.last_token, self.now)
+
+    def model_leave(self, client: Client) -> None:
+        for queue in self.queues.values():
+            if client in queue:
+                queue.remove(client)
+
+    def model_free(self, name: bytes) -> None:
+        del self.held[name]
+        while self.queues[name]:
+            first = self.queues[name][0]
+            self.model_leave(first)
+            if first.is_present:
+                self.model_grant(first, name)
+                if first.confirms:
+                    self.held[name].confirm_by = self.now + CONFIRM_WITHIN
+                self.granted.append((first, name))
+                self.outcomes[first] = "granted"
+                return
+            self.outcomes[first] = "left"
+
+    # What is done
+
+    @rule(target=waiting, client=clients_, waits=st.booleans())
+    def lock(self, client: Client, waits: bool) -> Client:
+        own = [name for name in client.names if name in self.held and self.held[name].owner == client.owner]
+        free = [name for name in client.names if name not in self.held]
+        grant = self.table.lock(client, self.now)
+        if own:
+            assert grant is not None and (grant.name, grant.token) == (own[0], self.held[own[0]].token)
+            self.held[own[0]].set_terms(client, self.now)
+        elif free:
+            self.model_grant(client, free[0])
+            assert grant is not None and (grant.name, grant.token) == (free[0], self.last_token)
+        else:
+            assert grant is None
+            if waits:
+                self.wait(client)
+        return client
+
+    def wait(self, client: Client) -> None:
+        self.table.wait(client)
+        self.outcomes[client] = "waiting"
+        replaced = []
+        for name in client.names:
+            queue = self.queues[name]
+            own = [other for other in queue if other.owner == client.owner]
+            assert len(own) <= 1
+            if own:
+                replaced.append(own[0])
+                queue[queue.index(own[0])] = client
+            else:
+                queue.append(client)
+        for old in dict.fromkeys(replaced):
+            self.model_leave(old)
+            self.dropped.append(old)
+            self.outcomes[old] = "dropped"
+
+    @rule(client=clients_)
+    def unlock(self, client: Client) -> None:
+        self.table.unlock(client, self.now)
+        for name in client.names:
+            if name in self.held and self.held[name].owner == client.owner:
+                self.model_free(name)
+                continue
+            for other in self.queues[name]:
+                if other.owner == client.owner:
+                    self.model_leave(other)
+                    self.dropped.append(other)
+                    self.outcomes[other] = "dropped"
+                    break
+
+    @rule(client=waiting)
+    def vanish(self, client: Client) -> None:
+        """The client hangs up, and the server has not noticed yet."""
+        client.is_present = False
+
+    @rule(client=consumes(waiting))
+    def leave(self, client: Client) -> None:
+        """The server notices that the client has hung up."""
+        client.is_present = False
+        assert self.table.leave(client) == any(client in queue for queue in self.queues.values())
+        self.model_leave(client)
+        if self.outcomes.get(client) == "waiting":
+            self.outcomes[client] = "left"
+
+    @rule(names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True))
+    def break_locks(self, names: list[bytes]) -> None:
+        held = [name for name in names if name in self.held]
+        tokens = [self.held[name].token for name in held]
+        broken = self.table.break_locks(names, self.now)
+        assert [grant.token for grant in broken] == tokens
+        for name in held:
+            self.model_free(name)
+
+    @rule(pid=st.sampled_from([7, 8, 9]), address=st.sampled_from(["1.1.1.1", "2.2.2.2"]))
+    def said_dead(self, pid: int, address: str) -> None:
+        dead = {
+            name: holding.token
+            for name, holding in self.held.items()
+            if holding.process and (holding.process.pid, holding.process.address) == (pid, address)
+            if not holding.process.boot and not holding.outlasts
+        }
+        doubtful = [
+            holding.process
+            for holding in self.held.values()
+            if holding.process and holding.process.pid == pid
+            if holding.process.address != address or holding.process.boot or holding.outlasts
+        ]
+        ended, to_look_at = self.table.said_dead(b"h", pid, address, self.now)
+        assert sorted(map(repr, to_look_at)) == sorted(map(repr, doubtful))
+        freed = [grant.name for grant in ended]
+        assert {grant.name: grant.token for grant in ended} == dead
+        for name in freed:  # the order among the locks of one process is the table's own affair
+            self.model_free(name)
+
+    @rule(process=st.sampled_from([process for process in PROCESSES if process]))
+    def process_gone(self, process: Process) -> None:
+        dead = {holding.token for holding in self.held.values() if holding.process == process and not holding.outlasts}
+        ended = self.table.process_gone(process, self.now)
+        assert {grant.token for grant in ended} == dead
+        for grant in ended:
+            self.model_free(grant.name)
+
+    @rule(name=st.sampled_from(NAMES), right=st.booleans())
+    def confirm(self, name: bytes, right: bool) -> None:
+        token = self.held[name].token if name in self.held else 0
+        self.table.confirm(name, token if right else token - 1)
+        if right and name in self.held:
+            self.held[name].confirm_by = inf
+
+    @rule(name=st.sampled_from(NAMES), right=st.booleans())
+    def renew(self, name: bytes, right: bool) -> None:
+        token = self.held[name].token if name in self.held else 0
+        grant = self.table.renew(name, token if right else token - 1, self.now)
+        assert grant is (self.table.held.get(name) if right else None)
+        if grant is not None and not grant.recalled:
+            holding = self.held[name]
+            holding.confirm_by = inf
+            holding.is_overdue = holding.outlived = False
+            holding.deadline = self.now + holding.hold if holding.hold else inf
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 4.0, 10.0, 30.0]))
+    def expire(self, seconds: float) -> None:
+        self.now += seconds
+        due = {name: holding for name, holding in self.held.items() if holding.due <= self.now}
+        ended = [grant.name for grant in self.table.expire(self.now)]
+        ran_out = set()
+        for name, holding in list(due.items()):
+            if holding.lease and holding.process and holding.confirm_by == inf:
+                holding.deadline = inf
+                holding.is_overdue = True
+                ran_out.add(name)
+                del due[name]
+        assert {grant.name for grant in self.table.overdue} == ran_out
+        self.table.overdue.clear()
+        self.looked_at |= ran_out
+        assert sorted(ended) == sorted(due)
+        for name in ended:  # in which order is the table's own affair, but once each, and none is forgotten
+            self.model_free(name)
+        assert self.table.next_alarm > self.now
+
+    @precondition(lambda self: self.looked_at)
+    @rule(data=st.data(), lives=st.booleans())
+    def look_at_the_process_of_a_lease_that_ran_out(self, data: st.DataObject, lives: bool) -> None:
+        name = data.draw(st.sampled_from(sorted(self.looked_at)))
+        self.looked_at.discard(name)
+        grant, holding = self.table.held.get(name), self.held.get(name)
+        if grant is None or holding is None:
+            return
+        if lives:
+            self.table.outlive(grant)
+            holding.outlived |= holding.is_overdue
+            holding.is_overdue = False
+        else:
+            assert self.table.lapse(grant, self.now) == holding.is_overdue
+            if holding.is_overdue:
+                self.model_free(name)
+
+    @rule(name=st.sampled_from(NAMES))
+    def recall(self, name: bytes) -> None:
+        if name in self.held:
+            self.table.held[name].recalled = self.held[name].recalled = True
+
+    # What is kept elsewhere
+
+    @rule()
+    def keep(self) -> None:
+        for name, before in self.table.changes.items():
+            grant = self.table.held.get(name)
+            assert grant is None or before is None or before is not grant, "what stood before has changed since"
+        self.table.changes = {}
+        self.kept = {name: grant.record(0.0) for name, grant in self.table.held.items()}
+        self.kept_holdings = {name: copy(holding) for name, holding in self.held.items()}
+
+    @rule()
+    def roll_back(self) -> None:
+        changes, self.table.changes = self.table.changes, {}
+        stranded = self.table.restore(changes, self.now)
+        for name in changes:
+            holding = copy(self.kept_holdings.get(name))
+            if holding is None:
+                self.held.pop(name, None)
+            else:
+                self.held[name] = holding
+                holding.recalled = self.table.held[name].recalled
+                holding.is_overdue = False
+                holding.deadline = self.now + holding.hold if holding.hold and not holding.outlived else inf
+        expected = [client for name in changes if name not in self.held for client in self.queues[name]]
+        assert stranded == list(dict.fromkeys(expected))
+        for client in dict.fromkeys(expected):
+            self.model_leave(client)
+            self.outcomes[client] = "stranded"
+        assert {name: grant.record(0.0) for name, grant in self.table.held.items()} == self.kept
+
+    @rule()
+    def restart(self) -> None:
+        """A new table begins with what was kept: the same grants, each with its time anew."""
+        self.roll_back()
+        records = [grant.record(1000.0) for grant in self.table.held.values()]
+        again = LockTable(self.last_token)
+        again.load(records, self.now, 1000.0)
+        assert [grant.record(1000.0) for grant in again.held.values()] == records
+        for grant in again.held.values():
+            assert grant.deadline == (self.now + grant.hold if grant.hold and not grant.outlived else inf)
+            due = min(grant.deadline, grant.confirm_by)
+            assert (grant.alarm is None) == (due == inf)
+
+    @precondition(lambda self: any(holding.due < inf for holding in self.held.values()))
+    @rule()
+    def wake_when_told(self) -> None:
+        """A server that sleeps until `next_alarm`, each time anew, ends every hold on time."""
+        earliest = min(holding.due for holding in self.held.values())
+        for _ in range(100):
+            if self.table.next_alarm >= earliest:
+                break
+            self.now = max(self.now, self.table.next_alarm)
+            assert not self.table.expire(self.now) and not self.table.overdue
+        assert self.table.next_alarm == earliest
+
+    # What holds at all times
+
+    @invariant()
+    def table_and_model_agree(self) -> None:
+        assert [(ask, grant.name) for ask, grant in self.table.granted] == self.granted
+        assert self.table.dropped == self.dropped
+        self.table.granted, self.table.dropped = [], []
+        self.granted, self.dropped = [], []
+        assert {name: holder_of(grant) for name, grant in self.table.held.items()} == {
+            name: (holding.owner, holding.token, holding.hold, holding.deadline, holding.process)
+            for name, holding in self.held.items()
+        }
+
+    @invariant()
+    def a_free_name_has_no_queue(self) -> None:
+        for name in NAMES:
+            if name not in self.held:
+                assert not self.queues[name]
+                assert name not in self.table._queues
+
+    @invariant()
+    def queues_are_first_in_first_out(self) -> None:
+        assert {name: list(queue.values()) for name, queue in self.table._queues.items()} == {
+            name: queue for name, queue in self.queues.items() if queue
+        }
+
+    @invariant()
+    def no_waiter_is_lost(self) -> None:
+        queued = {client for queue in self.queues.values() for client in queue}
+        assert queued == {client for client, outcome in self.outcomes.items() if outcome == "waiting"}
+        for client in queued:
+            assert all(name in self.held and client in self.queues[name] for name in client.names)
+
+    @invariant()
+    def whoever_follows_the_changes_knows_all(self) -> None:
+        changes = self.table.changes
+        for name, before in changes.items():
+            assert self.kept.get(name) == (before and before.record(0.0)), "what stood before is not what was kept"
+        unchanged = {name: grant.record(0.0) for name, grant in self.table.held.items() if name not in changes}
+        assert unchanged == {name: record for name, record in self.kept.items() if name not in changes}
+
+    @invariant()
+    def alarms_are_in_order_and_bounded(self) -> None:
+        alarms = self.table._alarms
+        assert len(alarms) <= 2 * len(self.held) + 2 * table_module._COMPACT_ABOVE
+        assert len(alarms) - self.table._stale == sum(grant.alarm is not None for grant in self.table.held.values())
+        for grant in self.table.held.values():
+            due = min(grant.deadline, grant.confirm_by)
+            if due < inf:
+                assert grant.alarm is not None and grant.alarm in alarms and grant.alarm[0] <= due
+
+    @invariant()
+    def the_index_of_processes_has_what_is_held(self) -> None:
+        indexed = [grant for grants in self.table._by_process.values() for grant in grants.values()]
+        assert sorted(grant.token for grant in indexed) == sorted(
+            holding.token for holding in self.held.values() if holding.process
+        )
+
+
+def holder_of(grant: Grant) -> tuple[object, ...]:
+    return (grant.user, grant.session), grant.token, grant.hold, grant.deadline, grant.process
+
+
+TestModel = Model.TestCase
+TestModel.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+# Examples. In their names and in PROTOCOL.md the rules are told in words.
+
+
+def granted(table: LockTable) -> list[tuple[Ask, bytes]]:
+    told = [(ask, grant.name) for ask, grant in table.granted]
+    table.granted = []
+    return told
+
+
+def holder(table: LockTable, name: bytes = b"a") -> tuple[bytes, bytes] | None:
+    grant = table.held.get(name)
+    return None if grant is None else (grant.user, grant.session)
+
+
+ANN, BOB, EVE = (b"ann", b""), (b"bob", b""), (b"eve", b"")
+
+
+def test_the_first_free_of_several_names_is_granted() -> None:
+    table = LockTable()
+    table.lock(Client(ANN, (b"a",)), 0)
+    grant = table.lock(Client(BOB, (b"a", b"b", b"c")), 0)
+    assert grant is not None and grant.name == b"b"
+    assert set(table.held) == {b"a", b"b"}
+
+
+def test_a_name_that_the_owner_holds_goes_before_one_that_is_free() -> None:
+    table = LockTable()
+    first = table.lock(Client(ANN, (b"b",)), 0)
+    assert table.lock(Client(ANN, (b"a", b"b")), 1) is first
+    assert holder(table, b"a") is None
+
+
+def test_a_lock_asked_for_again_is_the_same_grant_under_new_terms() -> None:
+    table = LockTable()
+    first = table.lock(Client(ANN, hold=5, process=PROCESSES[1]), 0)
+    assert first is not None
+    token = first.token
+    assert table.lock(Client(ANN, hold=7, process=PROCESSES[2]), 3) is first
+    assert (first.token, first.deadline, first.process) == (token, 10, PROCESSES[2])
+    assert table.expire(9.9) == []
+    table.said_dead(b"h", 7, "1.1.1.1", 9.9)
+    assert holder(table) == ANN
+    assert table.expire(10) == [first]
+
+
+@pytest.mark.parametrize(
+    ("holds", "asks"), [((b"u", b"s"), (b"u", b"t")), ((b"u", b"s"), (b"u", b"")), ((b"u", b""), (b"u", b"s"))]
+)
+def test_another_session_of_the_same_user_is_another_owner(
+    holds: tuple[bytes, bytes], asks: tuple[bytes, bytes]
+) -> None:
+    table = LockTable()
+    table.lock(Client(holds), 0)
+    assert table.lock(Client(asks), 0) is None
+    table.unlock(Client(asks), 0)
+    assert holder(table) == holds
+    waiting = Client(asks)
+    table.wait(waiting)
+    table.wait(Client((b"u", b"third")))
+    assert table.dropped == []
+    table.unlock(Client((b"u", b"fourth")), 0)
+    assert table.dropped == []
+    table.unlock(Client(holds), 0)
+    assert granted(table) == [(waiting, b"a")]
+
+
+def test_waiters_are_served_in_their_order() -> None:
+    table = LockTable()
+    table.lock(Client(ANN), 0)
+    asks = [Client((b"w%d" % number, b"")) for number in range(20)]
+    for ask in asks:
+        table.wait(ask)
+    served = []
+    for owner in [ANN, *(ask.owner for ask in asks)]:
+        table.unlock(Client(owner), 0)
+        served += granted(table)
+    assert served == [(ask, b"a") for ask in asks]
+    assert not table.held
+
+
+def test_a_waiter_on_several_names_gets_one_and_leaves_the_other_queues() -> None:
+    table = LockTable()
+    for name in (b"a", b"b"):
+        table.lock(Client(ANN, (name,)), 0)
+    both, after = Client(BOB, (b"a", b"b")), Client(EVE, (b"a",))
+    table.wait(both)
+    table.wait(after)
+    table.break_locks([b"b"], 0)
+    assert granted(table) == [(both, b"b")]
+    table.break_locks([b"a"], 0)
+    assert granted(table) == [(after, b"a")]
+
+
+def test_a_second_wait_of_an_owner_takes_the_place_of_the_first() -> None:
+    table = LockTable()
+    table.lock(Client(ANN, (b"a",)), 0)
+    table.lock(Client(ANN, (b"b",)), 0)
+    first, between, second = Client(BOB, (b"a", b"b")), Client(EVE), Client(BOB)
+    for ask in (first, between, second):
+        table.wait(ask)
+    assert table.dropped == [first]
+    table.unlock(Client(ANN, (b"b",)), 0)
+    assert granted(table) == []  # the first one waited for b too, and has left
+    table.unlock(Client(ANN), 0)
+    assert granted(table) == [(second, b"a")]
+
+
+def test_unlock_takes_a_waiter_off_all_its_queues() -> None:
+    table = LockTable()
+    table.lock(Client(ANN, (b"a",)), 0)
+    table.lock(Client(ANN, (b"b",)), 0)
+    waiting = Client(BOB, (b"a", b"b"))
+    table.wait(waiting)
+    table.unlock(Client(BOB, (b"b",)), 0)
+    assert table.dropped == [waiting]
+    table.break_locks([b"a", b"b"], 0)
+    assert granted(table) == [] and not table.held
+
+
+def test_breaking_frees_whoever_holds_it_and_the_next_gets_it() -> None:
+    table = LockTable()
+    first = table.lock(Client((b"ann", b"session")), 0)
+    waiting = Client(BOB)
+    table.wait(waiting)
+    assert table.break_locks([b"z", b"a"], 0) == [first]
+    assert granted(table) == [(waiting, b"a")]
+    assert holder(table) == BOB
+
+
+def test_a_client_that_is_gone_is_passed_over() -> None:
+    table = LockTable(present=lambda ask: ask.is_present)  # type: ignore[attr-defined]
+    table.lock(Client(ANN), 0)
+    gone, there = Client(BOB), Client(EVE)
+    gone.is_present = False
+    table.wait(gone)
+    table.wait(there)
+    table.unlock(Client(ANN), 0)
+    assert granted(table) == [(there, b"a")]
+    assert not table.leave(gone)
+
+
+def test_a_hold_ends_on_time_and_not_before() -> None:
+    table = LockTable()
+    table.lock(Client(ANN, hold=1), 100)
+    waiting = Client(BOB, hold=2)
+    table.wait(waiting)
+    assert table.next_alarm == 101
+    assert table.expire(100.999) == []
+    assert [grant.user for grant in table.expire(101)] == [b"ann"]
+    assert granted(table) == [(waiting, b"a")]
+    assert table.next_alarm == 103  # the hold of one that waited is counted from its grant
+    table.expire(103)
+    assert not table.held and table.next_alarm == inf
+
+
+def test_no_hold_time_is_for_ever() -> None:
+    table = LockTable()
+    table.lock(Client(ANN), 0)
+    assert table.next_alarm == inf and table.expire(1e12) == []
+
+
+def test_a_waited_grant_that_is_not_confirmed_is_taken_back() -> None:
+    table = LockTable()
+    table.lock(Client(ANN), 0)
+    silent, next_one = Client(BOB, confirms=True), Client(EVE, confirms=True, hold=100)
+    table.wait(silent)
+    table.wait(next_one)
+    table.unlock(Client(ANN), 50)
+    assert table.expire(50 + CONFIRM_WITHIN - 0.01) == []
+    table.expire(50 + CONFIRM_WITHIN)
+    assert granted(table) == [(silent, b"a"), (next_one, b"a")]
+    table.confirm(b"a", table.held[b"a"].token)
+    assert table.expire(149.9) == []
+    assert [grant.user for grant in table.expire(160)] == [b"eve"]
+
+
+@pytest.mark.parametrize("sign_of_life", ["confirm", "renew", "lock"])
+def test_any_sign_of_life_confirms_a_waited_grant(sign_of_life: str) -> None:
+    table = LockTable()
+    table.lock(Client(ANN), 0)
+    waiting = Client(BOB, confirms=True)
+    table.wait(waiting)
+    table.unlock(Client(ANN), 0)
+    token = table.held[b"a"].token
+    if sign_of_life == "lock":
+        table.lock(Client(BOB, confirms=True), 5)
+    elif sign_of_life == "renew":
+        table.renew(b"a", token, 5)
+    else:
+        table.confirm(b"a", token)
+    assert table.expire(1e9) == []
+    assert table.held[b"a"].token == token
+
+
+def test_a_grant_at_once_and_one_without_the_extension_need_no_confirmation() -> None:
+    table = LockTable()
+    table.lock(Client(ANN, (b"a",), confirms=True), 0)
+    table.lock(Client(ANN, (b"b",)), 0)
+    table.wait(Client(BOB, (b"b",)))
+    table.unlock(Client(ANN, (b"b",)), 0)
+    assert table.expire(1e9) == []
+
+
+def test_confirming_an_older_grant_does_not_confirm_the_present_one() -> None:
+    table = LockTable()
+    old = table.lock(Client(ANN), 0)
+    assert old is not None
+    table.wait(Client(BOB, confirms=True))
+    table.unlock(Client(ANN), 0)
+    table.confirm(b"a", old.token)
+    assert table.renew(b"a", old.token, 1) is None
+    assert [grant.user for grant in table.expire(CONFIRM_WITHIN)] == [b"bob"]
+
+
+def test_renewing_starts_the_hold_anew_and_keeps_the_token() -> None:
+    table = LockTable()
+    grant = table.lock(Client(ANN, hold=10), 0)
+    assert grant is not None
+    token = grant.token
+    for now in range(5, 100, 5):
+        assert table.renew(b"a", token, now)
+        assert table.expire(now) == []
+    assert table.current(b"a", token) is grant
+    assert table.expire(105) == [grant]
+    assert not table.renew(b"a", token, 105)
+
+
+def test_tokens_grow_from_the_last_one_whatever_the_name() -> None:
+    table = LockTable(last_token=500)
+    tokens = []
+    for name in (b"a", b"b", b"a", b"c"):
+        grant = table.lock(Client(ANN, (name,)), 0)
+        assert grant is not None
+        tokens.append(grant.token)
+        table.unlock(Client(ANN, (name,)), 0)
+    assert tokens == [501, 502, 503, 504]
+
+
+def test_a_death_is_believed_only_from_the_address_that_took_the_lock() -> None:
+    table = LockTable()
+    for name in (b"a", b"b"):
+        table.lock(Client(ANN, (name,), process=PROCESSES[1]), 0)
+    table.lock(Client(BOB, (b"c",), process=PROCESSES[2]), 0)
+    table.lock(Client(BOB, (b"d",)), 0)
+    assert table.said_dead(b"h", 7, "9.9.9.9", 0) == ([], [PROCESSES[1], PROCESSES[1]])  # to be looked for
+    assert table.said_dead(b"other", 7, "1.1.1.1", 0) == ([], [])
+    assert len(table.held) == 4
+    assert [grant.name for grant in table.said_dead(b"h", 7, "1.1.1.1", 0)[0]] == [b"a", b"b"]
+    assert set(table.held) == {b"c", b"d"}
+
+
+def test_a_death_is_not_believed_of_a_process_that_is_known_by_more_than_its_number() -> None:
+    """Who says it may be in a container at the same address, where that number is nobody's."""
+    table = LockTable()
+    table.lock(Client(ANN, (b"a",), process=PROCESSES[2]), 0)
+    assert table.said_dead(b"h", 8, "2.2.2.2", 0) == ([], [PROCESSES[2]])
+    assert set(table.held) == {b"a"}
+
+
+def test_status_speaks_of_the_askers_own_lock_first_then_of_the_first_held_name() -> None:
+    table = LockTable()
+    table.lock(Client(ANN, (b"b",)), 0)
+    own = table.lock(Client(BOB, (b"c",)), 0)
+    names = (b"a", b"b", b"c")
+    assert table.standing(Client(BOB, names)) is own
+    other = table.standing(Client(EVE, names))
+    assert other is not None and other.name == b"b"
+    assert table.standing(Client(EVE, (b"a",))) is None
+
+
+def test_time_costs_nothing_however_often_locks_come_and_go() -> None:
+    table = LockTable()
+    table.lock(Client(ANN, (b"kept",), hold=1e6), 0)
+    for number in range(20_000):
+        table.lock(Client(BOB, hold=1000), number)
+        table.lock(Client(BOB, hold=500), number)
+        table.unlock(Client(BOB), number)
+        table.changes.clear()
+        assert len(table._alarms) < 1500
+    assert table.expire(1e6 - 1) == []
+    assert len(table.expire(1e6)) == 1
+    assert not table._alarms and not table._by_process and not table._queues

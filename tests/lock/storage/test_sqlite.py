@@ -1,0 +1,174 @@
+"""The file that held locks are kept in: what was committed is there, and a file that is no good is said to be so."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipclocker.errors import StateError
+from ipclocker.lock.model import Record
+from ipclocker.lock.storage.base import open_store
+from ipclocker.lock.storage.sqlite import SqliteStore
+
+words = st.binary(min_size=1, max_size=5)
+records = st.builds(
+    Record,
+    name=st.sampled_from([b"a", b"b", b"\xff", b"d" * 300]),
+    token=st.integers(0, 2**62),
+    user=words,
+    session=st.binary(max_size=5),
+    since=st.floats(0, 4e9),
+    hold=st.floats(0, 1e12),
+    lease=st.booleans(),
+    outlived=st.booleans(),
+    confirmed=st.booleans(),
+    command=st.binary(max_size=5),
+    host=st.binary(max_size=5),
+    pid=st.integers(0, 2**31 - 1),
+    start=st.none() | st.integers(0, 2**62),
+    boot=st.binary(max_size=5),
+    pidns=st.none() | st.integers(0, 2**62),
+    address=st.sampled_from(["", "127.0.0.1", "::1"]),
+)
+batches = st.tuples(st.lists(records, max_size=4, unique_by=lambda record: record.name), st.lists(words, max_size=3))
+A_RECORD = Record(b"x", 7, b"u", b"", 1.0, 0.0, False, False, True, b"", b"", 0, None, b"", None, "")
+
+
+def loaded(path: Path) -> dict[bytes, Record]:
+    store = SqliteStore(str(path))
+    try:
+        return {record.name: record for record in store.load().grants}
+    finally:
+        store.close()
+
+
+@given(batches_=st.lists(batches, max_size=6))
+def test_what_was_committed_is_there(tmp_path_factory: pytest.TempPathFactory, batches_: list[tuple]) -> None:  # type: ignore[type-arg]
+    path = tmp_path_factory.mktemp("store") / "s.db"
+    expected: dict[bytes, Record] = {}
+    store = SqliteStore(str(path))
+    for changed, freed in batches_:
+        freed = [name for name in freed if name not in {record.name for record in changed}]
+        store.commit(changed, freed, 0)
+        expected = {name: record for name, record in expected.items() if name not in freed}
+        expected.update({record.name: record for record in changed})
+    store.close()
+    assert loaded(path) == expected
+
+
+def test_a_batch_of_any_size_is_kept_whole(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    for size in (1, 7, 8, 9, 41, 1000):
+        store = SqliteStore(str(path))
+        names = [b"%d" % number for number in range(size)]
+        store.commit([A_RECORD._replace(name=name) for name in names], [], 0)
+        store.commit([], names[1:], 0)
+        store.close()
+        assert set(loaded(path)) == {b"0"}
+
+
+def test_the_token_that_is_loaded_is_never_below_one_that_was_given(tmp_path: Path) -> None:
+    last = 0
+    for token in (1, 2, 5_000_000, 5_000_001):
+        store = SqliteStore(str(tmp_path / "s.db"))
+        assert store.load().last_token >= last
+        last = max(store.load().last_token, token)
+        store.commit([], [], last)
+        store.close()
+
+
+def test_only_its_owner_may_read_the_file_since_sessions_are_secrets(tmp_path: Path) -> None:
+    store = SqliteStore(str(tmp_path / "s.db"))
+    store.commit([A_RECORD], [], 1)
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+    store.close()
+
+
+def test_a_second_server_on_the_file_is_told_so(tmp_path: Path) -> None:
+    path = str(tmp_path / "s.db")
+    store = SqliteStore(path)
+    second = f"from ipclocker.lock.storage.sqlite import SqliteStore; SqliteStore({path!r})"
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", second], capture_output=True, text=True, timeout=60, check=False)
+        assert f"the state file {path} is in use by another lockerd" in done.stderr
+    store.close()
+    assert subprocess.run([sys.executable, "-c", second], timeout=60, check=False).returncode == 0
+
+
+def test_a_second_server_in_the_same_process_is_told_so_and_leaves_the_first_one_its_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "s.db")
+    store = SqliteStore(path)
+    with pytest.raises(StateError, match="in use by another lockerd"):
+        SqliteStore(path)
+    test_locked = f"import sqlite3; sqlite3.connect({path!r}, timeout=0).execute('SELECT * FROM grants')"
+    done = subprocess.run([sys.executable, "-c", test_locked], capture_output=True, timeout=60, check=False)
+    assert b"database is locked" in done.stderr
+    store.close()
+
+
+def damaged_page(path: Path) -> None:
+    store = SqliteStore(str(path))
+    store.commit([A_RECORD._replace(name=b"%05d" % number) for number in range(1000)], [], 1)
+    store.close()
+    with path.open("r+b") as file:
+        file.seek(3 * 4096)
+        file.write(b"\xff" * 4096)
+
+
+def other_types(path: Path) -> None:
+    SqliteStore(str(path)).close()
+    with sqlite3.connect(path) as file:
+        file.execute("INSERT INTO grants VALUES ('text', 'x', 'x', 'x', 1, 1, 1, 1, 1, 'x', 'x', 1, 1, 'x', 1, 1)")
+    file.close()
+
+
+def newer(path: Path) -> None:
+    SqliteStore(str(path)).close()
+    file = sqlite3.connect(path)
+    file.execute("PRAGMA user_version = 99")
+    file.close()
+
+
+def of_another_program(path: Path) -> None:
+    file = sqlite3.connect(path)
+    file.execute("CREATE TABLE mails (text)")
+    file.close()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.write_text("no database at all" * 100), "is damaged: move it away"),
+        (damaged_page, "is damaged: move it away"),
+        (other_types, "is damaged: move it away"),
+        (newer, "is of version 99, and this lockerd knows 1"),
+        (of_another_program, "is no state file of lockerd"),
+        (lambda path: path.mkdir(), "can't be opened"),
+    ],
+)
+def test_a_file_that_is_no_good_is_left_as_it_is_and_said_to_be_so(
+    tmp_path: Path,
+    spoil: object,
+    message: str,
+) -> None:
+    path = tmp_path / "s.db"
+    spoil(path)  # type: ignore[operator]
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(StateError, match=message) as caught:
+        loaded(path)
+    assert str(path) in str(caught.value)
+    assert before == (path.read_bytes() if path.is_file() else None)
+    with pytest.raises(StateError, match="can't be made"):
+        SqliteStore(str(tmp_path / "no folder" / "s.db"))
+
+
+def test_a_python_without_sqlite_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ipclocker.lock.storage.sqlite", None)
+    with pytest.raises(StateError, match=r"has no SQLite .*--state none"):
+        open_store("/tmp/x")

@@ -1,0 +1,81 @@
+"""What a worker tells its manager, between two processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from math import inf
+from pathlib import Path
+
+from ipclocker.prefork.worker_channel import ASKED, READY, TIMED, VARIABLE, ManagerEnd, WorkerEnd
+
+
+def descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+def test_a_worker_is_heard() -> None:
+    before = descriptors()
+    line = ManagerEnd()
+    assert (line.deadline, line.served) == (inf, 0)
+    assert line.hear() == []
+    worker = os.fork()
+    if worker == 0:
+        line.worker.take()
+        line.worker.ready()
+        line.worker.begin(123.5)
+        line.worker.end(1)
+        line.worker.begin(456.5)
+        line.worker.ends_as_asked()
+        os._exit(0)
+    line.worker.close()
+    os.waitpid(worker, 0)
+    assert line.hear() == [READY, TIMED, ASKED]
+    assert (line.deadline, line.served) == (456.5, 1)
+    assert line.hear() == []
+    line.close()
+    assert descriptors() == before
+
+
+def test_a_program_finds_its_end_once() -> None:
+    code = (
+        "import os; from ipclocker.prefork.worker_channel import WorkerEnd; "
+        "end = WorkerEnd.from_environment(os.environ); end.ready(); end.begin(7.0); end.end(3); "
+        "assert WorkerEnd.from_environment(os.environ) is None"
+    )
+    line = ManagerEnd()
+    environment = dict(os.environ)
+    line.worker.leave_to(environment)
+    subprocess.run([sys.executable, "-c", code], env=environment, close_fds=False, check=True)
+    line.worker.close()
+    assert line.hear() == [READY, TIMED]
+    assert (line.deadline, line.served) == (inf, 3)
+    line.close()
+
+
+def test_what_is_not_such_an_end_is_left_alone(tmp_path: Path) -> None:
+    line = ManagerEnd()
+    environment: dict[str, str] = {}
+    line.worker.leave_to(environment)
+    described = environment[VARIABLE]
+    line.worker.close()
+    # Another file has got the numbers meanwhile.
+    with (tmp_path / "a").open("w+") as first, (tmp_path / "b").open("w+") as second:
+        first.write("x" * 100)
+        first.flush()
+        for text in (described, "", "1", "1:2:3", "x:y", "-1/2:-3/4", f"{first.fileno()}/1:{second.fileno()}/1"):
+            found = {VARIABLE: text}
+            assert WorkerEnd.from_environment(found) is None
+            assert found == {}
+        assert (tmp_path / "a").read_text() == "x" * 100
+    line.close()
+
+
+def test_a_manager_that_is_gone_harms_no_worker() -> None:
+    line = ManagerEnd()
+    line.worker.take()
+    line.close()
+    line.worker.ready()
+    line.worker.begin(1.0)
+    line.worker.end(1)

@@ -1,0 +1,147 @@
+"""The process that ends a command when the one beside it can't."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipclocker.process.identity import exists
+
+DEADLINE = 20.0
+SCRIPT = """
+import os, sys, time
+from ipclocker.process.watchdog import Deputy
+def kill():
+    open("killed.new", "w").write(f"{{time.monotonic()}} {{os.getpid()}} {{os.getsid(0)}} {{os.listdir('/dev/fd')}}")
+    os.rename("killed.new", "killed")
+deputy = Deputy(time.monotonic() + {seconds}, kill)
+{then}
+"""
+
+
+class Scene:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: list[subprocess.Popen[str]] = []
+        (folder / "ipclocker").symlink_to(Path(__file__).parents[2] / "ipclocker")
+
+    def start(self, seconds: float, then: str) -> subprocess.Popen[str]:
+        text = SCRIPT.format(seconds=seconds, then=textwrap.dedent(then))
+        process = subprocess.Popen(
+            [sys.executable, "-c", text], cwd=self.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    def killed_at(self) -> float:
+        """When it did it; waits for that."""
+        deadline = time.monotonic() + DEADLINE
+        while not (self.folder / "killed").exists():
+            assert time.monotonic() < deadline, "nothing was done"
+            time.sleep(0.01)
+        return float((self.folder / "killed").read_text().split()[0])
+
+    @property
+    def has_killed(self) -> bool:
+        return (self.folder / "killed").exists()
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(tmp_path)
+    yield scene
+    scene.end()
+
+
+READY = "print('ready', flush=True);"
+
+
+def test_when_its_time_is_over_although_the_other_is_stopped(scene: Scene) -> None:
+    process = scene.start(0.7, f"{READY} sys.stdin.read()")
+    begin = time.monotonic()
+    os.kill(process.pid, signal.SIGSTOP)
+    assert scene.killed_at() - begin >= 0
+    os.kill(process.pid, signal.SIGCONT)
+    _, pid, session, *descriptors = (scene.folder / "killed").read_text().split()
+    assert pid == session and int(pid) != process.pid, "it is in a session of its own, with no way to a terminal"
+    assert len(descriptors) <= 6, "the three that all have, its pipe, and the two with which this was written down"
+
+
+def test_when_the_other_is_killed(scene: Scene) -> None:
+    process = scene.start(1000, f"{READY} sys.stdin.read()")
+    process.kill()
+    process.wait()
+    scene.killed_at()
+
+
+def test_a_later_time_and_an_earlier_one(scene: Scene) -> None:
+    begin = time.monotonic()
+    scene.start(
+        0.6,
+        f"""
+        for turn in range(10):
+            time.sleep(0.2)
+            deputy.tell(time.monotonic() + 0.6)
+        deputy.tell(time.monotonic() + 1000)
+        deputy.tell(time.monotonic() + 0.3)
+        {READY} sys.stdin.read()
+        """,
+    )
+    assert scene.killed_at() - begin >= 2.3
+
+
+def test_it_is_dismissed(scene: Scene) -> None:
+    process = scene.start(0.5, f"deputy.dismiss(); {READY} sys.stdin.read()")
+    time.sleep(1)
+    process.communicate("")
+    assert process.returncode == 0 and not scene.has_killed
+
+
+def test_it_is_no_child_of_the_other(scene: Scene) -> None:
+    """Who waits for children finds none that it did not start."""
+    then = f"""
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        {READY}
+    sys.stdin.read()
+    """
+    scene.start(1000, then)
+
+
+def test_one_that_was_stopped_itself_hears_first_what_it_was_told(scene: Scene) -> None:
+    process = scene.start(1.0, f"{READY} sys.stdin.readline(); deputy.tell(time.monotonic() + 1000); {READY} input()")
+    own = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    others = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _read(path) == own]
+    (deputy,) = set(others) - {process.pid}
+    os.kill(deputy, signal.SIGSTOP)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(1.3)
+    os.kill(deputy, signal.SIGCONT)
+    time.sleep(0.3)
+    assert not scene.has_killed and exists(deputy)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,115 @@
+"""A server to try background.py with: a UNIX socket that answers a connection with its pid and closes it.
+
+Run as `python -m tests.support.fake_service FOLDER [--option ...]`. In FOLDER are its socket ("socket"), its
+pid file ("pid"), its log ("log"), the names of its environment's variables ("environment"), the pids of all
+processes that were ever started as server or guardian ("pids"), and files by which a test tells it how to
+behave at its next start, named after what is to happen:
+  refuse   start raises a ServerUnavailable with the file's content
+  crash    start raises a RuntimeError
+  kill     the process kills itself in start
+  hang     start waits until the file is gone
+  deaf     SIGTERM does nothing
+  stuck    a connection is not answered, and nothing else done, until the file is gone
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from ipclocker.daemon import daemonize as background
+from ipclocker.daemon import monitor as guardian
+from ipclocker.errors import ServerUnavailable
+from ipclocker.net.loop import READ, Loop
+
+
+class FakeService:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ending = False
+        with (folder / "pids").open("a") as pids:
+            pids.write(f"{os.getpid()}\n{os.getppid()}\n")
+        (folder / "environment").write_text(" ".join(os.environ))
+        self._loop = Loop()
+        _misbehave(folder)
+        self._socket = socket.socket(socket.AF_UNIX)
+        (folder / "socket").unlink(missing_ok=True)
+        self._socket.bind(str(folder / "socket"))
+        self._socket.listen()
+        self._loop.watch(self._socket, READ, self._answer)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.on_signal(number, self._end)
+        self._loop.on_signal(signal.SIGHUP, self._start_anew)
+
+    def describe(self) -> str:
+        return "listening on a socket"
+
+    @property
+    def loop(self) -> Loop:
+        return self._loop
+
+    def run(self) -> bool:
+        self._loop.run()
+        return not self._ending
+
+    def close(self) -> None:
+        self._socket.close()
+        (self._folder / "socket").unlink()
+        self._loop.close()
+
+    def _answer(self, events: int) -> None:
+        connection, _ = self._socket.accept()
+        if (self._folder / "stuck").exists():
+            (self._folder / "is stuck").touch()
+        while (self._folder / "stuck").exists():
+            time.sleep(0.01)
+        with connection:
+            connection.sendall(b"%d" % os.getpid())
+
+    def _end(self) -> None:
+        if not (self._folder / "deaf").exists():
+            self._ending = True  # also when it is to be started anew in the same moment
+            self._loop.stop()
+
+    def _start_anew(self) -> None:
+        self._loop.stop()
+
+
+def _misbehave(folder: Path) -> None:
+    if (folder / "refuse").exists():
+        raise ServerUnavailable((folder / "refuse").read_text())
+    if (folder / "crash").exists():
+        raise RuntimeError("crash\nof the start")
+    if (folder / "kill").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    while (folder / "hang").exists():
+        time.sleep(0.01)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--foreground", action="store_true")
+    parser.add_argument("--pid-file", default="pid")
+    parser.add_argument("--log-file")
+    parser.add_argument("--end-within", type=float, default=guardian.END_WITHIN)
+    options = parser.parse_args()
+    guardian.END_WITHIN = options.end_within
+    folder = options.folder.absolute()
+    os.chdir(folder)  # so that the names of files are relative ones
+    return background.run(
+        lambda: FakeService(folder),
+        name="fake",
+        foreground=options.foreground,
+        pid_file=options.pid_file,
+        log_file=options.log_file,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
