@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..errors import LockBusy
 from ..lock.client.settings import Settings
 from ..process.spawn import Child
-from ..run.under_lock import Terms, list_locks, run_locked, trace_links
+from ..run.options import Terms
+from ..run.under_lock import list_locks, run_locked, trace_links
 
 
 def stay(child: Child) -> int:

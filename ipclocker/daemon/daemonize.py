@@ -25,10 +25,9 @@ import socket
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import Callable, NoReturn, Protocol
+from typing import NoReturn
 
 from ..errors import INTERNAL, OK, IpclockerError
-from ..net.loop import Loop
 from ..version import VERSION
 from .detach import detach
 from .log import one_line, set_up, with_priority
@@ -45,32 +44,13 @@ from .monitor import (
 )
 from .pid_file import PidFile
 from .sd_notify import announced, take_manager
+from .service import Service, ServiceFactory
 
 log = logging.getLogger(__name__)
 
 
-class Service(Protocol):
-    """A server that is bound and ready. From its making to its `close` it handles the three signals."""
-
-    def describe(self) -> str:
-        """For the log, as "listening on 127.0.0.1:1751"."""
-
-    @property
-    def loop(self) -> Loop:
-        """In whose turns it serves."""
-
-    def run(self) -> bool:
-        """Serve until stopped; True if it is to be started anew (SIGHUP), False if it is to end."""
-
-    def close(self) -> None:
-        """Give back sockets and signal handlers. Called once, after `run`."""
-
-
-Start = Callable[[], Service]
-
-
 def run(
-    start: Start,
+    start: ServiceFactory,
     *,
     name: str,
     foreground: bool,
@@ -119,7 +99,7 @@ def _fill_standard_descriptors() -> None:
             return
 
 
-def _run_here(start: Start, name: str, file: PidFile, log_file: str | None) -> None:
+def _run_here(start: ServiceFactory, name: str, file: PidFile, log_file: str | None) -> None:
     try:
         _serve(start, name, lambda word: None)
     except IpclockerError as error:
@@ -130,7 +110,7 @@ def _run_here(start: Start, name: str, file: PidFile, log_file: str | None) -> N
         file.remove()
 
 
-def _guard_here(start: Start, name: str, file: PidFile, log_file: str | None, care: Care) -> int:
+def _guard_here(start: ServiceFactory, name: str, file: PidFile, log_file: str | None, care: Care) -> int:
     """Be the guardian of a server; its exit code. IpclockerError if it was not ready ever."""
     was_ready = False
 
@@ -162,7 +142,7 @@ def _failure(word: Word) -> IpclockerError:
     return failure
 
 
-def _run_away(start: Start, name: str, file: PidFile, care: Care | None) -> int:
+def _run_away(start: ServiceFactory, name: str, file: PidFile, care: Care | None) -> int:
     """Start a guardian and wait for its word; its pid. IpclockerError if that is an error, or if it says none."""
     guardian, launcher = socket.socketpair()
     try:
@@ -199,7 +179,9 @@ def _how_child_ended(pid: int) -> str:
         return "it is not known how"
 
 
-def _become_guardian(start: Start, name: str, file: PidFile, launcher: socket.socket, care: Care | None) -> NoReturn:
+def _become_guardian(
+    start: ServiceFactory, name: str, file: PidFile, launcher: socket.socket, care: Care | None
+) -> NoReturn:
     """In the new process, with the signals still blocked."""
     status = INTERNAL
     try:
@@ -214,7 +196,7 @@ def _become_guardian(start: Start, name: str, file: PidFile, launcher: socket.so
         os._exit(status)
 
 
-def _guard(start: Start, name: str, file: PidFile, launcher: socket.socket, care: Care | None) -> Word:
+def _guard(start: ServiceFactory, name: str, file: PidFile, launcher: socket.socket, care: Care | None) -> Word:
     def serve(say_to_guardian: Say) -> int:
         launcher.close()
         file.forget()
@@ -232,7 +214,7 @@ def _guard(start: Start, name: str, file: PidFile, launcher: socket.socket, care
         return Word(getattr(error, "exit_code", INTERNAL), str(error))
 
 
-def _serve_in_own_process(start: Start, name: str, say_to_guardian: Say, log_failure: bool = True) -> int:
+def _serve_in_own_process(start: ServiceFactory, name: str, say_to_guardian: Say, log_failure: bool = True) -> int:
     was_ready = False
 
     def say_ready(word: Word) -> None:
@@ -258,7 +240,7 @@ class _Stopped(BaseException):
     """SIGTERM or SIGINT came while the server was being started."""
 
 
-def _serve(start: Start, name: str, say_ready: Say) -> None:
+def _serve(start: ServiceFactory, name: str, say_ready: Say) -> None:
     """Start and serve, and again, until the service is to end."""
     with _signals_between_services(), contextlib.suppress(_Stopped):
         while _serve_once(start, name, say_ready):
@@ -266,7 +248,7 @@ def _serve(start: Start, name: str, say_ready: Say) -> None:
     log.info("%s ends", name)
 
 
-def _serve_once(start: Start, name: str, say_ready: Say) -> bool:
+def _serve_once(start: ServiceFactory, name: str, say_ready: Say) -> bool:
     service: Service | None = None
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

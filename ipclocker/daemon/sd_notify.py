@@ -19,10 +19,7 @@ from typing import Callable
 from ..net.loop import Loop
 from ..net.socket_activation import SOCKET_VARIABLES
 from .log import one_line
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .daemonize import Service, Start
+from .service import Service, ServiceFactory
 
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 _PATIENCE = 1  # seconds for a manager that does not read, when there is news that it must have
@@ -104,7 +101,7 @@ def for_programs(environment: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in private}
 
 
-def announced(start: Start, manager: Manager) -> Start:
+def announced(start: ServiceFactory, manager: Manager) -> ServiceFactory:
     """The same server, whose manager is told how it is."""
     return lambda: _Announced(start(), manager)
 

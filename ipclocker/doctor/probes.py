@@ -1,4 +1,4 @@
-"""The facts about this host that health.py judges."""
+"""The facts about this host that checks.py judges."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import resource
 import socket
 import sys
 import time
+from typing import Any
 
 from ..daemon.state_dir import default_state_folder
 from ..errors import IpclockerError, ServerUnavailable
@@ -20,7 +21,6 @@ from ..net.address import find_addresses, own_host_name
 from ..pid.client import PidStat
 from ..pid.endpoint import pid_endpoint
 from ..process import identity
-from ..zipapp.launcher import BUILD, cache_folders, load
 from .checks import Answer, existing_parent
 from .listening_ports import Listener, listeners
 
@@ -43,11 +43,11 @@ class ThisHost:
         return sys.version_info[:3], sys.executable, bool(sys.flags.isolated and sys.flags.no_site)
 
     def cache(self) -> tuple[str | None, list[str]]:
-        uid = os.geteuid()
-        folders = cache_folders(uid)
-        if BUILD == "unbuilt":
-            return "", folders
-        return next((folder for folder in folders if load(folder, uid)), None), folders
+        finder: Any  # one of them is the pack, which imports all that is ours
+        for finder in sys.meta_path:
+            if hasattr(finder, "folders"):
+                return finder.folder, finder.folders
+        return "", []
 
     def listeners(self, service: str) -> tuple[int, list[Listener] | None]:
         port = self._ports[service]

@@ -129,3 +129,21 @@ class Record(NamedTuple):
 
 _NO_PROCESS = Process(b"", 0, None, b"", None, "")
 Alarm = tuple[float, int, Grant]  # when, a number that decides between equals, whose
+
+
+class Held(NamedTuple):
+    """A grant as its holder knows it. `token` is None from a classic server.
+
+    `asked`: when the request was sent that its time counts from; `until`: when that is over, if it is not renewed
+    (seconds, monotonic).
+    """
+
+    name: bytes
+    token: Optional[int]
+    asked: float
+    until: float
+
+    def line(self, word: bytes) -> bytes:
+        """The line of a command about this very grant."""
+        assert self.token is not None
+        return b"%b %b %d\n" % (word, self.name, self.token)

@@ -12,7 +12,6 @@ import signal
 import time
 from typing import Callable
 
-from ..run.under_lock import MARKS
 from .identity import Identity, exists
 from .send_signal import send_signal
 from .tree import ancestors, last_started, marked, with_descendants
@@ -23,10 +22,16 @@ _PAUSE = 0.005  # seconds between two looks
 
 
 class Ending:
-    """Ends a command and what belongs to it. `tell` is called with what can't be done."""
+    """Ends a command and what belongs to it: what it has started, and what has `mark` in the list of `variable`.
 
-    def __init__(self, command: Identity, mark: str, tell: Callable[[str], None] = lambda text: None) -> None:
+    `tell` is called with what can't be done.
+    """
+
+    def __init__(
+        self, command: Identity, variable: str, mark: str, tell: Callable[[str], None] = lambda text: None
+    ) -> None:
         self.command = Identity(command.pid, command.start)  # as the others are named
+        self._variable = variable
         self._mark = mark
         self._tell = tell
         self._seen = {self.command}
@@ -54,7 +59,7 @@ class Ending:
 
         Those who carry the mark get the signal `at_once`, if it is given, as soon as they are seen.
         """
-        for process in marked(MARKS, self._mark):
+        for process in marked(self._variable, self._mark):
             if process.pid not in self._spared:
                 self._seen.add(process)
                 if at_once is not None:

@@ -23,7 +23,7 @@ from ..process.tree_killer import Ending
 from ..process.watchdog import Deputy
 from .foreground import Foreground
 from .on_lost_hook import Handler
-from .under_lock import KILL, WARN, Terms
+from .options import KILL, MARKS, WARN, Terms
 
 _GRACE = 5.0  # seconds from the signal to SIGKILL, where no lease says so
 _LOOK_AGAIN, _LONGEST_PAUSE = 0.02, 0.25  # seconds between two looks at what the command has left behind
@@ -50,7 +50,7 @@ class Beside:
         self._additions = additions
         self._tell = tell
         self._names = ", ".join(os.fsdecode(held.name) for held in claim.grants)
-        self._ending = Ending(command, mark, tell)
+        self._ending = Ending(command, MARKS, mark, tell)
         self._kill_at = inf
         self._killed = False
         self._handler: Handler | None = None
@@ -58,7 +58,7 @@ class Beside:
         self._deputy: Deputy | None = None
         if claim.settings.lease:
             lease = self._lease = Lease(claim.settings.lease, min(held.asked for held in claim.grants))
-            self._deputy = Deputy(lease.kill_at, lambda: Ending(command, mark).kill())
+            self._deputy = Deputy(lease.kill_at, lambda: Ending(command, MARKS, mark).kill())
             foreground.first = self._look_at_time
         self._keeper = Keeper(claim.contact, claim.grants, self._lease)
 

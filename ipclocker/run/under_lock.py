@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING
 
 from ..errors import LOST, IpclockerError, LockBusy, LockLost
-from ..lock.client.acquisition import RELEASE_WITHIN, Claim
+from ..lock.client.acquisition import Claim
 from ..lock.client.connection import READ, Link
 from ..lock.client.settings import Settings
 from ..process.identity import identify
@@ -18,12 +17,10 @@ from ..process.signal_reader import in_foreground
 from ..process.spawn import Child
 from ..process.stderr import tell
 from .foreground import CommandEnded, Foreground, Interrupted, end_by_signal
+from .options import KILL, MARKS, Terms
 
 if TYPE_CHECKING:
     from .lock_guard import Beside
-
-WARN, KILL = "warn", "kill"
-MARKS = "IPCLOCKER_RUN"  # in a command's environment: the marks of all runs that it belongs to, separated by colons
 
 
 class Reporter:
@@ -90,22 +87,6 @@ def list_locks(settings: Settings) -> None:
     answer = Claim(settings, Reporter(False)).query(b"LOCK_LIST")
     lines = [f"{os.fsdecode(name):<20} {os.fsdecode(owner)}\n" for name, owner in sorted(answer.locks)]
     sys.stdout.buffer.write(os.fsencode("".join(lines)))  # as bytes: a name comes out as it was given
-
-
-class Terms(NamedTuple):
-    """How a command is run under a lock.
-
-    wait: the longest wait for the lock in seconds, 0 for one try, None for ever
-    release_within: how long to try to give it back to a server that does not answer (seconds)
-    lost_signal: what the command gets if it is to end because the lock is lost
-    on_lost: WARN, KILL, or a command line for a shell; with a lease the command is ended, whichever it is
-    """
-
-    wait: Optional[float] = None
-    release_within: float = RELEASE_WITHIN
-    lost_signal: int = signal.SIGTERM
-    on_lost: str = WARN
-    verbose: bool = False
 
 
 def run_locked(child: Child, settings: Settings, terms: Terms) -> int:

@@ -12,21 +12,19 @@ from .lazy_imports import load_later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Callable, NoReturn
 
 
-def run_and_end() -> None:
-    """Run the tool that was asked for, and end with its code."""
+def run_and_exit(main: Callable[[], object]) -> None:
+    """Call `main`, and end the process with the code of the SystemExit that it raises."""
     load_later()
     try:
-        from ..__main__ import main
-
         main()
     except SystemExit as stop:
-        end(stop.code)
+        exit_fast(stop.code)
 
 
-def end(code: str | int | None) -> NoReturn:
+def exit_fast(code: str | int | None) -> NoReturn:
     """End with what was given to sys.exit, at once: taking Python's objects apart one by one costs 6 ms."""
     if isinstance(code, str):
         sys.stderr.write(f"{code}\n")

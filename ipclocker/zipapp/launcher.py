@@ -48,6 +48,8 @@ class Pack:
         self.codes = view[head:]
         if self.index[""][2] != len(self.codes):
             raise ValueError("the pack was cut off")
+        self.folder: str | None = None  # where it is kept on this host, if it is
+        self.folders: list[str] = []  # where it could be kept, best first
         self.modules = ""  # what `__file__` begins with: the archive's folder, as if they came from there
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> "ModuleSpec | None":
@@ -114,7 +116,9 @@ def load(folder: str, uid: int) -> "Pack | None":
         stat = os.fstat(descriptor)
         if stat.st_uid != uid or stat.st_mode & (KIND | NOT_OTHERS_TO_WRITE) != FILE:
             return None
-        return Pack(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))  # shared by all who run; stays if deleted
+        pack = Pack(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))  # shared by all who run; stays if deleted
+        pack.folder = folder
+        return pack
     except (OSError, EOFError, ValueError, TypeError):
         return None
     finally:
@@ -160,8 +164,9 @@ def prepare() -> None:
         from ipclocker.zipapp.unpack import obtain
 
         sys.path.remove(modules)
-        pack = obtain(archive, uid)
+        pack = obtain(sys.modules[__name__], archive, uid)
     pack.modules = modules
+    pack.folders = folders
     sys.meta_path.insert(0, pack)
 
 
@@ -174,16 +179,22 @@ def fail(code: int, message: str) -> "NoReturn":
 
 
 def start() -> None:
-    """Run the tool that was asked for."""
+    """Run the tool that was asked for, from its pack."""
     try:
         use_right_interpreter()
         prepare()
-        from ipclocker.zipapp.exit import run_and_end
+        from ipclocker.zipapp.exit import run_and_exit
     except OSError as error:
         fail(69, f"{error.filename or sys.argv[0]}: {error.strerror or error}")
     except Exception as error:  # noqa: BLE001 - a file that was cut off or is being replaced fails in any way
         fail(70, f"{sys.argv[0]} is damaged, copy it anew ({type(error).__name__}: {error})")
-    run_and_end()
+    run_and_exit(_run_tool)
+
+
+def _run_tool() -> None:
+    from ipclocker.__main__ import main
+
+    main()
 
 
 if __name__ == "__main__":

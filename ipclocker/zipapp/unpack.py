@@ -18,37 +18,47 @@ import zipimport
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from .launcher import BUILD, Pack, cache_folders, is_private, load, pack_name
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
 
 LAUNCHER = "ipclocker/zipapp/launcher.py"
 LONGEST_WAIT = 10.0  # seconds, for the run that is making the pack
 OUTDATED = 3600.0  # seconds that another build's pack is left: so two that are in use come to rest side by side
 
 
-def obtain(archive: str, uid: int) -> Pack:
-    """The pack of the built file `archive`, kept for the next run if the host has a place for it."""
+def obtain(launcher: ModuleType, archive: str, uid: int) -> Any:
+    """The pack of the built file `archive`, kept for the next run if the host has a place for it.
+
+    `launcher` is launcher.py, which runs as `__main__` and hands itself over: imported here, it would be loaded twice.
+    """
     made = b""
+    kept_in = None
     named = os.environ.get("IPCLOCKER_CACHE", "")
     if named.startswith("/"):
         with suppress(OSError):
             os.makedirs(named, 0o700, exist_ok=True)
-    for folder in cache_folders(uid):
+    for folder in launcher.cache_folders(uid):
         try:
-            with _locked(folder, uid):
-                kept = load(folder, uid)
+            with _locked(launcher, folder, uid):
+                kept = launcher.load(folder, uid)
                 if kept:
                     return kept
-                made = made or compile_all(archive)
-                _keep(made, folder)
+                made = made or compile_all(archive, launcher.BUILD)
+                _keep(made, folder, launcher.pack_name())
+                kept_in = folder
                 break
         except TimeoutError:
             break
         except OSError:  # no such place, not ours, full, read-only
             continue
-    return Pack(made or compile_all(archive))
+    pack = launcher.Pack(made or compile_all(archive, launcher.BUILD))
+    pack.folder = kept_in
+    return pack
 
 
-def compile_all(archive: str) -> bytes:
+def compile_all(archive: str, build: str) -> bytes:
     """A pack of all modules of `archive` for this interpreter. Raises ValueError if the file is not as it was built.
 
     A file that is replaced while it is read would else leave a mixture that is used from then on.
@@ -56,7 +66,7 @@ def compile_all(archive: str) -> bytes:
     importer = zipimport.zipimporter(archive)
     paths = importer.get_data("modules.txt").decode().split()
     sources = {path: importer.get_data(os.path.join("site-packages", path)) for path in paths}
-    if build_of(sources) != BUILD:
+    if build_of(sources) != build:
         raise ValueError("its modules are not those it was built with")
     index, codes, end = {}, [], 0
     for path, source in sources.items():
@@ -84,7 +94,7 @@ def build_of(sources: dict[str, bytes]) -> str:
 
 
 @contextmanager
-def _locked(folder: str, uid: int) -> Iterator[None]:
+def _locked(launcher: ModuleType, folder: str, uid: int) -> Iterator[None]:
     """Make `folder` if it is missing, and hold the lock on it.
 
     Raises OSError if there can be no such folder that is the user's alone, TimeoutError if another run holds
@@ -93,7 +103,7 @@ def _locked(folder: str, uid: int) -> Iterator[None]:
     with suppress(FileExistsError):
         os.mkdir(folder, 0o700)
         os.chmod(folder, 0o700)  # whatever the umask
-    if not is_private(folder, uid):
+    if not launcher.is_private(folder, uid):
         raise PermissionError(folder)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
@@ -117,7 +127,7 @@ def _lock(descriptor: int) -> None:
         pause = min(pause * 2, 0.1)
 
 
-def _keep(pack: bytes, folder: str) -> None:
+def _keep(pack: bytes, folder: str, name: str) -> None:
     """Write the pack, and remove what older builds and killed runs left. Raises OSError."""
     temporary = os.path.join(folder, "new-" + os.urandom(8).hex())
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -127,16 +137,16 @@ def _keep(pack: bytes, folder: str) -> None:
             file.write(pack)
             file.flush()
             os.fsync(descriptor)  # some file systems report a full disk only now
-        os.rename(temporary, os.path.join(folder, pack_name()))
+        os.rename(temporary, os.path.join(folder, name))
     except OSError:
         os.unlink(temporary)
         raise
-    _remove_outdated(folder)
+    _remove_outdated(folder, name)
 
 
-def _remove_outdated(folder: str) -> None:
+def _remove_outdated(folder: str, current: str) -> None:
     now = time.time()
     for entry in os.scandir(folder):
         with suppress(OSError):  # another run was quicker
-            if entry.name != pack_name() and now - entry.stat(follow_symlinks=False).st_mtime > OUTDATED:
+            if entry.name != current and now - entry.stat(follow_symlinks=False).st_mtime > OUTDATED:
                 os.unlink(entry.path)

@@ -17,7 +17,7 @@ from ipclocker.process.identity import Identity, exists, identify
 from ipclocker.process.send_signal import send_signal
 from ipclocker.process.tree import ancestors, marked, with_descendants
 from ipclocker.process.tree_killer import Ending
-from ipclocker.run.under_lock import MARKS
+from ipclocker.run.options import MARKS
 
 DEADLINE = 20.0
 MARK = f"test{os.getpid()}"
@@ -45,7 +45,7 @@ class Scene:
         self.commands.append(process)
         for name in ready:
             until(lambda name=name: (self.folder / name).exists(), name)  # type: ignore[misc]
-        return Ending(identify(process.pid), MARK, self.told.append)
+        return Ending(identify(process.pid), MARKS, MARK, self.told.append)
 
     def process(self, name: str) -> Identity:
         return identify(int((self.folder / name).read_text()))
@@ -142,7 +142,7 @@ def test_this_process_and_those_above_it_are_spared(scene: Scene) -> None:
     script = (
         "import os, sys; from ipclocker.process.identity import Identity\n"
         "from ipclocker.process.tree_killer import Ending; "
-        "Ending(Identity(2**22 + 1), sys.argv[1]).kill(); open('done', 'w').close()"
+        f"Ending(Identity(2**22 + 1), '{MARKS}', sys.argv[1]).kill(); open('done', 'w').close()"
     )
     outer = f'{says("beside")} & {sys.executable} -c "{script}" {MARK}; echo $$ >above; exec sleep 1000'
     scene.folder.joinpath("ipclocker").symlink_to(Path(__file__).parents[2] / "ipclocker")

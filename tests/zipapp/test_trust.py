@@ -22,7 +22,7 @@ PLANTER = """
 import marshal, sys
 index, codes = {}, b""
 for name, source in {
-    "ipclocker": "", "ipclocker.zipapp": "", "ipclocker.zipapp.exit": "print('planted'); run_and_end = int"
+    "ipclocker": "", "ipclocker.zipapp": "", "ipclocker.zipapp.exit": "print('planted'); run_and_exit = id"
 }.items():
     code = marshal.dumps(compile(source, "planted.py", "exec"))
     index[name] = (name != "ipclocker.zipapp.exit", len(codes), len(codes) + len(code))

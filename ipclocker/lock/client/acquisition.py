@@ -23,11 +23,12 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from math import inf
-from typing import NamedTuple, Optional, Protocol
+from typing import Protocol
 
 from ...errors import IpclockerError, LockLost, ServerRefused, ServerUnavailable
 from ...net.address import own_host_name
 from ...process.identity import Identity, exists, identify, in_container
+from ..model import Held
 from ..wire.replies import Answer, Broke, LookFor, Lost, Recall, Reply, Waiting
 from ..wire.requests import encode_command
 from .connection import Link, LinkLost, TimeIsUp, Value, Wait, block
@@ -35,24 +36,6 @@ from .connector import ANSWER_WITHIN, FIRST_PAUSE, Contact, prompt_reply
 from .settings import Settings, user_name
 
 RELEASE_WITHIN = 5.0  # seconds to reach the server again for giving a lock back
-
-
-class Held(NamedTuple):
-    """A grant as its holder knows it. `token` is None from a classic server.
-
-    `asked`: when the request was sent that its time counts from; `until`: when that is over, if it is not renewed
-    (seconds, monotonic).
-    """
-
-    name: bytes
-    token: Optional[int]
-    asked: float
-    until: float
-
-    def line(self, word: bytes) -> bytes:
-        """The line of a command about this very grant."""
-        assert self.token is not None
-        return b"%b %b %d\n" % (word, self.name, self.token)
 
 
 class _AskAgain(Exception):
@@ -264,7 +247,7 @@ class Claim:
         """What comes next while the claim is in the queue; meanwhile what it holds already is renewed."""
         if not (got and self.settings.hold) or got[0].token is None:
             return link.reply(deadline)
-        from .together import reply_while_holding  # only here, for an import that most runs do without
+        from .keepalive import reply_while_holding  # only here, for an import that most runs do without
 
         return reply_while_holding(link, self.contact, got, self.settings.hold, deadline)
 

@@ -11,13 +11,13 @@ import errno
 import os
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import NamedTuple
 
+from ..model import Held
 from ..wire.replies import Answer, Lost, Recall, Reply
-from .acquisition import Held
-from .connection import CONNECT_WITHIN, READ, Link, LinkLost
+from .connection import CONNECT_WITHIN, READ, Link, LinkLost, TimeIsUp
 from .connector import ANSWER_WITHIN, FIRST_PAUSE, Contact
 from .lease import Lease
 
@@ -137,3 +137,35 @@ class Keeper:
         else:
             why = "it was broken, or its holder was taken for dead"
         self.loss = Loss(os.fsdecode(grant.name), why, recalled)
+
+
+# Locks that are wanted together, while some are held and another is waited for. They are renewed over a connection of
+# their own, since a server runs what comes behind a LOCK that waits only after the grant.
+
+
+def reply_while_holding(link: Link, contact: Contact, got: Sequence[Held], hold: float, deadline: float) -> Reply:
+    """The next reply to a claim that waits; `got` is what it holds, for `hold` seconds from when that was asked for.
+
+    Raises TimeIsUp at the deadline, LinkLost also if one of those that it held is lost.
+    """
+    beside = Contact(contact.settings, contact.wait)
+    beside.address, beside.server = contact.address, contact.server
+    lease = Lease(hold, min(held.asked for held in got))
+    keeper = Keeper(beside, got, lease)
+    try:
+        while True:
+            try:
+                return link.reply(min(deadline, lease.renew_at))
+            except TimeIsUp:
+                if time.monotonic() >= deadline:
+                    raise
+            _renew(keeper, lease, deadline)
+    finally:
+        beside.drop()
+
+
+def _renew(keeper: Keeper, lease: Lease, deadline: float) -> None:
+    while lease.renew_at <= time.monotonic() < deadline:
+        keeper.step(min(deadline, lease.over_at))
+        if keeper.loss is not None or time.monotonic() >= lease.over_at:
+            raise LinkLost(errno.ECANCELED, "what was held already was lost")

@@ -29,7 +29,8 @@ from ...net.loop import READ, Loop
 from ...net.tcp_listener import UnixListener, accept, adopt_listeners, tcp_listeners
 from ..endpoint import endpoint
 from ..model import Grant, Process
-from ..storage.base import Store, open_store
+from ..storage.base import Store
+from ..storage.open_store import open_store
 from .connection import DONTWAIT, PIECE, Connection
 from .group_commit import RETRY, Committer
 from .holder_monitor import Lookout

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from ...errors import StateError
 from ..model import Record
 
 
@@ -37,15 +36,3 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Let go of it."""
-
-
-def open_store(path: str) -> Store:
-    """The store in a file. Raises StateError."""
-    try:
-        from .sqlite import SqliteStore  # a server that keeps nothing does without SQLite
-    except ImportError as error:
-        raise StateError(
-            f"the state file {path} can't be used, since this Python has no SQLite ({error}): install its package, or "
-            "keep nothing with --state none"
-        ) from error
-    return SqliteStore(path)

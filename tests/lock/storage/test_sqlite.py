@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ipclocker.errors import StateError
 from ipclocker.lock.model import Record
-from ipclocker.lock.storage.base import open_store
+from ipclocker.lock.storage.open_store import open_store
 from ipclocker.lock.storage.sqlite import SqliteStore
 
 words = st.binary(min_size=1, max_size=5)

@@ -1,0 +1,27 @@
+"""How a command is run under a lock: what lockersh is asked for, as far as it concerns the command."""
+
+from __future__ import annotations
+
+import signal
+from typing import NamedTuple, Optional
+
+from ..lock.client.acquisition import RELEASE_WITHIN
+
+WARN, KILL = "warn", "kill"
+MARKS = "IPCLOCKER_RUN"  # in a command's environment: the marks of all runs that it belongs to, separated by colons
+
+
+class Terms(NamedTuple):
+    """How a command is run under a lock.
+
+    wait: the longest wait for the lock in seconds, 0 for one try, None for ever
+    release_within: how long to try to give it back to a server that does not answer (seconds)
+    lost_signal: what the command gets if it is to end because the lock is lost
+    on_lost: WARN, KILL, or a command line for a shell; with a lease the command is ended, whichever it is
+    """
+
+    wait: Optional[float] = None
+    release_within: float = RELEASE_WITHIN
+    lost_signal: int = signal.SIGTERM
+    on_lost: str = WARN
+    verbose: bool = False
