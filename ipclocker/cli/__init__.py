@@ -74,9 +74,9 @@ def _run_tool(tool: str, words: list[str]) -> int:
     name = f"{__name__}.{tool.replace('-', '_')}"
     if tool not in _STAYING:
         return int(import_module(name).main(words))
-    from ..process.spawn import Child
+    from ..process.spawn import CommandProcess
 
-    child = Child(tool, lambda: _prepare(tool, f"{name}_args", words))
+    child = CommandProcess(tool, lambda: _prepare(tool, f"{name}_args", words))
     return int(import_module(name).stay(child))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from .. import Locker
-from ..lock.client.connection import block
+from ..lock.client.connection import wait_ready
 from . import monitoring_plugin as plugin
 from .typer_support import version_option
 
@@ -45,7 +45,7 @@ def check_lockerd(
     until = time.monotonic() + plugin.PATIENCE
 
     def wait(sock: Optional[socket], events: int, deadline: float) -> bool:
-        return block(sock, events, min(deadline, until))
+        return wait_ready(sock, events, min(deadline, until))
 
     locker = Locker(wait=wait, host=host, port=port, connect_tries=1)
     ping = locker.ping_status()

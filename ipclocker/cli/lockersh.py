@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from ..errors import LockBusy
-from ..lock.client.settings import Settings
-from ..process.spawn import Child
-from ..run.options import Terms
+from ..lock.client.settings import LockSettings
+from ..process.spawn import CommandProcess
+from ..run.options import RunOptions
 from ..run.under_lock import list_locks, run_locked, trace_links
 
 
-def stay(child: Child) -> int:
+def stay(child: CommandProcess) -> int:
     """Do what the command line says; the exit code, unless it ends as the command did."""
     options = child.options()
     if options is None:
         return child.exit_code()
-    settings = Settings(
+    settings = LockSettings(
         host=options["host"],
         port=options["port"],
         path=options["path"],
@@ -37,7 +37,7 @@ def stay(child: Child) -> int:
         return run_locked(
             child,
             settings,
-            Terms(
+            RunOptions(
                 wait=options["wait"],
                 release_within=options["release_within"],
                 lost_signal=options["lost_signal"],

@@ -8,15 +8,15 @@ import typer
 from ..errors import TEMPORARY
 from ..process.command_line import command_line
 from ..process.signal_names import signal_number
-from ..process.spawn import Order, caller_environment
+from ..process.spawn import ExecSpec, caller_environment
 from .typer_support import parse, seconds, version_option
 
 EXAMPLE = "lockersh --dhost lockhost --lock nightly make -C /proj regress"
 
 
-def prepare(words: list[str]) -> tuple[dict[str, Any], Optional[Order]]:
+def prepare(words: list[str]) -> tuple[dict[str, Any], Optional[ExecSpec]]:
     """What the staying process is to know, and what the command's is to become."""
-    prepared: tuple[dict[str, Any], Optional[Order]] = parse(lockersh, "lockersh", words, EXAMPLE)
+    prepared: tuple[dict[str, Any], Optional[ExecSpec]] = parse(lockersh, "lockersh", words, EXAMPLE)
     return prepared
 
 
@@ -125,7 +125,7 @@ def lockersh(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show on stderr what is said to the server and back.")] = False,
     version: Annotated[bool, version_option()] = False,
-) -> tuple[dict[str, Any], Optional[Order]]:
+) -> tuple[dict[str, Any], Optional[ExecSpec]]:
     """Run a command under a lock that holds across hosts.
 
     Waits until the lock is granted, runs the command in the foreground, gives the lock back when the command
@@ -146,7 +146,7 @@ def lockersh(
     elif lease and hold_timeout:
         raise click.UsageError("--lease and --hold-timeout are two ways to hold a lock: give one of them")
     else:
-        order = Order(command_line(command, caller_environment(), no_shell))
+        order = ExecSpec(command_line(command, caller_environment(), no_shell))
     return {
         "lock": names or ["lock"],
         "host": dhost,

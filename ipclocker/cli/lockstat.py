@@ -11,10 +11,10 @@ import typer
 from ..docs.exit_codes import exit_codes
 from ..errors import OK, TEMPORARY, UNAVAILABLE, UsageError
 from ..lock import report
-from ..lock.client.breaker import FREE, HELD, Breaking, Outcome
-from ..lock.client.connection import Link
+from ..lock.client.breaker import FREE, HELD, LockBreaker, Outcome
+from ..lock.client.connection import ServerConnection
 from ..lock.client.inspector import Inspector
-from ..lock.client.settings import Settings
+from ..lock.client.settings import LockSettings
 from ..process.stderr import tell
 from ..version import VERSION
 from .tool_specs import Declaration
@@ -88,7 +88,7 @@ def show(
     if as_json:
         _print_json(report.document(snapshot))
     elif snapshot.locks:
-        _print(report.page(snapshot.locks[0], snapshot))
+        _print(report.details(snapshot.locks[0], snapshot))
     else:
         _print(f"lock {name} is free\n")
     return {"code": OK if snapshot.locks else NOTHING_HELD}
@@ -125,7 +125,7 @@ def break_locks(
     wait is over, 69 if no server answers.
     """
     inspector = _inspector(dhost, port, path, debug)
-    breaking = Breaking(inspector, _tell, timeout)
+    breaking = LockBreaker(inspector, _tell, timeout)
     outcomes = _print_outcomes(breaking.force(names) if force else breaking.recall(names), as_json)
     if as_json:
         _print_json(report.outcomes_document(inspector.server, outcomes))
@@ -267,8 +267,8 @@ def declarations() -> list[Declaration]:
 
 def _inspector(dhost: Optional[str], port: Optional[str], path: Optional[str], debug: bool) -> Inspector:
     if debug:
-        Link.trace = _show_traffic
-    return Inspector(Settings(host=dhost, port=port, path=path, connect_tries=1))
+        ServerConnection.trace = _show_traffic
+    return Inspector(LockSettings(host=dhost, port=port, path=path, connect_tries=1))
 
 
 def _show_traffic(direction: str, data: bytes) -> None:
@@ -291,7 +291,7 @@ def _print_outcomes(outcomes: Iterable[Outcome], as_json: bool) -> list[Outcome]
 
 def _print(text: str) -> None:
     """Write bytes as they came, but to a terminal nothing that it would take for a command."""
-    sys.stdout.buffer.write(report.encode(report.harmless(text) if sys.stdout.isatty() else text))
+    sys.stdout.buffer.write(report.encode(report.escape_controls(text) if sys.stdout.isatty() else text))
 
 
 def _print_json(document: dict[str, Any]) -> None:
@@ -299,4 +299,4 @@ def _print_json(document: dict[str, Any]) -> None:
 
 
 def _tell(text: str) -> None:
-    tell(f"lockstat: {report.harmless(text) if sys.stderr.isatty() else text}")
+    tell(f"lockstat: {report.escape_controls(text) if sys.stderr.isatty() else text}")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from ..process.spawn import Child
-from ..process.termination import Way
-from ..run.remote_monitor import Target
+from ..process.spawn import CommandProcess
+from ..process.termination import KillPolicy
+from ..run.remote_monitor import WatchTarget
 from ..run.while_alive import run_watched, watch_in_background
 
 
-def stay(child: Child) -> int:
+def stay(child: CommandProcess) -> int:
     """Do what the command line says; the exit code, unless it ends as the command did."""
     options = child.options()
     if options is None:
         return child.exit_code()
-    target, way = Target(*options["target"]), Way(*options["way"])
+    target, way = WatchTarget(*options["target"]), KillPolicy(*options["way"])
     if options["foreground"] is None:
         run_watched(child, target, way, options["additions"], options["debug"])
     child.dismiss()

@@ -11,18 +11,18 @@ from ..pid.endpoint import pid_endpoint
 from ..process.command_line import command_line
 from ..process.identity import MAX_PID
 from ..process.signal_names import signal_number
-from ..process.spawn import Order, caller_environment
+from ..process.spawn import ExecSpec, caller_environment
 from ..process.stderr import tell
-from ..process.termination import Way
-from ..run.remote_monitor import Target
+from ..process.termination import KillPolicy
+from ..run.remote_monitor import WatchTarget
 from .typer_support import parse, seconds, version_option
 
 EXAMPLE = "ssh worker pidwatch --kill-tree --host $(hostname) --pid $$ make -C /proj regress"
 
 
-def prepare(words: list[str]) -> tuple[dict[str, Any], Optional[Order]]:
+def prepare(words: list[str]) -> tuple[dict[str, Any], Optional[ExecSpec]]:
     """What the staying process is to know, and what this one becomes."""
-    prepared: tuple[dict[str, Any], Optional[Order]] = parse(pidwatch, "pidwatch", words, EXAMPLE)
+    prepared: tuple[dict[str, Any], Optional[ExecSpec]] = parse(pidwatch, "pidwatch", words, EXAMPLE)
     return prepared
 
 
@@ -119,7 +119,7 @@ def pidwatch(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show on stderr what is found out and done.")] = False,
     version: Annotated[bool, version_option()] = False,
-) -> tuple[dict[str, Any], Optional[Order]]:
+) -> tuple[dict[str, Any], Optional[ExecSpec]]:
     """Run a command, and end it when a process, which may be of another host, is gone.
 
     Runs the command in the foreground, as if pidwatch were not there, and ends as it did: with its exit status, or
@@ -136,8 +136,8 @@ def pidwatch(
     Other exit codes: 64 the command line is wrong, 70 an internal fault, 126 the command can't be executed,
     127 there is no such command. With --foreground: 0.
     """
-    way = Way(signal_number(signal), _program(killer), kill_tree, grace)
-    target = Target(_needed(pid), _one_host(host), _port(port), interval, down_after)
+    way = KillPolicy(signal_number(signal), _program(killer), kill_tree, grace)
+    target = WatchTarget(_needed(pid), _one_host(host), _port(port), interval, down_after)
     found: dict[str, Any] = {"target": tuple(target), "way": tuple(way), "foreground": foreground, "debug": debug}
     if foreground is not None:
         if command:
@@ -146,7 +146,7 @@ def pidwatch(
     if not command or not any(command):
         raise click.UsageError("the command is missing: give it after the options")
     folder, found["additions"] = _folder(cd)
-    return found, Order(command_line(command, caller_environment(), no_shell), folder)
+    return found, ExecSpec(command_line(command, caller_environment(), no_shell), folder)
 
 
 def _needed(pid: Optional[int]) -> int:

@@ -11,7 +11,7 @@ from ..daemon.log import set_up
 from ..daemon.sd_notify import for_programs, take_manager
 from ..errors import UsageError
 from ..net.socket_activation import take_inherited
-from ..prefork.fastcgi_program import UP_AFTER, Program
+from ..prefork.fastcgi_program import UP_AFTER, FastCgiManager
 from ..prefork.listen_socket import BACKLOG, MODE, Inherited, Listening, parse_access, parse_place
 from ..prefork.parameters import MOST_PROCESSES, Parameters
 from ..process.signal_names import signal_number
@@ -137,7 +137,7 @@ def _run(
     manager = take_manager()
     listening = listen()
     try:
-        program = Program(
+        program = FastCgiManager(
             command,
             for_programs(caller_environment()),
             listening,

@@ -6,8 +6,8 @@ import click
 import typer
 
 from ..supervise.control_socket import COMMANDS
-from ..supervise.daemon import Daemon, Listed, run_supervisor
-from ..supervise.settings import LEASE, Settings
+from ..supervise.daemon import Daemon, ProgramSource, run_supervisor
+from ..supervise.settings import LEASE, SupervisorSettings
 from .shared_options import Debug, LogFile, Nofork, PidFile
 from .tool_specs import Declaration
 from .typer_support import parse, seconds, version_option
@@ -134,8 +134,8 @@ def supervise(
         if words[0] in COMMANDS:
             raise click.UsageError(f"'{words[0]}' has to be the first word: supervise {words[0]} [OPTIONS] [NAME...]")
         raise click.UsageError(f"'{words[0]}' is no option: programs are given by --program, each in quotes")
-    listed = Listed(program or [], file)
-    settings = Settings(
+    listed = ProgramSource(program or [], file)
+    settings = SupervisorSettings(
         stop_signal=stop_signal,
         stop_timeout=stop_timeout,
         first_pause=first_pause,

@@ -33,10 +33,10 @@ from .detach import detach
 from .log import one_line, set_up, with_priority
 from .monitor import (
     SIGNALS,
-    Care,
-    Guardian,
+    MonitorOptions,
     Say,
-    Word,
+    ServerMonitor,
+    StartupStatus,
     fork_with_signals_blocked,
     how_it_ended,
     parse_word,
@@ -57,7 +57,7 @@ def run(
     pid_file: str | None = None,
     log_file: str | None = None,
     debug: bool = False,
-    care: Care | None = None,
+    care: MonitorOptions | None = None,
 ) -> int:
     """Run the server that `start` makes, until it ends or, in the background, until it is serving.
 
@@ -110,12 +110,12 @@ def _run_here(start: ServiceFactory, name: str, file: PidFile, log_file: str | N
         file.remove()
 
 
-def _guard_here(start: ServiceFactory, name: str, file: PidFile, log_file: str | None, care: Care) -> int:
+def _guard_here(start: ServiceFactory, name: str, file: PidFile, log_file: str | None, care: MonitorOptions) -> int:
     """Be the guardian of a server; its exit code. IpclockerError if it was not ready ever."""
     was_ready = False
 
     def serve(say_to_guardian: Say) -> int:
-        file.forget()
+        file.close_in_parent()
         # What it logs before it is ready is the error that is to be printed.
         return _serve_in_own_process(start, name, say_to_guardian, log_failure=log_file is not None)
 
@@ -125,7 +125,7 @@ def _guard_here(start: ServiceFactory, name: str, file: PidFile, log_file: str |
 
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        word = Guardian(serve, ready, care._replace(restart=False)).run()
+        word = ServerMonitor(serve, ready, care._replace(restart=False)).run()
     except OSError as error:
         raise IpclockerError(f"cannot start the server process: {error}") from error
     finally:
@@ -136,13 +136,13 @@ def _guard_here(start: ServiceFactory, name: str, file: PidFile, log_file: str |
     return word.code
 
 
-def _failure(word: Word) -> IpclockerError:
+def _failure(word: StartupStatus) -> IpclockerError:
     failure = IpclockerError(word.text)
     failure.exit_code = word.code
     return failure
 
 
-def _run_away(start: ServiceFactory, name: str, file: PidFile, care: Care | None) -> int:
+def _run_away(start: ServiceFactory, name: str, file: PidFile, care: MonitorOptions | None) -> int:
     """Start a guardian and wait for its word; its pid. IpclockerError if that is an error, or if it says none."""
     guardian, launcher = socket.socketpair()
     try:
@@ -154,7 +154,7 @@ def _run_away(start: ServiceFactory, name: str, file: PidFile, care: Care | None
         guardian.close()
         _become_guardian(start, name, file, launcher, care)
     launcher.close()
-    file.forget()
+    file.close_in_parent()
     word = _hear(guardian)
     if word is None:
         how = _how_child_ended(pid)
@@ -164,7 +164,7 @@ def _run_away(start: ServiceFactory, name: str, file: PidFile, care: Care | None
     return pid
 
 
-def _hear(guardian: socket.socket) -> Word | None:
+def _hear(guardian: socket.socket) -> StartupStatus | None:
     heard = b""
     with guardian:
         while chunk := guardian.recv(4096):
@@ -180,7 +180,7 @@ def _how_child_ended(pid: int) -> str:
 
 
 def _become_guardian(
-    start: ServiceFactory, name: str, file: PidFile, launcher: socket.socket, care: Care | None
+    start: ServiceFactory, name: str, file: PidFile, launcher: socket.socket, care: MonitorOptions | None
 ) -> NoReturn:
     """In the new process, with the signals still blocked."""
     status = INTERNAL
@@ -196,10 +196,12 @@ def _become_guardian(
         os._exit(status)
 
 
-def _guard(start: ServiceFactory, name: str, file: PidFile, launcher: socket.socket, care: Care | None) -> Word:
+def _guard(
+    start: ServiceFactory, name: str, file: PidFile, launcher: socket.socket, care: MonitorOptions | None
+) -> StartupStatus:
     def serve(say_to_guardian: Say) -> int:
         launcher.close()
-        file.forget()
+        file.close_in_parent()
         return _serve_in_own_process(start, name, say_to_guardian)
 
     def ready() -> None:
@@ -209,15 +211,15 @@ def _guard(start: ServiceFactory, name: str, file: PidFile, launcher: socket.soc
     detach()
     try:
         file.write()
-        return Guardian(serve, ready, care).run()
+        return ServerMonitor(serve, ready, care).run()
     except (IpclockerError, OSError) as error:
-        return Word(getattr(error, "exit_code", INTERNAL), str(error))
+        return StartupStatus(getattr(error, "exit_code", INTERNAL), str(error))
 
 
 def _serve_in_own_process(start: ServiceFactory, name: str, say_to_guardian: Say, log_failure: bool = True) -> int:
     was_ready = False
 
-    def say_ready(word: Word) -> None:
+    def say_ready(word: StartupStatus) -> None:
         nonlocal was_ready
         was_ready = True
         say_to_guardian(word)
@@ -227,11 +229,11 @@ def _serve_in_own_process(start: ServiceFactory, name: str, say_to_guardian: Say
     except IpclockerError as error:
         if log_failure or was_ready:
             log.error("%s", error)
-        say_to_guardian(Word(error.exit_code, str(error)))
+        say_to_guardian(StartupStatus(error.exit_code, str(error)))
         return error.exit_code
     except Exception as error:
         log.exception("the server ends by an error of its own")
-        say_to_guardian(Word(INTERNAL, f"an error of its own: {error!r}"))
+        say_to_guardian(StartupStatus(INTERNAL, f"an error of its own: {error!r}"))
         return INTERNAL
     return OK
 
@@ -254,7 +256,7 @@ def _serve_once(start: ServiceFactory, name: str, say_ready: Say) -> bool:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         service = start()
         log.info("%s %s, %s", name, VERSION, service.describe())
-        say_ready(Word(OK))
+        say_ready(StartupStatus(OK))
         return service.run()
     finally:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

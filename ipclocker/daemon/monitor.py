@@ -38,17 +38,17 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 log = logging.getLogger(__name__)
 
 
-class Word(NamedTuple):
+class StartupStatus(NamedTuple):
     """What a process says, once, about its start: OK, or an exit code and the reason."""
 
     code: int
     text: str = ""
 
 
-Say = Callable[[Word], None]  # later words and words to nobody are dropped
+Say = Callable[[StartupStatus], None]  # later words and words to nobody are dropped
 
 
-class Care(NamedTuple):
+class MonitorOptions(NamedTuple):
     """What a server with processes of its own needs of its guardian.
 
     signals: those that are passed on to it, besides the usual ones
@@ -63,17 +63,19 @@ class Care(NamedTuple):
     restart: bool = True
 
 
-class Guardian:
+class ServerMonitor:
     """`serve` is what the server process does: it says its word and returns its exit status.
 
     `ready` is called when the first server said OK; if it raises OSError, whoever wanted a server is gone,
     and the guardian ends.
     """
 
-    def __init__(self, serve: Callable[[Say], int], ready: Callable[[], None], care: Care | None = None) -> None:
+    def __init__(
+        self, serve: Callable[[Say], int], ready: Callable[[], None], care: MonitorOptions | None = None
+    ) -> None:
         self._serve = serve
         self._ready = ready
-        self._care = care or Care()
+        self._care = care or MonitorOptions()
         self._was_ready = False
         self._loop = Loop()
         self._policy = RestartPolicy(_chance)
@@ -82,9 +84,9 @@ class Guardian:
         self._heard = b""
         self._restart: Timer | None = None
         self._stopping = False
-        self._end = Word(OK)
+        self._end = StartupStatus(OK)
 
-    def run(self) -> Word:
+    def run(self) -> StartupStatus:
         """Guard until the end. To be called with SIGNALS blocked; raises OSError if the first fork fails."""
         loop = self._loop
         loop.on_signal(signal.SIGTERM, self._stop)
@@ -145,7 +147,7 @@ class Guardian:
                 self._heard += chunk
         except BlockingIOError:
             return
-        self._loop.forget(self._hearing)
+        self._loop.unwatch(self._hearing)
         self._hearing.close()
         self._hearing = None
         self._pass_on_readiness()
@@ -180,15 +182,15 @@ class Guardian:
             self._care.sweep()
         how = how_it_ended(status)
         if self._stopping or status == 0:
-            self._finish(Word(OK) if self._was_ready else Word(INTERNAL, "ended before it was ready"))
+            self._finish(StartupStatus(OK) if self._was_ready else StartupStatus(INTERNAL, "ended before it was ready"))
         elif not self._was_ready:
             word = parse_word(self._heard)
-            self._finish(word or Word(INTERNAL, f"the server process died before it was ready ({how})"))
+            self._finish(word or StartupStatus(INTERNAL, f"the server process died before it was ready ({how})"))
         elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == GAVE_UP:
-            self._finish(Word(GAVE_UP))
+            self._finish(StartupStatus(GAVE_UP))
         elif not self._care.restart:
             log.error("the server process %d died (%s)", pid, how)
-            self._finish(Word(os.WEXITSTATUS(status) if os.WIFEXITED(status) else INTERNAL))
+            self._finish(StartupStatus(os.WEXITSTATUS(status) if os.WIFEXITED(status) else INTERNAL))
         else:
             self._restart_after_a_pause(f"the server process {pid} died ({how})")
 
@@ -219,7 +221,7 @@ class Guardian:
 
     def _stop(self) -> None:
         if self._server == 0:
-            self._finish(Word(OK))
+            self._finish(StartupStatus(OK))
             return
         os.kill(self._server, signal.SIGTERM)
         if not self._stopping:
@@ -232,7 +234,7 @@ class Guardian:
             log.error("the server process %d did not end within %g s and is killed", self._server, END_WITHIN)
             os.kill(self._server, signal.SIGKILL)
 
-    def _finish(self, word: Word) -> None:
+    def _finish(self, word: StartupStatus) -> None:
         if self._restart is not None:
             self._restart.cancel()
             self._restart = None
@@ -252,17 +254,17 @@ def fork_with_signals_blocked() -> int:
     return pid
 
 
-def say(listener: socket.socket, word: Word) -> None:
+def say(listener: socket.socket, word: StartupStatus) -> None:
     """Say the one word and hang up."""
     with contextlib.suppress(OSError):
         listener.sendall(f"{word.code} {word.text}".encode("utf-8", "backslashreplace"))
     listener.close()
 
 
-def parse_word(heard: bytes) -> Word | None:
+def parse_word(heard: bytes) -> StartupStatus | None:
     """What was said; None if nothing was, or only a part."""
     code, space, text = heard.decode("utf-8", "replace").partition(" ")
-    return Word(int(code), text) if space and code.isdecimal() else None
+    return StartupStatus(int(code), text) if space and code.isdecimal() else None
 
 
 def how_it_ended(status: int) -> str:

@@ -48,7 +48,7 @@ class PidFile:
         os.close(self._locked)
         self._locked = locked
 
-    def forget(self) -> None:
+    def close_in_parent(self) -> None:
         """Leave the file to the process that shares it since a fork."""
         if self._locked is not None:
             os.close(self._locked)
@@ -59,7 +59,7 @@ class PidFile:
         if self._path is not None and self._locked is not None and is_at(self._locked, self._path):
             with contextlib.suppress(OSError):
                 self._path.unlink()
-        self.forget()
+        self.close_in_parent()
 
 
 def _take(path: Path) -> int:

@@ -26,7 +26,7 @@ _PATIENCE = 1  # seconds for a manager that does not read, when there is news th
 _SHORTEST = 0.01  # seconds between two signs of life, whatever was asked for
 
 
-class Manager:
+class SystemdNotifier:
     """The service manager of this process. That it can't be told is no reason to serve worse: nothing is raised."""
 
     def __init__(self, place: str, alive_within: float | None = None) -> None:
@@ -82,7 +82,7 @@ class Manager:
         return True
 
 
-def take_manager() -> Manager | None:
+def take_manager() -> SystemdNotifier | None:
     """Who is to be told about this process, if anybody is. To be asked once and early: the environment is rid of it."""
     place, period, pid = (os.environ.pop(name, "") for name in _VARIABLES)
     if not place.startswith(("/", "@")):
@@ -90,7 +90,7 @@ def take_manager() -> Manager | None:
     is_number = period.isascii() and period.isdigit() and len(period) < 19
     alive_within = int(period) / 1e6 if is_number and pid in ("", str(os.getpid())) else 0.0
     try:
-        return Manager(place, alive_within or None)
+        return SystemdNotifier(place, alive_within or None)
     except OSError:  # the system has no such sockets
         return None
 
@@ -101,13 +101,13 @@ def for_programs(environment: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in private}
 
 
-def announced(start: ServiceFactory, manager: Manager) -> ServiceFactory:
+def announced(start: ServiceFactory, manager: SystemdNotifier) -> ServiceFactory:
     """The same server, whose manager is told how it is."""
     return lambda: _Announced(start(), manager)
 
 
 class _Announced:
-    def __init__(self, service: Service, manager: Manager) -> None:
+    def __init__(self, service: Service, manager: SystemdNotifier) -> None:
         self._service = service
         self._manager = manager
         self.describe: Callable[[], str] = service.describe

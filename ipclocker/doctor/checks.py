@@ -41,7 +41,7 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-class Answer(NamedTuple):
+class ServerAnswer(NamedTuple):
     """What came of asking a server: whether it answered, how fast or why not, and where it was asked."""
 
     ok: bool
@@ -63,10 +63,10 @@ class Probes(Protocol):
     def listeners(self, service: str) -> tuple[int, list[Listener] | None]:
         """The port of `lockerd` or `pidstatd` (0: it is a UNIX socket), and who has it; None if that can't be known."""
 
-    def lockerd(self, host: str) -> Answer:
+    def lockerd(self, host: str) -> ServerAnswer:
         """Ask a host's lock server."""
 
-    def pidstatd(self, host: str) -> Answer:
+    def pidstatd(self, host: str) -> ServerAnswer:
         """Ask a host's pid server."""
 
     def host_name(self) -> str:
@@ -136,9 +136,9 @@ def _at_once(calls: Mapping[str, Callable[[], T]], patience: float) -> dict[str,
     return dict(returned)
 
 
-def _answers(ask: Callable[[str], Answer], hosts: Iterable[str]) -> list[tuple[str, Answer]]:
+def _answers(ask: Callable[[str], ServerAnswer], hosts: Iterable[str]) -> list[tuple[str, ServerAnswer]]:
     """What the servers of these hosts say when all are asked at once."""
-    silent = Answer(False, f"no answer within {ANSWER_PATIENCE:g} s")
+    silent = ServerAnswer(False, f"no answer within {ANSWER_PATIENCE:g} s")
     calls = {host: partial(ask, host) for host in hosts}
     found = _at_once(calls, ANSWER_PATIENCE)
     return [(host, found.get(host, silent)) for host in calls]
@@ -179,7 +179,7 @@ def pidstatd_port(probes: Probes) -> list[Finding]:
     return _port(probes, "pidstatd", probes.pidstatd, "/etc/services")
 
 
-def _port(probes: Probes, service: str, ask: Callable[[str], Answer], setting: str) -> list[Finding]:
+def _port(probes: Probes, service: str, ask: Callable[[str], ServerAnswer], setting: str) -> list[Finding]:
     port, listeners = probes.listeners(service)
     if not port:
         return []

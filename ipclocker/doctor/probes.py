@@ -13,7 +13,7 @@ from typing import Any
 
 from ..daemon.state_dir import default_state_folder
 from ..errors import IpclockerError, ServerUnavailable
-from ..lock.client.connection import block
+from ..lock.client.connection import wait_ready
 from ..lock.client.locker import Locker
 from ..lock.client.settings import host_names
 from ..lock.endpoint import endpoint
@@ -21,7 +21,7 @@ from ..net.address import find_addresses, own_host_name
 from ..pid.client import PidStat
 from ..pid.endpoint import pid_endpoint
 from ..process import identity
-from .checks import Answer, existing_parent
+from .checks import ServerAnswer, existing_parent
 from .listening_ports import Listener, listeners
 
 _PATIENCE = 5.0  # seconds for an answer of a server
@@ -53,22 +53,22 @@ class ThisHost:
         port = self._ports[service]
         return port, listeners("tcp" if service == "lockerd" else "udp", port) if port else None
 
-    def lockerd(self, host: str) -> Answer:
+    def lockerd(self, host: str) -> ServerAnswer:
         until = time.monotonic() + _PATIENCE
 
         def wait(sock: socket.socket | None, events: int, deadline: float) -> bool:
-            return block(sock, events, min(deadline, until))
+            return wait_ready(sock, events, min(deadline, until))
 
         ping = Locker(wait=wait, host=_listed(host), port=self._port, connect_tries=1).ping_status()
-        return Answer(ping["ok"], ping["status"])
+        return ServerAnswer(ping["ok"], ping["status"])
 
-    def pidstatd(self, host: str) -> Answer:
+    def pidstatd(self, host: str) -> ServerAnswer:
         with PidStat(host, self._pid_port, tries=int(_PATIENCE)) as stat:
             try:
                 ping = stat.ping_status()
             except IpclockerError as error:
-                return Answer(False, str(error))
-        return Answer(ping["ok"], ping["status"])
+                return ServerAnswer(False, str(error))
+        return ServerAnswer(ping["ok"], ping["status"])
 
     def host_name(self) -> str:
         return own_host_name()

@@ -6,7 +6,7 @@ from math import inf
 from typing import NamedTuple, Optional
 
 
-class Process(NamedTuple):
+class HolderProcess(NamedTuple):
     """The process that a lock lives as long as, as far as its client told; `address` is the client's own."""
 
     host: bytes
@@ -26,7 +26,7 @@ class Ask:
     hold: float = 0.0  # seconds the lock may be held; 0: for ever
     lease: bool = False  # the hold time is renewed for as long as the holder is well
     command: bytes = b""  # what runs under the lock, for people to read
-    process: Optional[Process] = None  # set: the lock may be freed when this process is gone
+    process: Optional[HolderProcess] = None  # set: the lock may be freed when this process is gone
     confirms: bool = False  # a waited grant is confirmed, or taken back
 
 
@@ -37,10 +37,10 @@ class Grant:
     """One holding of one lock, from its grant to its end; `token` tells it from every other."""
 
     __slots__ = (
-        "alarm",
         "command",
         "confirm_by",
         "deadline",
+        "expiry",
         "hold",
         "lease",
         "name",
@@ -67,7 +67,7 @@ class Grant:
         self.recalled = False  # the holder was asked to give it back; it can't be renewed
         self.deadline = now + hold if hold else inf
         self.confirm_by = inf
-        self.alarm: Alarm | None = None  # this grant's one valid entry in the heap
+        self.expiry: Expiry | None = None  # this grant's one valid entry in the heap
 
     def belongs_to(self, ask: Ask) -> bool:
         """Whether `ask` comes from the owner of this grant: the same user and the same session."""
@@ -97,7 +97,9 @@ class Grant:
         ask.user, ask.session, ask.command = record.user, record.session, record.command
         ask.hold, ask.lease = record.hold, bool(record.lease)
         if record.pid:
-            ask.process = Process(record.host, record.pid, record.start, record.boot, record.pidns, record.address)
+            ask.process = HolderProcess(
+                record.host, record.pid, record.start, record.boot, record.pidns, record.address
+            )
         grant = cls(record.name, record.token, ask, now)
         grant.since = record.since - clock
         if record.outlived:
@@ -127,11 +129,11 @@ class Record(NamedTuple):
     address: str
 
 
-_NO_PROCESS = Process(b"", 0, None, b"", None, "")
-Alarm = tuple[float, int, Grant]  # when, a number that decides between equals, whose
+_NO_PROCESS = HolderProcess(b"", 0, None, b"", None, "")
+Expiry = tuple[float, int, Grant]  # when, a number that decides between equals, whose
 
 
-class Held(NamedTuple):
+class HeldGrant(NamedTuple):
     """A grant as its holder knows it. `token` is None from a classic server.
 
     `asked`: when the request was sent that its time counts from; `until`: when that is over, if it is not renewed

@@ -37,7 +37,7 @@ def encode(written: str) -> bytes:
     return written.encode("utf-8", "surrogateescape")
 
 
-def harmless(written: str) -> str:
+def escape_controls(written: str) -> str:
     r"""Text with its control characters as \xNN, but for newlines."""
     return "\n".join(line.translate(_CONTROLS) for line in written.split("\n"))
 
@@ -51,7 +51,7 @@ def table(snapshot: Snapshot) -> str:
     return "".join(_line(columns, row, widths) for row in (columns, *rows))
 
 
-def page(lock: HeldInfo, snapshot: Snapshot) -> str:
+def details(lock: HeldInfo, snapshot: Snapshot) -> str:
     """All that is known of one lock, a line each, and a line for each of its waiters in their order."""
     lines = [("lock", text(lock.name)), ("holder", text(lock.user))]
     if not snapshot.detailed:
@@ -62,7 +62,7 @@ def page(lock: HeldInfo, snapshot: Snapshot) -> str:
     age = _age(lock)
     if age is not None:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(snapshot.time - age))
-        lines.append(("since", f"{since}, {span(age)} ago"))
+        lines.append(("since", f"{since}, {duration(age)} ago"))
     lines += [("hold", _hold_in_words(lock)), ("token", _number(lock.token or None))]
     lines += [("state", words) for words in _states(lock).values()]
     lines.append(("waiters", str(len(lock.waiters))))
@@ -87,7 +87,7 @@ def json_text(word: bytes | str | None) -> Optional[str]:
     return word.replace(b"\\", b"\\x5c").decode("utf-8", "backslashreplace")
 
 
-def span(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A time for people, in its two largest units."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
@@ -105,12 +105,12 @@ def outcome_line(outcome: Outcome) -> str:
     if outcome.what == BROKEN:
         return f"lock {name} was taken from {holder}"
     if outcome.what == RECALLED:
-        return f"lock {name} was taken back from {holder} after {span(outcome.waited)}"
+        return f"lock {name} was taken back from {holder} after {duration(outcome.waited)}"
     if outcome.what == HELD:
         why = "its process is known to live" if outcome.lives else "its lease is not over"
         first = "end that process" if outcome.lives else "wait longer (--timeout)"
         then = f"{first}, or free the lock at once with --force, though what it protects may still run"
-        return f"lock {name} is still held by {holder} after {span(outcome.waited)}, since {why}: {then}"
+        return f"lock {name} is still held by {holder} after {duration(outcome.waited)}, since {why}: {then}"
     return f"lock {name} is free: there was nobody to take it from"
 
 
@@ -214,7 +214,7 @@ def _states(lock: HeldInfo) -> dict[str, str]:
 def _waiter(number: int, waiter: WaiterInfo) -> str:
     age = _age(waiter)
     words = [f"{number:>4}. {text(waiter.user)}"]
-    words.append("waits" if age is None else f"waits for {span(age)}")
+    words.append("waits" if age is None else f"waits for {duration(age)}")
     if waiter.host is not None or waiter.address is not None:
         words.append(f"on {_place(waiter)}")
     if waiter.pid is not None:

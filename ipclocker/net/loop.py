@@ -68,7 +68,7 @@ class Loop:
         """Wait for other events on a watched socket."""
         self._selector.modify(sock, events, ready)
 
-    def forget(self, sock: socket.SocketType) -> None:
+    def unwatch(self, sock: socket.SocketType) -> None:
         """Watch a socket no longer; to be called before it is closed."""
         self._forgotten.add(self._selector.unregister(sock).fd)
 
@@ -142,7 +142,7 @@ class Loop:
                 signal.raise_signal(number)
         self._close_descriptors()
 
-    def leave(self) -> None:
+    def detach_after_fork(self) -> None:
         """In a process that was forked: have no part any more in this loop, which is the parent's.
 
         What its descriptors hold is for the parent: nothing is read. Signals have to be blocked since the fork.

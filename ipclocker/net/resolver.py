@@ -39,7 +39,7 @@ class Resolver:
     def close(self) -> None:
         """Forget all; a look-up that is under way ends by itself."""
         if self._receiver is not None:
-            self._loop.forget(self._receiver)
+            self._loop.unwatch(self._receiver)
             self._receiver.close()
 
     def _start(self) -> None:

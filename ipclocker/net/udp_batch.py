@@ -52,7 +52,7 @@ def _ask_for_info(sock: socket.socket) -> Optional[_Info]:
     return _INFOS[sock.family]
 
 
-class Batches:
+class DatagramBatcher:
     """A datagram socket that is read and answered in batches; each batch is answered before the next is taken.
 
     Which way is used follows the load: as long as datagrams come alone, Python's own calls are the faster ones.

@@ -10,8 +10,8 @@ import socket
 from typing import Callable, NamedTuple, Optional
 
 from ..net.loop import READ, Loop, Timer
-from ..process.identity import Identity
-from .pending import OpenQuestions
+from ..process.identity import ProcessIdentity
+from .pending import PendingQueries
 from .protocol import MAX_DATAGRAM, Answer
 
 _READ_AT_ONCE = 100  # datagrams taken in one turn of the loop
@@ -22,18 +22,18 @@ class _Asked(NamedTuple):
     timer: Timer
 
 
-class Asker:
+class AsyncPidClient:
     """Asks pid servers from an event loop, which it never holds up. How many questions there are is the caller's."""
 
     def __init__(self, loop: Loop, port: int) -> None:
         """`port` is the UDP port of the servers."""
         self._loop = loop
         self._port = port
-        self._questions: OpenQuestions[_Asked] = OpenQuestions()
+        self._questions: PendingQueries[_Asked] = PendingQueries()
         self._sockets: dict[int, socket.socket] = {}
 
     def ask(
-        self, address: str, process: Identity, answered: Callable[[Answer | None], None], within: float = 1.0
+        self, address: str, process: ProcessIdentity, answered: Callable[[Answer | None], None], within: float = 1.0
     ) -> None:
         """Ask the server at an IPv4 or IPv6 address, once, about a process of its host.
 
@@ -53,10 +53,10 @@ class Asker:
     def close(self) -> None:
         """Give back the sockets; nobody is called any more."""
         for sock in self._sockets.values():
-            self._loop.forget(sock)
+            self._loop.unwatch(sock)
             sock.close()
         self._sockets.clear()
-        self._questions = OpenQuestions()
+        self._questions = PendingQueries()
 
     def _give_up(self, secret: bytes, answered: Callable[[Answer | None], None]) -> None:
         if self._questions.give_up(secret):

@@ -18,9 +18,9 @@ from typing import Callable, Optional, TypedDict, Union
 
 from ..errors import ServerUnavailable, UsageError
 from ..net.address import Address, find_addresses, own_host_name, socket_path
-from ..process.identity import Identity, exists, own_boot, own_pidns
+from ..process.identity import ProcessIdentity, exists, own_boot, own_pidns
 from .endpoint import pid_endpoint
-from .pending import OpenQuestions
+from .pending import PendingQueries
 from .protocol import IF_EXISTS, IF_GONE, IF_UNKNOWN, MAX_DATAGRAM, is_wanted
 
 PAUSE = 1.0  # seconds to wait for an answer before the question is sent again
@@ -53,7 +53,7 @@ class PidStat:
         self.port, self._path = pid_endpoint(port)
         self.tries = tries
         self._trace = trace
-        self._questions: OpenQuestions[str] = OpenQuestions()
+        self._questions: PendingQueries[str] = PendingQueries()
         self._known: deque[Stat] = deque()  # answers that wait to be fetched
         self._addresses: dict[str, list[Address]] = {}
         self._selector: selectors.BaseSelector | None = None
@@ -63,7 +63,7 @@ class PidStat:
     def pid_request(
         self,
         host: str | None = None,
-        pid: int | Identity | None = None,
+        pid: int | ProcessIdentity | None = None,
         *,
         return_exist: bool = True,
         return_doesnt: bool = True,
@@ -91,14 +91,14 @@ class PidStat:
         found = self._receive(timeout)
         return None if found is None else found[1]
 
-    def pid_request_recv(self, host: str | None = None, pid: int | Identity | None = None) -> Stat | None:
+    def pid_request_recv(self, host: str | None = None, pid: int | ProcessIdentity | None = None) -> Stat | None:
         """Ask and wait for the answer, a second for each of the tries; None if there is none. Raises as pid_request."""
         host, process = host or self.host, _process(pid)
         if self._look_here(host, process):
             return self._known.pop() if len(self._known) > 1 else self.recv_stat()
         return self._ask_and_wait(host, process)
 
-    def ping_status(self, host: str | None = None, pid: int | Identity = 1) -> PidPing:
+    def ping_status(self, host: str | None = None, pid: int | ProcessIdentity = 1) -> PidPing:
         """Whether the server of a host answers, and a process exists there; with a line that says how fast, or what
         is wrong.
         """
@@ -156,7 +156,7 @@ class PidStat:
 
     def close(self) -> None:
         """Give back the sockets; questions that are open are given up."""
-        self._questions = OpenQuestions()
+        self._questions = PendingQueries()
         self._known.clear()
         if self._selector is not None:
             self._selector.close()
@@ -196,7 +196,7 @@ class PidStat:
         sock.setblocking(False)
         return sock
 
-    def _look_here(self, host: str, process: Identity, flags: int = IF_EXISTS | IF_GONE) -> bool:
+    def _look_here(self, host: str, process: ProcessIdentity, flags: int = IF_EXISTS | IF_GONE) -> bool:
         """Look up a process of this host, and keep the answer if it is wanted; whether there is one."""
         if not is_this_host(host):
             return False
@@ -218,7 +218,7 @@ class PidStat:
             self._wake_out.send(b".")
         self._known.append(stat)
 
-    def _ask_and_wait(self, host: str, process: Identity) -> Stat | None:
+    def _ask_and_wait(self, host: str, process: ProcessIdentity) -> Stat | None:
         secret, datagram = self._questions.ask(process, host)
         for _ in range(self.tries):
             self._send(datagram, host)
@@ -282,8 +282,8 @@ def is_this_host(host: str) -> bool:
     return host in ("localhost", own) or (host.startswith(f"{own}.") and host == socket.getfqdn())
 
 
-def _process(pid: Union[int, Identity, None]) -> Identity:
-    process = pid if isinstance(pid, Identity) else Identity(os.getpid() if pid is None else pid)
+def _process(pid: Union[int, ProcessIdentity, None]) -> ProcessIdentity:
+    process = pid if isinstance(pid, ProcessIdentity) else ProcessIdentity(os.getpid() if pid is None else pid)
     if process.pid <= 0:
         raise UsageError(f"the pid '{process.pid}' is no positive number: it names no process")
     return process

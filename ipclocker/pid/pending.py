@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 from typing import Generic, TypeVar
 
-from ..process.identity import Identity
+from ..process.identity import ProcessIdentity
 from .protocol import ALWAYS, Answer, Question, read_answer, write_question
 
 About = TypeVar("About")
 
 
-class OpenQuestions(Generic[About]):
+class PendingQueries(Generic[About]):
     """What is asked and not answered yet, the eldest first; `most` of them, for more the eldest are given up."""
 
     def __init__(self, most: int = 100_000) -> None:
@@ -26,7 +26,7 @@ class OpenQuestions(Generic[About]):
     def __len__(self) -> int:
         return len(self._open)
 
-    def ask(self, process: Identity, about: About, flags: int = ALWAYS) -> tuple[bytes, bytes]:
+    def ask(self, process: ProcessIdentity, about: About, flags: int = ALWAYS) -> tuple[bytes, bytes]:
         """Open a question: its secret, by which it can be given up, and the datagram to send, however often."""
         secret = os.urandom(8).hex().encode()
         self._open[secret] = (process.pid, about)

@@ -18,8 +18,8 @@ _SPARE = 4  # one in so many of the descriptors that this process may have is ke
 _ENDS_AT_ONCE = 16
 
 
-class Processes:
-    """Answers whether a process exists. `settle` has to be called after a question came and before it is answered.
+class PidfdCache:
+    """Answers whether a process exists. `drop_ended` has to be called after a question came and before it is answered.
 
     `alive` has the numbers, as they stand in datagrams, of those that are kept; all others are to be looked up.
     """
@@ -32,7 +32,7 @@ class Processes:
         self._numbers: dict[int, bytes] = {}  # the number behind each descriptor
         self._starts: dict[bytes, int] = {}  # when it was started, where that was asked
 
-    def settle(self) -> None:
+    def drop_ended(self) -> None:
         """Drop those that have ended by now. One system call, if any are kept."""
         while self.alive and self._epoll is not None:
             ended = self._epoll.poll(0, _ENDS_AT_ONCE)
@@ -56,7 +56,7 @@ class Processes:
             self._drop(next(iter(self.alive)))
         self.alive[number] = descriptor
         self._numbers[descriptor] = number
-        self.settle()  # it may be a zombie
+        self.drop_ended()  # it may be a zombie
         return number in self.alive
 
     def is_same(self, number: bytes, start: int) -> bool | None:

@@ -16,11 +16,11 @@ from typing import NamedTuple
 from ..daemon.loop_server import LoopServer
 from ..net.address import Address, own_host_name
 from ..net.loop import READ, Loop
-from ..net.udp_batch import Batches
+from ..net.udp_batch import DatagramBatcher
 from ..net.udp_socket import UnixDatagram, adopt_datagrams, udp_everywhere, udp_sockets
 from ..process.identity import own_boot, own_pidns, proc_status
 from .endpoint import pid_endpoint
-from .pidfd_cache import Processes
+from .pidfd_cache import PidfdCache
 from .protocol import MAX_DATAGRAM, Answer, Question, is_wanted, read_question, write_answer
 
 _LONGEST_TURN = 0.1  # seconds until the loop looks at signals and other sockets
@@ -39,10 +39,10 @@ class _Known(NamedTuple):
     if_unknown: bytes
 
 
-class Answers:
+class AnswerServer:
     """Answers datagrams: no socket here."""
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: PidfdCache) -> None:
         self._processes = processes
         self._own_name = os.fsencode(own_host_name())
         self._boot = own_boot()
@@ -52,7 +52,7 @@ class Answers:
     def answer(self, datagrams: list[bytes]) -> list[bytes]:
         """The answers to a batch of datagrams that have come just now; empty where there is to be none."""
         processes, known = self._processes, self._known
-        processes.settle()
+        processes.drop_ended()
         alive, look_up = processes.alive, processes.look_up
         answers = []
         for datagram in datagrams:
@@ -125,8 +125,8 @@ class PidServer(LoopServer):
         else:
             self._sockets = udp_sockets([host] if isinstance(host, str) else host, where.port)
         super().__init__(Loop())
-        self._processes = Processes()
-        self._answers = Answers(self._processes)
+        self._processes = PidfdCache()
+        self._answers = AnswerServer(self._processes)
         for sock in self._sockets:
             self._watch(sock)
 
@@ -149,10 +149,10 @@ class PidServer(LoopServer):
         super().close()
 
     def _watch(self, sock: socket.socket) -> None:
-        batches = Batches(sock, MAX_DATAGRAM + 1)
+        batches = DatagramBatcher(sock, MAX_DATAGRAM + 1)
         self._loop.watch(sock, READ, lambda events: self._serve(batches))
 
-    def _serve(self, batches: Batches) -> None:
+    def _serve(self, batches: DatagramBatcher) -> None:
         """Answer what has come, and what comes while that is done."""
         # With one socket there is nothing else to wait for, so a short wait needs no turn of the loop.
         wait = len(self._sockets) == 1

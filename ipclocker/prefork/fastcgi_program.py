@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 from ..daemon.log import one_line
-from ..daemon.sd_notify import Manager as ServiceManager
+from ..daemon.sd_notify import SystemdNotifier as ServiceManager
 from ..errors import CANNOT_EXECUTE, INTERNAL, NOT_FOUND, UsageError
 from ..process import libc
 from ..process.command_line import find_program
@@ -24,7 +24,7 @@ from .manager import ProcManager
 from .parameters import Parameters
 from .pool import Pool
 from .worker_channel import WorkerEnd
-from .workers import Crew
+from .workers import WorkerProcesses
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -34,7 +34,7 @@ UP_AFTER = 1.0  # seconds that a program lives until it is taken to be up, unles
 log = logging.getLogger(__name__)
 
 
-class Program(ProcManager):
+class FastCgiManager(ProcManager):
     """Manages copies of the program that these words execute in that environment. `pm_manage` does not return.
 
     Where start_delay is not given, there is none, and a program that does not say so itself is up after UP_AFTER
@@ -94,10 +94,10 @@ class Program(ProcManager):
         else:
             super().pm_notify(one_line(msg.rstrip()))
 
-    def _new_crew(self) -> Crew:
-        return Crew(Pool(random.random), self.pm_notify, self._stop_signal, groups=True)
+    def _new_crew(self) -> WorkerProcesses:
+        return WorkerProcesses(Pool(random.random), self.pm_notify, self._stop_signal, groups=True)
 
-    def _adjust(self, crew: Crew) -> None:
+    def _adjust(self, crew: WorkerProcesses) -> None:
         super()._adjust(crew)
         crew.pool.up_after = self._up_after
 

@@ -41,7 +41,7 @@ from .pid_files import PidFiles
 from .pool import Pool
 from .worker_channel import ManagerEnd, WorkerEnd
 from .worker_requests import Requests, has_connection
-from .workers import Crew
+from .workers import WorkerProcesses
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -63,7 +63,7 @@ class ProcManager(Parametrized):
         self._received: dict[str, int] = {}
         self._on_signal: Callable[[str], object] | None = None
         self._pid_files = PidFiles()
-        self._crew: Crew | None = None  # in a manager
+        self._crew: WorkerProcesses | None = None  # in a manager
         self._manager_pid: int | None = None  # in a worker
         self._requests = Requests()
         self._waits = False  # in a worker: whether a signal ends it at once
@@ -255,17 +255,17 @@ class ProcManager(Parametrized):
 
     # How
 
-    def _new_crew(self) -> Crew:
-        return Crew(Pool(random.random), self.pm_notify)
+    def _new_crew(self) -> WorkerProcesses:
+        return WorkerProcesses(Pool(random.random), self.pm_notify)
 
-    def _adjust(self, crew: Crew) -> None:
+    def _adjust(self, crew: WorkerProcesses) -> None:
         """Let what the parameters say by now be so."""
         crew.pool.start_delay = crew.pool.up_after = self.start_delay()
         crew.pool.rolling = self.rolling()
         crew.patience = self.die_timeout() or inf
         crew.tell_to_stop(crew.pool.resize(self.n_processes()))
 
-    def _start_worker(self, crew: Crew) -> bool:
+    def _start_worker(self, crew: WorkerProcesses) -> bool:
         """Make a worker, in which this returns True."""
         _flush()
         manager = os.getpid()

@@ -36,5 +36,5 @@ class PidFiles:
     def forget(self) -> None:
         """In a process that was forked: the files are the parent's."""
         for file in self._held.values():
-            file.forget()
+            file.close_in_parent()
         self._held.clear()

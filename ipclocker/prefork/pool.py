@@ -38,7 +38,7 @@ class Worker:
         self.told = False
 
 
-class _Place:
+class _Slot:
     __slots__ = ("not_before", "policy", "successor", "worker")
 
     def __init__(self, policy: RestartPolicy) -> None:
@@ -70,7 +70,7 @@ class Pool:
         self.up_after = up_after
         self.rolling = rolling
         self._chance = chance
-        self._places: list[_Place] = []
+        self._places: list[_Slot] = []
         self._leaving: dict[int, Worker] = {}
         self._generation = 0
         self._last_start = -inf
@@ -78,7 +78,7 @@ class Pool:
     def resize(self, size: int) -> list[int]:
         """So many workers shall there be; those that are to be told to stop."""
         while len(self._places) < size:
-            self._places.append(_Place(RestartPolicy(self._chance, good_run=GOOD_RUN)))
+            self._places.append(_Slot(RestartPolicy(self._chance, good_run=GOOD_RUN)))
         leaving: list[Worker] = []
         while len(self._places) > size:
             place = self._places.pop()
@@ -156,49 +156,49 @@ class Pool:
         due += [self._start_at(place) for place in self._short()]
         return min(due, default=inf)
 
-    def _vacate(self, place: _Place, worker: Worker, now: float, well: bool, asked: bool) -> Death:
+    def _vacate(self, place: _Slot, worker: Worker, now: float, well: bool, asked: bool) -> Death:
         successor, place.successor = place.successor, None
         if place.worker is worker:
             place.worker = successor
             if successor is not None:  # which takes over a little early
                 return Death(worker.told, None)
         if worker.told or well or asked:
-            place.policy.forget()
+            place.policy.reset()
         if worker.told or well:
             place.not_before = now
             return Death(worker.told, None)
         pause = place.policy.died(now)
         if asked:
-            place.policy.forget()
+            place.policy.reset()
         place.not_before = now + pause
         return Death(False, pause)
 
-    def _up_at(self, place: _Place) -> float:
+    def _up_at(self, place: _Slot) -> float:
         """When a place's successor is up."""
         assert place.worker is not None and place.successor is not None
         if place.successor.said:
             return -inf
         return place.successor.born + (READY_WITHIN if place.worker.said else self.up_after)
 
-    def _due_place(self, now: float) -> _Place | None:
+    def _due_place(self, now: float) -> _Slot | None:
         """The place for which a worker is to be started now."""
         return next((place for place in self._short() if self._start_at(place) <= now), None)
 
-    def _start_at(self, place: _Place) -> float:
+    def _start_at(self, place: _Slot) -> float:
         return max(place.not_before, self._last_start + self.start_delay)
 
-    def _short(self) -> list[_Place]:
+    def _short(self) -> list[_Slot]:
         """The places for which a worker is to be started, sooner or later: the empty ones before the one to renew."""
         renewed = self._to_renew()
         return [place for place in self._places if place.worker is None] + ([renewed] if renewed is not None else [])
 
-    def _to_renew(self) -> _Place | None:
+    def _to_renew(self) -> _Slot | None:
         """The place that gets a successor next; None if one is being renewed or none is out of date."""
         if not self.rolling or any(place.successor is not None for place in self._places):
             return None
         return min(filter(self._is_out_of_date, self._places), key=_born, default=None)
 
-    def _is_out_of_date(self, place: _Place) -> bool:
+    def _is_out_of_date(self, place: _Slot) -> bool:
         worker = place.worker
         return worker is not None and worker.generation < self._generation and not worker.told
 
@@ -210,7 +210,7 @@ class Pool:
                 yield place.successor
 
 
-def _born(place: _Place) -> float:
+def _born(place: _Slot) -> float:
     """When the worker in a place was started."""
     return place.worker.born if place.worker is not None else inf
 

@@ -35,7 +35,7 @@ class End(NamedTuple):
     text: str
 
 
-class Crew:
+class WorkerProcesses:
     """`notify` is told what people want to know. With `groups` each worker leads a process group of its own."""
 
     def __init__(
@@ -150,7 +150,7 @@ class Crew:
         """In a worker that was forked: the crew is the parent's. With signals blocked since the fork."""
         for line in self._lines.values():
             line.close()
-        self._loop.leave()
+        self._loop.detach_after_fork()
         resource.setrlimit(resource.RLIMIT_NOFILE, self._descriptors)
 
     def close(self) -> None:
@@ -173,7 +173,7 @@ class Crew:
             self._timed.add(pid)
             self._look_soon()
         if not words:
-            self._loop.forget(cast(Any, line.pipe))  # of its end we hear otherwise
+            self._loop.unwatch(cast(Any, line.pipe))  # of its end we hear otherwise
 
     # Ends
 
@@ -211,7 +211,7 @@ class Crew:
         asked = ASKED in line.hear() or status in (signal.SIGTERM, self._stop_signal)
         served = line.served > 0
         with contextlib.suppress(KeyError):  # it was closed before
-            self._loop.forget(cast(Any, line.pipe))
+            self._loop.unwatch(cast(Any, line.pipe))
         line.close()
         for some in (self._speaks, self._timed, self._mentioned):
             some.discard(pid)

@@ -13,18 +13,18 @@ from collections import deque
 from typing import Any, Callable, cast
 
 from ..net.loop import READ, Loop
-from .identity import Identity, exists, open_pidfd
+from .identity import ProcessIdentity, exists, open_pidfd
 
 _PAUSE = 0.25  # seconds between two rounds of looking
 _AT_ONCE = 250  # processes looked at in a round, at 20 us each
 
 
-class Watched:
+class Subscription:
     """One who waits for the end of a process; `remove` of the watch takes it."""
 
     __slots__ = ("gone", "process")
 
-    def __init__(self, process: Identity, gone: Callable[[], None]) -> None:
+    def __init__(self, process: ProcessIdentity, gone: Callable[[], None]) -> None:
         self.process = process
         self.gone = gone
 
@@ -36,10 +36,10 @@ class _Process:
 
     def __init__(self) -> None:
         self.descriptor: int | None = None
-        self.waiting: list[Watched] = []
+        self.waiting: list[Subscription] = []
 
 
-class Watch:
+class ExitWatcher:
     """Watches processes of this kernel and pid namespace (see identity.is_own) until they are gone.
 
     At most `most` descriptors are taken; half of those that are allowed if it is not given. What is called, is
@@ -49,13 +49,13 @@ class Watch:
     def __init__(self, loop: Loop, most: int | None = None) -> None:
         self._loop = loop
         self._free = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 if most is None else most
-        self._processes: dict[Identity, _Process] = {}
-        self._looked_at: deque[Identity] = deque()
+        self._processes: dict[ProcessIdentity, _Process] = {}
+        self._looked_at: deque[ProcessIdentity] = deque()
         self._looking = False
 
-    def add(self, process: Identity, gone: Callable[[], None]) -> Watched:
+    def add(self, process: ProcessIdentity, gone: Callable[[], None]) -> Subscription:
         """Call `gone` once, when the process is not there any more; soon, if it is not there now."""
-        watched = Watched(process, gone)
+        watched = Subscription(process, gone)
         known = self._processes.get(process)
         if known is not None:
             known.waiting.append(watched)
@@ -73,7 +73,7 @@ class Watch:
             self._loop.watch(cast(Any, known.descriptor), READ, lambda events: self._end(process, known))
         return watched
 
-    def remove(self, watched: Watched) -> None:
+    def remove(self, watched: Subscription) -> None:
         """Call nobody for this one any more; it may have been called already."""
         known = self._processes.get(watched.process)
         if known is not None and watched in known.waiting:
@@ -86,7 +86,7 @@ class Watch:
         for process, known in list(self._processes.items()):
             self._drop(process, known)
 
-    def _open(self, process: Identity) -> int | None:
+    def _open(self, process: ProcessIdentity) -> int | None:
         """A pidfd of this very process, None if there is none to be had. Raises ProcessLookupError if it is gone."""
         descriptor = open_pidfd(process.pid) if self._free > 0 else None
         # After that: the descriptor stays with its process, the number may have been another's before.
@@ -98,14 +98,14 @@ class Watch:
             self._free -= 1
         return descriptor
 
-    def _drop(self, process: Identity, known: _Process) -> None:
+    def _drop(self, process: ProcessIdentity, known: _Process) -> None:
         del self._processes[process]
         if known.descriptor is not None:
-            self._loop.forget(cast(Any, known.descriptor))
+            self._loop.unwatch(cast(Any, known.descriptor))
             os.close(known.descriptor)
             self._free += 1
 
-    def _end(self, process: Identity, known: _Process) -> None:
+    def _end(self, process: ProcessIdentity, known: _Process) -> None:
         if self._processes.get(process) is known:  # else all who waited were removed
             self._drop(process, known)
             for watched in known.waiting:
@@ -113,7 +113,7 @@ class Watch:
 
     # Looking in turn
 
-    def _look_at(self, process: Identity) -> None:
+    def _look_at(self, process: ProcessIdentity) -> None:
         self._looked_at.append(process)
         if not self._looking:
             self._looking = True

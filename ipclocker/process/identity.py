@@ -20,7 +20,7 @@ _HOST_PIDNS = 0xEFFFFFFC  # the number of the first pid namespace of every Linux
 MAX_PID = 2**31 - 1  # a larger number is none of a process on any system
 
 
-class Identity(NamedTuple):
+class ProcessIdentity(NamedTuple):
     """A process of this kernel: `start` in clock ticks since boot, `pidns` the number of its pid namespace."""
 
     pid: int
@@ -36,13 +36,13 @@ class Status(NamedTuple):
     start: int
 
 
-def identify(pid: int) -> Identity:
+def identify(pid: int) -> ProcessIdentity:
     """The identity of a process that this one can see; only the number where the system tells no more."""
     status = proc_status(pid)
     boot, pidns = own_boot(), own_pidns()
     if status is None or not boot or pidns is None:
-        return Identity(pid)
-    return Identity(pid, status.start, boot, pidns)
+        return ProcessIdentity(pid)
+    return ProcessIdentity(pid, status.start, boot, pidns)
 
 
 def own_boot() -> str:
@@ -69,7 +69,7 @@ def in_container() -> bool:
     return own_pidns() not in (None, _HOST_PIDNS)
 
 
-def is_own(process: Identity, host: str = "") -> bool:
+def is_own(process: ProcessIdentity, host: str = "") -> bool:
     """Whether a process is one of this kernel and this pid namespace.
 
     A classic client tells neither boot nor namespace; then the name of its host decides. (A host without a name of
@@ -82,7 +82,7 @@ def is_own(process: Identity, host: str = "") -> bool:
     return host == own_host_name()
 
 
-def still_there(process: Identity, host: str = "") -> bool | None:
+def still_there(process: ProcessIdentity, host: str = "") -> bool | None:
     """Whether this very process of the named host is still there; None if it is not one that can be seen here."""
     return exists(process.pid, process.start) if is_own(process, host) else None
 

@@ -92,7 +92,7 @@ class RestartPolicy:
             return False
         return self._deaths[-1] - self._deaths[0] <= self._give_up.seconds
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Whatever was, was before: somebody wants the process to be tried anew."""
         self._next_pause = self._first_pause
         self._started_at = None

@@ -6,10 +6,10 @@ import contextlib
 import os
 import signal
 
-from .identity import Identity, exists, open_pidfd
+from .identity import ProcessIdentity, exists, open_pidfd
 
 
-def send_signal(process: Identity, number: int) -> None:
+def send_signal(process: ProcessIdentity, number: int) -> None:
     """Send a signal to this very process, if it is still there. Raises PermissionError."""
     with contextlib.suppress(ProcessLookupError):
         descriptor = open_pidfd(process.pid)

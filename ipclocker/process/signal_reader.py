@@ -44,7 +44,7 @@ class Signal(NamedTuple):
     sender: int = 0  # the process that sent it, if that is known
 
 
-class Signals:
+class SignalReader:
     """All signals that can be, read from `descriptor`. To be made after a child that shall not inherit this."""
 
     def __init__(self) -> None:

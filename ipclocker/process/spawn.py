@@ -27,17 +27,17 @@ from .stderr import tell
 _MESSAGE = 65_536  # bytes read at a time
 
 
-class Order(NamedTuple):
+class ExecSpec(NamedTuple):
     """What the command's process becomes: the words to execute, and in which folder."""
 
     words: list[str]
     folder: str | None = None
 
 
-Prepare = Callable[[], tuple[dict[str, Any], Optional[Order]]]
+Prepare = Callable[[], tuple[dict[str, Any], Optional[ExecSpec]]]
 
 
-class Child:
+class CommandProcess:
     """The process that becomes the command: `pid`."""
 
     def __init__(self, tool: str, prepare: Prepare) -> None:

@@ -12,8 +12,8 @@ from functools import partial
 from typing import Callable, NamedTuple, Optional
 
 from ..net.loop import Loop
-from .exit_watcher import Watch, Watched
-from .identity import Identity, exists
+from .exit_watcher import ExitWatcher, Subscription
+from .identity import ProcessIdentity, exists
 from .send_signal import send_signal
 from .signal_names import signal_name
 from .spawn import caller_environment
@@ -22,7 +22,7 @@ from .tree import with_descendants
 _ROUNDS = 10  # of looking for processes that were started while the others were killed
 
 
-class Way(NamedTuple):
+class KillPolicy(NamedTuple):
     """How to end a command: by which signal; `killer`, a program that sends it, called as kill(1) is; whether all
     processes below the command get it as well; after how many seconds of `grace` SIGKILL follows."""
 
@@ -32,15 +32,15 @@ class Way(NamedTuple):
     grace: Optional[float] = None
 
 
-class Killing:
+class Termination:
     """Ends a command once; from then on it is `begun`."""
 
-    def __init__(self, loop: Loop, watch: Watch, way: Way, tell: Callable[[str], None]) -> None:
+    def __init__(self, loop: Loop, watch: ExitWatcher, way: KillPolicy, tell: Callable[[str], None]) -> None:
         self._loop = loop
         self._watch = watch
         self._way = way
         self._tell = tell
-        self._left: dict[Identity, Watched] = {}
+        self._left: dict[ProcessIdentity, Subscription] = {}
         self.begun = False
 
     @property
@@ -48,7 +48,7 @@ class Killing:
         """Whether something is left for SIGKILL at the end of the grace."""
         return bool(self._left)
 
-    def begin(self, command: Identity) -> list[int]:
+    def begin(self, command: ProcessIdentity) -> list[int]:
         """Send the signal; to which processes."""
         self.begun = True
         processes = self._all_below([command])
@@ -60,11 +60,11 @@ class Killing:
             self._loop.call_at(self._loop.now + self._way.grace, self._kill_rest)
         return [process.pid for process in processes]
 
-    def _ended(self, process: Identity) -> None:
+    def _ended(self, process: ProcessIdentity) -> None:
         del self._left[process]
 
     def _kill_rest(self) -> None:
-        killed: set[Identity] = set()
+        killed: set[ProcessIdentity] = set()
         for _ in range(_ROUNDS):
             rest = [process for process in self._all_below(self._left) if process not in killed]
             for process in rest:
@@ -76,10 +76,10 @@ class Killing:
             self._watch.remove(watched)
         self._left.clear()
 
-    def _all_below(self, processes: Iterable[Identity]) -> list[Identity]:
+    def _all_below(self, processes: Iterable[ProcessIdentity]) -> list[ProcessIdentity]:
         return with_descendants(processes) if self._way.tree else list(processes)
 
-    def _send(self, process: Identity, number: int) -> None:
+    def _send(self, process: ProcessIdentity, number: int) -> None:
         if self._way.killer is not None and self._call(self._way.killer, process, number):
             return
         try:
@@ -87,7 +87,7 @@ class Killing:
         except PermissionError:
             self._tell(f"cannot send process {process.pid} SIG{signal_name(number)}: it is another user's")
 
-    def _call(self, killer: str, process: Identity, number: int) -> bool:
+    def _call(self, killer: str, process: ProcessIdentity, number: int) -> bool:
         """Start the killer, and do not wait for it; whether it could be executed."""
         if exists(process.pid, process.start) is False:
             return True

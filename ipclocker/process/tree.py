@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from .identity import Identity, own_pidns
+from .identity import ProcessIdentity, own_pidns
 
 
 def can_be_seen() -> bool:
@@ -18,7 +18,7 @@ def can_be_seen() -> bool:
     return own_pidns() is not None
 
 
-def with_descendants(processes: Iterable[Identity]) -> list[Identity]:
+def with_descendants(processes: Iterable[ProcessIdentity]) -> list[ProcessIdentity]:
     """These processes and all below them, parents before their children; this process is left out."""
     children = _children() if can_be_seen() else {}
     found = list(processes)
@@ -30,7 +30,7 @@ def with_descendants(processes: Iterable[Identity]) -> list[Identity]:
     return found
 
 
-def marked(variable: str, mark: str) -> Iterator[Identity]:
+def marked(variable: str, mark: str) -> Iterator[ProcessIdentity]:
     """The processes that were started with this mark in a variable, a list with colons, as far as it may be read.
 
     Each is given out as soon as it is seen, the youngest first: one that lives but a moment is seen so, too.
@@ -59,21 +59,21 @@ def ancestors(pid: int) -> set[int]:
     return found
 
 
-def _children() -> dict[int, list[Identity]]:
+def _children() -> dict[int, list[ProcessIdentity]]:
     """The children of each process that has any."""
-    children: dict[int, list[Identity]] = {}
+    children: dict[int, list[ProcessIdentity]] = {}
     for process, parent in _processes():
         children.setdefault(parent, []).append(process)
     return children
 
 
-def _processes() -> Iterator[tuple[Identity, int]]:
+def _processes() -> Iterator[tuple[ProcessIdentity, int]]:
     """Each process, and the number of its parent; the youngest first, as far as the numbers tell."""
     for name in sorted(filter(str.isdigit, os.listdir("/proc")), key=int, reverse=True):
         try:
             with open(f"/proc/{name}/stat", "rb") as file:
                 fields = file.read().rpartition(b")")[2].split()  # the second field, in brackets, may hold anything
-            yield Identity(int(name), int(fields[19])), int(fields[1])
+            yield ProcessIdentity(int(name), int(fields[19])), int(fields[1])
         except (OSError, IndexError):  # it has ended meanwhile
             continue
 

@@ -12,7 +12,7 @@ import signal
 import time
 from typing import Callable
 
-from .identity import Identity, exists
+from .identity import ProcessIdentity, exists
 from .send_signal import send_signal
 from .tree import ancestors, last_started, marked, with_descendants
 
@@ -21,22 +21,22 @@ _SEARCH_WITHIN = 0.5  # seconds; on a busy host other processes are started all 
 _PAUSE = 0.005  # seconds between two looks
 
 
-class Ending:
+class TreeKiller:
     """Ends a command and what belongs to it: what it has started, and what has `mark` in the list of `variable`.
 
     `tell` is called with what can't be done.
     """
 
     def __init__(
-        self, command: Identity, variable: str, mark: str, tell: Callable[[str], None] = lambda text: None
+        self, command: ProcessIdentity, variable: str, mark: str, tell: Callable[[str], None] = lambda text: None
     ) -> None:
-        self.command = Identity(command.pid, command.start)  # as the others are named
+        self.command = ProcessIdentity(command.pid, command.start)  # as the others are named
         self._variable = variable
         self._mark = mark
         self._tell = tell
         self._seen = {self.command}
         self._spared = {os.getpid()} | ancestors(os.getpid())
-        self._denied: set[Identity] = set()
+        self._denied: set[ProcessIdentity] = set()
 
     @property
     def has_ended(self) -> bool:
@@ -45,15 +45,15 @@ class Ending:
 
     def signal_command(self, number: int) -> None:
         """Send the command a signal."""
-        self.rest()  # they are remembered
+        self.find_remaining()  # they are remembered
         self._send(self.command, number)
 
     def signal_rest(self, number: int) -> None:
         """Send a signal to all that is left."""
-        for process in self.rest():
+        for process in self.find_remaining():
             self._send(process, number)
 
-    def rest(self, at_once: int | None = None) -> list[Identity]:
+    def find_remaining(self, at_once: int | None = None) -> list[ProcessIdentity]:
         """What is left, but for those of other users that can't be sent signals; the oldest first, so that none sees
         the end of another that it has started, and goes on.
 
@@ -68,13 +68,13 @@ class Ending:
         self._seen = {process for process in self._seen if exists(process.pid, process.start) is not False}
         return sorted(self._seen - self._denied, key=lambda process: (process.start or 0, process.pid))
 
-    def kill(self) -> None:
+    def kill_all(self) -> None:
         """SIGKILL to all that is left, until nothing is: until that is seen while no process was started anywhere."""
         begin = time.monotonic()
         at_once = None
         while True:
             last = last_started()
-            rest = self.rest(at_once)
+            rest = self.find_remaining(at_once)
             for process in rest:
                 self._send(process, signal.SIGKILL)
             at_once = signal.SIGKILL
@@ -86,7 +86,7 @@ class Ending:
             if rest:
                 time.sleep(_PAUSE)
 
-    def _send(self, process: Identity, number: int) -> None:
+    def _send(self, process: ProcessIdentity, number: int) -> None:
         try:
             send_signal(process, number)
         except PermissionError:

@@ -21,7 +21,7 @@ _DISMISSED = -1.0
 _LATER = 0.1  # seconds after its time, so that whoever is beside the command comes first, and can say so
 
 
-class Deputy:
+class Watchdog:
     """To be made before the command starts. `kill` is called in the other process."""
 
     def __init__(self, until: float, kill: Callable[[], None]) -> None:
@@ -44,13 +44,13 @@ class Deputy:
             raise IpclockerError("cannot make a process that ends the command in time")
         self._until = until
 
-    def tell(self, until: float) -> None:
+    def set_deadline(self, until: float) -> None:
         """The command may run until then."""
         if until != self._until:
             self._until = until
             self._send(until)
 
-    def dismiss(self) -> None:
+    def disarm(self) -> None:
         """The command needs no ending any more."""
         self._send(_DISMISSED)
         os.close(self._sender)

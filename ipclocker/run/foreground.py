@@ -32,14 +32,14 @@ from ..errors import SIGNALLED
 from ..process import libc
 from ..process.signal_reader import (
     Signal,
-    Signals,
+    SignalReader,
     descends_from,
     ends_by_default,
     foreground_group,
     in_foreground,
     leads_session,
 )
-from ..process.spawn import Child
+from ..process.spawn import CommandProcess
 
 Result = TypeVar("Result")
 _STOPPED_BY_TERMINAL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
@@ -70,11 +70,11 @@ class Foreground:
     and time be over.
     """
 
-    def __init__(self, child: Child, tick: Callable[[], None] | None = None) -> None:
+    def __init__(self, child: CommandProcess, tick: Callable[[], None] | None = None) -> None:
         self.first: Callable[[], None] | None = None
         self._child = child
         self._tick = tick
-        self._signals = Signals()
+        self._signals = SignalReader()
         _let_go_of_pipes()  # now, since there is nothing to do when the command starts but to start it
         self._started = False
         self._stopped = False

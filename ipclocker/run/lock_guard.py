@@ -14,53 +14,53 @@ import time
 from math import inf
 from typing import Callable
 
-from ..lock.client.acquisition import Claim
-from ..lock.client.keepalive import Keeper, Loss
+from ..lock.client.acquisition import LockAcquisition
+from ..lock.client.keepalive import KeepAlive, LockLoss
 from ..lock.client.lease import Lease
-from ..process.identity import Identity
+from ..process.identity import ProcessIdentity
 from ..process.signal_names import signal_name
-from ..process.tree_killer import Ending
-from ..process.watchdog import Deputy
+from ..process.tree_killer import TreeKiller
+from ..process.watchdog import Watchdog
 from .foreground import Foreground
-from .on_lost_hook import Handler
-from .options import KILL, MARKS, WARN, Terms
+from .on_lost_hook import OnLostHook
+from .options import KILL, MARKS, WARN, RunOptions
 
 _GRACE = 5.0  # seconds from the signal to SIGKILL, where no lease says so
 _LOOK_AGAIN, _LONGEST_PAUSE = 0.02, 0.25  # seconds between two looks at what the command has left behind
 
 
-class Beside:
+class LockGuard:
     """Beside one command, which may run already. `loss` is what became of the lock, if it was lost."""
 
     def __init__(
         self,
         foreground: Foreground,
-        command: Identity,
+        command: ProcessIdentity,
         mark: str,
-        claim: Claim,
-        terms: Terms,
+        claim: LockAcquisition,
+        terms: RunOptions,
         additions: dict[str, str],
         tell: Callable[[str], None],
     ) -> None:
         """`mark` is in the command's environment; `additions` are for that of what is run because of a loss."""
-        self.loss: Loss | None = None
+        self.loss: LockLoss | None = None
         self._foreground = foreground
         self._claim = claim
         self._terms = terms
         self._additions = additions
         self._tell = tell
         self._names = ", ".join(os.fsdecode(held.name) for held in claim.grants)
-        self._ending = Ending(command, MARKS, mark, tell)
+        self._ending = TreeKiller(command, MARKS, mark, tell)
         self._kill_at = inf
         self._killed = False
-        self._handler: Handler | None = None
+        self._handler: OnLostHook | None = None
         self._lease: Lease | None = None
-        self._deputy: Deputy | None = None
+        self._deputy: Watchdog | None = None
         if claim.settings.lease:
             lease = self._lease = Lease(claim.settings.lease, min(held.asked for held in claim.grants))
-            self._deputy = Deputy(lease.kill_at, lambda: Ending(command, MARKS, mark).kill())
+            self._deputy = Watchdog(lease.kill_at, lambda: TreeKiller(command, MARKS, mark).kill_all())
             foreground.first = self._look_at_time
-        self._keeper = Keeper(claim.contact, claim.grants, self._lease)
+        self._keeper = KeepAlive(claim.contact, claim.grants, self._lease)
 
     @property
     def is_ending(self) -> bool:
@@ -70,9 +70,9 @@ class Beside:
     @property
     def is_late(self) -> bool:
         """Whether the command would have to be ended as soon as it is started."""
-        return self._lease is not None and time.monotonic() >= self._lease.end_at
+        return self._lease is not None and time.monotonic() >= self._lease.stop_at
 
-    def turn(self) -> None:
+    def step(self) -> None:
         """Do what is to be done next, or wait for it; to be called again and again until the command has ended."""
         self._look_at_time()
         if self.loss is not None or self._ending.has_ended:
@@ -80,12 +80,12 @@ class Beside:
             self._foreground.wait(None, 0, inf if self._killed else self._kill_at)
             return
         lease = self._lease
-        self._keeper.step(inf if lease is None else lease.end_at)
+        self._keeper.step(inf if lease is None else lease.stop_at)
         if self._keeper.loss is not None:
             if not self._ending.has_ended:
                 self._lose(self._keeper.loss)
         elif lease is not None and self._deputy is not None:
-            self._deputy.tell(lease.kill_at)
+            self._deputy.set_deadline(lease.kill_at)
 
     def finish(self) -> None:
         """The command has ended: end what it has left behind, if it was made to end."""
@@ -94,20 +94,20 @@ class Beside:
         if self.is_ending:
             self._ending.signal_rest(self._terms.lost_signal)
             pause = _LOOK_AGAIN
-            while time.monotonic() < self._kill_at and self._ending.rest():
+            while time.monotonic() < self._kill_at and self._ending.find_remaining():
                 self._foreground.wait(None, 0, min(self._kill_at, time.monotonic() + pause))
                 pause = min(pause * 2, _LONGEST_PAUSE)
-            self._ending.kill()
+            self._ending.kill_all()
         self._foreground.first = None
         if self._deputy is not None:
-            self._deputy.dismiss()
+            self._deputy.disarm()
 
     def give_back(self, within: float) -> None:
         """Give back what the server may have of it still, in so many seconds, but not longer than the lease."""
         if self._lease is not None:
-            within = min(within, self._lease.over_at - time.monotonic())
+            within = min(within, self._lease.expires_at - time.monotonic())
         if within > 0 and (self._lease is not None or len(self._claim.grants) > 1):
-            self._claim.give_back(within)
+            self._claim.abandon(within)
 
     def wait_for_handler(self) -> None:
         """Let what was run because of the loss come to its end, if that does not take long."""
@@ -116,22 +116,22 @@ class Beside:
 
     def _look_at_time(self) -> None:
         now = time.monotonic()
-        if self._lease is not None and self.loss is None and now >= self._lease.end_at and not self._ending.has_ended:
+        if self._lease is not None and self.loss is None and now >= self._lease.stop_at and not self._ending.has_ended:
             self._lose(self._overdue(self._lease))
         if now >= self._kill_at and not self._killed:
             self._kill()
             self._tell("the command has not ended in time: it is killed, and all that it has started")
 
-    def _overdue(self, lease: Lease) -> Loss:
+    def _overdue(self, lease: Lease) -> LockLoss:
         since = time.monotonic() - lease.sent
         problem = self._keeper.problem or "lockersh itself was stopped"
-        return Loss(self._names, f"it could not be renewed for {since:.0f} s ({problem})")
+        return LockLoss(self._names, f"it could not be renewed for {since:.0f} s ({problem})")
 
     def _was_killed_by_deputy(self) -> bool:
         assert self._lease is not None
         return time.monotonic() >= self._lease.kill_at and self._foreground.was_ended_by(signal.SIGKILL)
 
-    def _lose(self, loss: Loss) -> None:
+    def _lose(self, loss: LockLoss) -> None:
         """The lock is lost: end the command first, then say so."""
         self.loss = loss
         now = time.monotonic()
@@ -149,11 +149,11 @@ class Beside:
             self._ending.signal_command(number)
             outcome = f"; it gets SIG{signal_name(number)}"
         if self._deputy is not None:
-            self._deputy.tell(self._kill_at)
+            self._deputy.set_deadline(self._kill_at)
         self._tell(f"lock {loss.name} was lost while the command runs: {loss.why}{outcome}")
         if self._terms.on_lost not in (WARN, KILL):
-            self._handler = Handler(self._terms.on_lost, self._additions, self._tell)
+            self._handler = OnLostHook(self._terms.on_lost, self._additions, self._tell)
 
     def _kill(self) -> None:
         self._killed = True
-        self._ending.kill()
+        self._ending.kill_all()

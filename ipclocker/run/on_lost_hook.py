@@ -14,7 +14,7 @@ from ..process.spawn import caller_environment
 _WAIT = 5.0  # seconds for which its end is waited for
 
 
-class Handler:
+class OnLostHook:
     """A shell command line that runs from now on. `tell` is called if it can't be run."""
 
     def __init__(self, line: str, additions: dict[str, str], tell: Callable[[str], None]) -> None:

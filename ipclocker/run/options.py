@@ -11,7 +11,7 @@ WARN, KILL = "warn", "kill"
 MARKS = "IPCLOCKER_RUN"  # in a command's environment: the marks of all runs that it belongs to, separated by colons
 
 
-class Terms(NamedTuple):
+class RunOptions(NamedTuple):
     """How a command is run under a lock.
 
     wait: the longest wait for the lock in seconds, 0 for one try, None for ever

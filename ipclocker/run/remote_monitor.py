@@ -17,9 +17,9 @@ from typing import Callable, NamedTuple, Optional
 from ..net.address import own_host_name
 from ..net.loop import Loop
 from ..net.resolver import Resolver
-from ..pid.async_client import Asker
+from ..pid.async_client import AsyncPidClient
 from ..pid.protocol import Answer
-from ..process.identity import Identity
+from ..process.identity import ProcessIdentity
 
 _PATIENCE = 5.0  # seconds of silence that are not worth a word
 _ANSWER_WITHIN = 5.0  # seconds; a late answer is as true as any other
@@ -27,7 +27,7 @@ _QUESTIONS_BEFORE_DOWN = 5
 _LOOK_UP_PAUSE = 0.02  # seconds between two looks at whether the host's name is looked up by now
 
 
-class Target(NamedTuple):
+class WatchTarget(NamedTuple):
     """The process to watch, by its number on its host. For one of another host: the UDP port of its pid server, the
     longest time between two questions, and the time without an answer after which it counts as gone, in seconds."""
 
@@ -38,7 +38,7 @@ class Target(NamedTuple):
     down_after: Optional[float] = None
 
 
-class Listener:
+class MonitorListener:
     """Who hears of a vigil; this one is deaf."""
 
     def tell(self, text: str) -> None:
@@ -53,15 +53,15 @@ def is_this_host(name: str) -> bool:
     return name in ("localhost", "::1", own_host_name()) or (name.startswith("127.") and _is_address(name))
 
 
-class Vigil:
+class RemoteProcessMonitor:
     """Asks after a process of another host and calls `gone` once, in a turn of the loop, when it is gone."""
 
-    def __init__(self, loop: Loop, target: Target, gone: Callable[[], None], listener: Listener) -> None:
+    def __init__(self, loop: Loop, target: WatchTarget, gone: Callable[[], None], listener: MonitorListener) -> None:
         self._loop = loop
         self._target = target
         self._gone = gone
         self._listener = listener
-        self._asker = Asker(loop, target.port)
+        self._asker = AsyncPidClient(loop, target.port)
         self._addresses = [target.host] if _is_address(target.host) else []
         self._resolver = None if self._addresses else Resolver(loop)
         # Short enough that no single datagram, if it is lost, makes the process count as gone.
@@ -89,7 +89,9 @@ class Vigil:
         if self._silence >= _PATIENCE:
             self._tell_once(f"{self._why_silent()}: whether process {self._target.pid} is there can't be seen")
         for address in self._where_to_ask():
-            self._asker.ask(address, Identity(self._target.pid), partial(self._answered, address), _ANSWER_WITHIN)
+            self._asker.ask(
+                address, ProcessIdentity(self._target.pid), partial(self._answered, address), _ANSWER_WITHIN
+            )
         looking_up = not self._addresses and self._silence < 1.0
         pause = min(self._interval, _LOOK_UP_PAUSE) if looking_up else self._interval
         # Added up, not read from the clock: if this process was stopped for a while, nobody was silent.

@@ -9,18 +9,18 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ..errors import LOST, IpclockerError, LockBusy, LockLost
-from ..lock.client.acquisition import Claim
-from ..lock.client.connection import READ, Link
-from ..lock.client.settings import Settings
+from ..lock.client.acquisition import LockAcquisition
+from ..lock.client.connection import READ, ServerConnection
+from ..lock.client.settings import LockSettings
 from ..process.identity import identify
 from ..process.signal_reader import in_foreground
-from ..process.spawn import Child
+from ..process.spawn import CommandProcess
 from ..process.stderr import tell
 from .foreground import CommandEnded, Foreground, Interrupted, end_by_signal
-from .options import KILL, MARKS, Terms
+from .options import KILL, MARKS, RunOptions
 
 if TYPE_CHECKING:
-    from .lock_guard import Beside
+    from .lock_guard import LockGuard
 
 
 class Reporter:
@@ -79,17 +79,17 @@ def trace_links() -> None:
         for line in data.decode("utf-8", "backslashreplace").split("\n")[:-1]:
             tell(f"lockersh: {direction} {line}")
 
-    Link.trace = show
+    ServerConnection.trace = show
 
 
-def list_locks(settings: Settings) -> None:
+def list_locks(settings: LockSettings) -> None:
     """Print the locks that are held and their holders, sorted by name. Raises ServerUnavailable, ServerRefused."""
-    answer = Claim(settings, Reporter(False)).query(b"LOCK_LIST")
+    answer = LockAcquisition(settings, Reporter(False)).query(b"LOCK_LIST")
     lines = [f"{os.fsdecode(name):<20} {os.fsdecode(owner)}\n" for name, owner in sorted(answer.locks)]
     sys.stdout.buffer.write(os.fsencode("".join(lines)))  # as bytes: a name comes out as it was given
 
 
-def run_locked(child: Child, settings: Settings, terms: Terms) -> int:
+def run_locked(child: CommandProcess, settings: LockSettings, terms: RunOptions) -> int:
     """Get the lock, let the child run, give the lock back, and end as the command did.
 
     Returns an exit code only if the command was not run, or was ended because the lock was lost. Raises LockBusy,
@@ -97,13 +97,13 @@ def run_locked(child: Child, settings: Settings, terms: Terms) -> int:
     """
     reporter = Reporter(terms.verbose)
     foreground = Foreground(child, reporter.tick if reporter.ticks else None)
-    claim = Claim(settings, reporter, foreground.wait)
+    claim = LockAcquisition(settings, reporter, foreground.wait)
     claim.tells = True
     claim.contact.look_up = lambda server: foreground.interruptibly(lambda: settings.addresses(server))
     try:
         deadline = inf if terms.wait is None else time.monotonic() + terms.wait
         while not claim.grants or _is_stale(claim):
-            if not claim.obtain(terms.wait != 0, deadline):
+            if not claim.acquire(terms.wait != 0, deadline):
                 raise LockBusy(_busy_message(claim, terms.wait))
         run = _Run(child, foreground, claim, terms, reporter)
     except Interrupted as interrupted:
@@ -113,18 +113,18 @@ def run_locked(child: Child, settings: Settings, terms: Terms) -> int:
         foreground.end_like_command()
     except BaseException:
         foreground.finish()
-        claim.give_back()
+        claim.abandon()
         raise
     return run.to_the_end()
 
 
-def _is_stale(claim: Claim) -> bool:
+def _is_stale(claim: LockAcquisition) -> bool:
     """Whether a lease has run for so long already, since this process was stopped, that the command is not to start."""
     lease = claim.settings.lease
     return lease > 0 and time.monotonic() >= min(held.asked for held in claim.grants) + lease / 3
 
 
-def _busy_message(claim: Claim, wait: float | None) -> str:
+def _busy_message(claim: LockAcquisition, wait: float | None) -> str:
     names = os.fsdecode(claim.busy) if claim.settings.all else ", ".join(map(os.fsdecode, claim.settings.names))
     waited = f" after {wait:g} s" if wait else ""
     return f"lock {names} is busy{waited}: {claim.holder} holds it"
@@ -133,7 +133,14 @@ def _busy_message(claim: Claim, wait: float | None) -> str:
 class _Run:
     """One run of a command under what a claim holds."""
 
-    def __init__(self, child: Child, foreground: Foreground, claim: Claim, terms: Terms, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        child: CommandProcess,
+        foreground: Foreground,
+        claim: LockAcquisition,
+        terms: RunOptions,
+        reporter: Reporter,
+    ) -> None:
         self._child = child
         self._foreground = foreground
         self._claim = claim
@@ -141,7 +148,7 @@ class _Run:
         self._reporter = reporter
         self._names = ", ".join(os.fsdecode(held.name) for held in claim.grants)
         self._mark = os.urandom(12).hex()
-        self._beside: Beside | None = None
+        self._beside: LockGuard | None = None
         if claim.settings.lease:
             self._beside = self._make_beside()  # before the command starts; from here on its deputy watches over it
             if self._beside.is_late:
@@ -185,14 +192,16 @@ class _Run:
             if link is not None and not link.has_unread:
                 self._foreground.wait(link.sock, READ, inf)
             self._beside = self._make_beside()  # only now: most commands end before there is anything to hear
-        self._beside.turn()
+        self._beside.step()
 
-    def _make_beside(self) -> Beside:
-        from .lock_guard import Beside
+    def _make_beside(self) -> LockGuard:
+        from .lock_guard import LockGuard
 
         additions = {name: value for name, value in self._additions().items() if value is not None and name != MARKS}
         command = identify(self._child.pid)
-        return Beside(self._foreground, command, self._mark, self._claim, self._terms, additions, self._reporter.tell)
+        return LockGuard(
+            self._foreground, command, self._mark, self._claim, self._terms, additions, self._reporter.tell
+        )
 
     def _release(self) -> None:
         claim, beside, within = self._claim, self._beside, self._terms.release_within

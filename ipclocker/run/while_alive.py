@@ -15,21 +15,21 @@ from typing import NoReturn
 from ..daemon.detach import detach
 from ..errors import INTERNAL, OK, IpclockerError, UsageError
 from ..net.loop import Loop
-from ..process.exit_watcher import Watch
-from ..process.identity import Identity, identify
+from ..process.exit_watcher import ExitWatcher
+from ..process.identity import ProcessIdentity, identify
 from ..process.send_signal import send_signal
 from ..process.signal_names import signal_name
-from ..process.spawn import Child
+from ..process.spawn import CommandProcess
 from ..process.stderr import tell
-from ..process.termination import Killing, Way
+from ..process.termination import KillPolicy, Termination
 from ..process.tree import can_be_seen
 from .foreground import Foreground
-from .remote_monitor import Listener, Target, Vigil, is_this_host
+from .remote_monitor import MonitorListener, RemoteProcessMonitor, WatchTarget, is_this_host
 
 _LONGEST_WAIT = 3600.0  # seconds; poll(2) takes no infinity
 
 
-class Reporter(Listener):
+class Reporter(MonitorListener):
     """Tells on stderr what matters, and if `debug` all."""
 
     def __init__(self, debug: bool) -> None:
@@ -48,14 +48,21 @@ def is_ignored(number: int) -> bool:
     return signal.getsignal(number) == signal.SIG_IGN and number not in (signal.SIGPIPE, signal.SIGXFSZ)
 
 
-class Guard:
+class PidGuard:
     """A loop in which a process is watched, and the command ended when it is gone."""
 
-    def __init__(self, command: Identity, target: Target, watched: Identity, way: Way, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        command: ProcessIdentity,
+        target: WatchTarget,
+        watched: ProcessIdentity,
+        way: KillPolicy,
+        reporter: Reporter,
+    ) -> None:
         """`watched` is who had the target's number at the start, if that is a process of this host."""
         self.loop = Loop()
-        self.watch = Watch(self.loop)
-        self.killing = Killing(self.loop, self.watch, way, reporter.tell)
+        self.watch = ExitWatcher(self.loop)
+        self.killing = Termination(self.loop, self.watch, way, reporter.tell)
         self._command = command
         self._target = target
         self._way = way
@@ -66,7 +73,7 @@ class Guard:
         if is_this_host(target.host):
             self.watch.add(watched, self._end)
         else:
-            Vigil(self.loop, target, self._end, reporter)
+            RemoteProcessMonitor(self.loop, target, self._end, reporter)
 
     def _end(self) -> None:
         name = signal_name(self._way.signal)
@@ -80,12 +87,14 @@ class Guard:
             )
 
 
-def run_watched(child: Child, target: Target, way: Way, additions: dict[str, str], debug: bool = False) -> NoReturn:
+def run_watched(
+    child: CommandProcess, target: WatchTarget, way: KillPolicy, additions: dict[str, str], debug: bool = False
+) -> NoReturn:
     """Let the child run with these additions to its environment, and end as the command did."""
     reporter = Reporter(debug)
     watched = identify(target.pid)
     foreground = Foreground(child)
-    guard = Guard(identify(child.pid), target, watched, way, reporter)
+    guard = PidGuard(identify(child.pid), target, watched, way, reporter)
 
     def wait() -> None:
         foreground.wait(guard.loop, select.POLLIN, guard.loop.next_timer)
@@ -98,7 +107,7 @@ def run_watched(child: Child, target: Target, way: Way, additions: dict[str, str
     foreground.end_like_command()
 
 
-def watch_in_background(pid: int, target: Target, way: Way, debug: bool = False) -> int:
+def watch_in_background(pid: int, target: WatchTarget, way: KillPolicy, debug: bool = False) -> int:
     """Watch for a process of this host, whichever it is, in a new process of the background; the exit code.
 
     Raises UsageError if it could not be ended, IpclockerError if there can be no further process.
@@ -116,13 +125,13 @@ def watch_in_background(pid: int, target: Target, way: Way, debug: bool = False)
         raise IpclockerError(f"cannot go to the background: {error.strerror}") from None
     try:
         detach(keep_stderr=debug)
-        _guard_in_background(Guard(command, target, watched, way, Reporter(debug)), command)
+        _guard_in_background(PidGuard(command, target, watched, way, Reporter(debug)), command)
         os._exit(OK)
     finally:
         os._exit(INTERNAL)
 
 
-def _guard_in_background(guard: Guard, command: Identity) -> None:
+def _guard_in_background(guard: PidGuard, command: ProcessIdentity) -> None:
     """Until the command has ended, or all was done to end it."""
     ended: list[bool] = []
     guard.watch.add(command, lambda: ended.append(True))

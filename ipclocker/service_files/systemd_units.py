@@ -81,7 +81,7 @@ LockPersonality=yes
 {more}"""
 
 
-class Daemon(NamedTuple):
+class UnitSpec(NamedTuple):
     """What is particular to a tool that is a daemon.
 
     what: one line for people
@@ -103,16 +103,16 @@ class Daemon(NamedTuple):
 
 
 DAEMONS = {
-    "lockerd": Daemon(
+    "lockerd": UnitSpec(
         "Lock server of a cluster",
         _CONFINED,
         # Locks are kept where a lockerd that was started by root has them, too.
         "StateDirectory=ipclocker\nStateDirectoryMode=0700\n",
         sockets=lockerd_sockets,
     ),
-    "pidstatd": Daemon("Server that says which processes of this host exist", _CONFINED, sockets=pidstatd_sockets),
-    "supervise": Daemon("Programs that are kept running", _OTHERS_PROGRAMS, notify="all"),
-    "prefork": Daemon(
+    "pidstatd": UnitSpec("Server that says which processes of this host exist", _CONFINED, sockets=pidstatd_sockets),
+    "supervise": UnitSpec("Programs that are kept running", _OTHERS_PROGRAMS, notify="all"),
+    "prefork": UnitSpec(
         "FastCGI programs that share a socket",
         _OTHERS_PROGRAMS,
         "NoNewPrivileges=yes\nPrivateTmp=yes\nProtectSystem=full\n",

@@ -25,14 +25,14 @@ from ..lock.client.lease import Lease
 from ..lock.client.locker import Locker
 from ..net.loop import READ, Loop, Timer
 from ..process.restart_policy import RestartPolicy
-from ..process.watchdog import Deputy
+from ..process.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 _LOOK = 1 / 6  # of the lease, between two looks at whether it was renewed
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds before the lock is asked for again
 
 
-class Listener(Protocol):
+class ClusterLockListener(Protocol):
     """Who hears of the right to run. All is called in the loop's own time."""
 
     def granted(self, names: str, token: int | None) -> None:
@@ -45,14 +45,14 @@ class Listener(Protocol):
         """The lock was given back, as far as that could be."""
 
 
-class Turn:
+class ClusterLock:
     """Asks for the lock again and again, until `give_back` is called."""
 
     def __init__(
         self,
         loop: Loop,
         parameters: dict[str, Any],
-        listener: Listener,
+        listener: ClusterLockListener,
         chance: Callable[[], float],
         kill: Callable[[], None],
     ) -> None:
@@ -70,7 +70,7 @@ class Turn:
         self._ending = False
         self._timer: Timer | None = None
         self._kill = kill
-        self._deputy: Deputy | None = None
+        self._deputy: Watchdog | None = None
         self._news: deque[Callable[[], None]] = deque()
         self._receiver, self._sender = socket.socketpair()
         self._receiver.setblocking(False)
@@ -104,7 +104,7 @@ class Turn:
         self._ending = True
         self._stop_watching()
         self._wake()
-        self._loop.forget(self._receiver)
+        self._loop.unwatch(self._receiver)
         self._receiver.close()
 
     # In the loop
@@ -140,10 +140,10 @@ class Turn:
         if until > 0.0:
             self._until = until
         lease = self._known_lease()
-        if until == 0.0 or self._loop.now >= lease.end_at or not self._instruct(lease.kill_at):
+        if until == 0.0 or self._loop.now >= lease.stop_at or not self._instruct(lease.kill_at):
             self._lose()
         else:
-            again = min(lease.end_at, self._loop.now + self._lease * _LOOK)
+            again = min(lease.stop_at, self._loop.now + self._lease * _LOOK)
             self._timer = self._loop.call_at(again, self._look)
 
     def _lose(self) -> None:
@@ -152,7 +152,7 @@ class Turn:
         log.error("the lock %s is lost: the programs are ended", self.name)
         self._stop_watching()
         if self._deputy is not None:
-            self._deputy.tell(lease.kill_at)
+            self._deputy.set_deadline(lease.kill_at)
         self.name, self.token = "", None
         self._is_lost = True
         self._listener.lost(lease.kill_at)
@@ -160,10 +160,10 @@ class Turn:
     def _instruct(self, kill_at: float) -> bool:
         """Tell the deputy how long programs may run; False if there can be none."""
         if self._deputy is not None:
-            self._deputy.tell(kill_at)
+            self._deputy.set_deadline(kill_at)
             return True
         try:
-            self._deputy = Deputy(kill_at, self._kill)
+            self._deputy = Watchdog(kill_at, self._kill)
         except IpclockerError as error:
             log.error("%s", error)
             return False
@@ -171,7 +171,7 @@ class Turn:
 
     def _dismiss(self) -> None:
         if self._deputy is not None:
-            self._deputy.dismiss()
+            self._deputy.disarm()
             self._deputy = None
 
     def _known_lease(self) -> Lease:

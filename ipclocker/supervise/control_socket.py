@@ -60,7 +60,7 @@ class _Listener(UnixSocket):
         os.chmod(self.path, 0o600)
 
 
-class Control:
+class ControlServer:
     """Listens on a socket and speaks with those who connect."""
 
     def __init__(self, loop: Loop, path: str, controlled: Controlled) -> None:
@@ -83,7 +83,7 @@ class Control:
         for client in list(self._clients):
             client.close()
         if self._listening:
-            self._loop.forget(self._listener.socket)
+            self._loop.unwatch(self._listener.socket)
             self._listening = False
         self._listener.close()
 
@@ -99,7 +99,7 @@ class Control:
         sock.setblocking(False)
         self._clients.add(_Client(self._loop, sock, self._controlled, self._gone))
         if len(self._clients) >= _MOST:
-            self._loop.forget(self._listener.socket)
+            self._loop.unwatch(self._listener.socket)
             self._listening = False
 
     def _gone(self, client: _Client) -> None:
@@ -138,7 +138,7 @@ class _Client:
     def close(self) -> None:
         self._pulse.cancel()
         if self._watching:
-            self._loop.forget(self._sock)
+            self._loop.unwatch(self._sock)
         self._sock.close()
         self._gone(self)
 

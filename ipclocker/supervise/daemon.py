@@ -18,16 +18,16 @@ from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
 from ..daemon import daemonize as background
-from ..daemon.monitor import Care
+from ..daemon.monitor import MonitorOptions
 from ..errors import IpclockerError, UsageError
 from ..net.tcp_listener import raise_descriptor_limit
 from .control_socket import control_path
 from .kill_leftovers import sweep
 from .output.collector import keep_log_from_blocking
 from .program_list import Program, by_name, parse_file, parse_program
-from .service import Programs, Service, Surroundings
-from .settings import Settings
-from .spawn import Origins
+from .service import Programs, RunContext, SupervisorService
+from .settings import SupervisorSettings
+from .spawn import CallerContext
 
 log = logging.getLogger(__name__)
 _LARGEST_FILE = 1 << 20  # bytes
@@ -42,7 +42,7 @@ class Daemon(NamedTuple):
     debug: bool = False
 
 
-class Listed:
+class ProgramSource:
     """The programs of a command line and of a file, which may be read again."""
 
     def __init__(self, programs: Sequence[str], path: str | None) -> None:
@@ -75,11 +75,11 @@ class Listed:
         return by_name([*self._given, *read])
 
 
-def run_supervisor(settings: Settings, listed: Listed, exit_hook: str | None, daemon: Daemon) -> int:
+def run_supervisor(settings: SupervisorSettings, listed: ProgramSource, exit_hook: str | None, daemon: Daemon) -> int:
     """Run a supervisor, until it ends or, in the background, until it is there; the exit code."""
-    origins = Origins.here()
+    origins = CallerContext.here()
     lifeline, held = os.pipe()  # the guardian keeps the other end, by not closing it
-    surroundings = Surroundings(
+    surroundings = RunContext(
         origins,
         output_to_log=not daemon.foreground,
         control=control_path(daemon.pid_file),
@@ -89,7 +89,7 @@ def run_supervisor(settings: Settings, listed: Listed, exit_hook: str | None, da
         alone=True,
     )
 
-    def start() -> Service:
+    def start() -> SupervisorService:
         os.close(held)
         # A group of its own: what is sent to the guardian's, by a terminal or by kill, comes from there.
         os.setpgid(0, 0)
@@ -97,7 +97,7 @@ def run_supervisor(settings: Settings, listed: Listed, exit_hook: str | None, da
         if daemon.foreground:
             keep_log_from_blocking()
         raise_descriptor_limit()
-        service = Service(settings, listed.latest(), listed.read, surroundings)
+        service = SupervisorService(settings, listed.latest(), listed.read, surroundings)
         service.handle_signals()
         return service
 
@@ -109,7 +109,7 @@ def run_supervisor(settings: Settings, listed: Listed, exit_hook: str | None, da
         pid_file=daemon.pid_file,
         log_file=daemon.log_file,
         debug=daemon.debug,
-        care=Care(signals=(signal.SIGUSR1,), patient=True, sweep=sweep),
+        care=MonitorOptions(signals=(signal.SIGUSR1,), patient=True, sweep=sweep),
     )
 
 

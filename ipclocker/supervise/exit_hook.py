@@ -8,7 +8,7 @@ import signal
 from typing import Callable
 
 from ..daemon.monitor import how_it_ended
-from .managed_program import Rules, Shared
+from .managed_program import Shared, StopPolicy
 from .process_groups import Leader
 from .spawn import start_process
 
@@ -19,7 +19,7 @@ NAME = "exit-hook"
 class Hook:
     """Runs once; `done` is called when it has ended or could not be started."""
 
-    def __init__(self, command: str, shared: Shared, rules: Rules, done: Callable[[], None]) -> None:
+    def __init__(self, command: str, shared: Shared, rules: StopPolicy, done: Callable[[], None]) -> None:
         self._shared = shared
         self._rules = rules
         self._done = done

@@ -8,7 +8,7 @@ import signal
 import time
 from typing import Callable
 
-from ..process.identity import Identity, exists, identify
+from ..process.identity import ProcessIdentity, exists, identify
 from ..process.send_signal import send_signal
 from ..process.tree import marked, with_descendants
 from .process_groups import MARKS
@@ -25,7 +25,7 @@ def sweep() -> list[int]:
     """
     this = identify(os.getpid())
 
-    def find() -> list[Identity]:
+    def find() -> list[ProcessIdentity]:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -34,17 +34,17 @@ def sweep() -> list[int]:
     return _kill(find)
 
 
-def kill_programs_of(supervisor: Identity, mark: str) -> list[int]:
+def kill_programs_of(supervisor: ProcessIdentity, mark: str) -> list[int]:
     """Kill every process below a supervisor, which may be stopped, or that carries its mark if it is gone by now."""
 
-    def find() -> list[Identity]:
+    def find() -> list[ProcessIdentity]:
         found = {*with_descendants([supervisor])[1:], *marked(MARKS, mark)}
         return [process for process in found if process.pid != os.getpid()]
 
     return _kill(find)
 
 
-def _kill(find: Callable[[], list[Identity]]) -> list[int]:
+def _kill(find: Callable[[], list[ProcessIdentity]]) -> list[int]:
     deadline = time.monotonic() + _WITHIN
     while True:
         found = [process for process in find() if exists(process.pid, process.start) is not False]

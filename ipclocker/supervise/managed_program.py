@@ -12,16 +12,16 @@ from ..net.loop import Loop, Timer
 from ..process.restart_policy import RestartPolicy
 from ..process.signal_names import signal_name
 from .output.collector import Output
-from .process_groups import Families, Leader
+from .process_groups import Leader, ProcessGroups
 from .program_list import Program
-from .spawn import Origins, start_process
-from .state_machine import ABANDON, FATAL, KILL, START, STOPPED, TERMINATE, UP, Life
+from .spawn import CallerContext, start_process
+from .state_machine import ABANDON, FATAL, KILL, START, STOPPED, TERMINATE, UP, ProgramStateMachine
 
 log = logging.getLogger(__name__)
 _LOOK_AGAIN = 0.25  # seconds until it is looked again whether what a leader has left is gone
 
 
-class Rules(NamedTuple):
+class StopPolicy(NamedTuple):
     """How programs are ended: by which signal, and after how many seconds SIGKILL follows."""
 
     stop_signal: int = signal.SIGTERM
@@ -32,9 +32,9 @@ class Shared(NamedTuple):
     """What all programs of a supervisor share. `mark` is the supervisor's own, unique on its host."""
 
     loop: Loop
-    families: Families
+    families: ProcessGroups
     output: Output
-    origins: Origins
+    origins: CallerContext
     mark: str
 
 
@@ -45,7 +45,7 @@ class LastExit(NamedTuple):
     at: float
 
 
-class Ward:
+class ManagedProgram:
     """Keeps one program alive. `changed` is called when its state has changed."""
 
     def __init__(
@@ -53,8 +53,8 @@ class Ward:
         program: Program,
         shared: Shared,
         policy: RestartPolicy,
-        rules: Rules,
-        changed: Callable[[Ward], None],
+        rules: StopPolicy,
+        changed: Callable[[ManagedProgram], None],
         allowed: bool = True,
     ) -> None:
         self.program = program
@@ -63,7 +63,7 @@ class Ward:
         self._shared = shared
         self._rules = rules
         self._changed = changed
-        self._life = Life(policy, stop_timeout=rules.stop_timeout, allowed=allowed)
+        self._life = ProgramStateMachine(policy, stop_timeout=rules.stop_timeout, allowed=allowed)
         self._leader: Leader | None = None  # the latest
         self._started_at = 0.0
         self._timer: Timer | None = None
@@ -87,7 +87,7 @@ class Ward:
     @property
     def is_gone(self) -> bool:
         """Whether there is no process of it."""
-        return not (self._life.alive or self._life.left)
+        return not (self._life.alive or self._life.has_orphans)
 
     def describe(self) -> dict[str, Any]:
         """Its state, for people and programs: what `supervise status --json` shows."""
@@ -152,7 +152,7 @@ class Ward:
 
     def look_for_rest(self) -> None:
         """Some process has ended: it may have been the last that was left of this one."""
-        if self._life.left and self._leader is not None and not self._shared.families.has_left(self._leader):
+        if self._life.has_orphans and self._leader is not None and not self._shared.families.has_left(self._leader):
             self._do(self._life.cleared(self._shared.loop.now))
 
     # Inside
@@ -237,7 +237,7 @@ class Ward:
             self._timer.cancel()
             self._timer = None
         due = self._life.due
-        if self._life.left:
+        if self._life.has_orphans:
             due = min(due, self._shared.loop.now + _LOOK_AGAIN)
         if due != float("inf"):
             self._timer = self._shared.loop.call_at(due, self._tick)

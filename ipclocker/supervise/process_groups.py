@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..net.loop import Loop
-from ..process.identity import Identity, own_pidns
+from ..process.identity import ProcessIdentity, own_pidns
 from ..process.send_signal import send_signal
 
 # In the environment of each program: the marks of those that it belongs to, separated by colons: that of a supervisor,
@@ -40,7 +40,7 @@ class Process(NamedTuple):
     start: int
 
 
-class Families:
+class ProcessGroups:
     """Finds all processes of a program and sends them signals; it asks /proc once a turn of the loop at most."""
 
     def __init__(self, loop: Loop) -> None:
@@ -88,7 +88,7 @@ class Families:
         for process in members:
             if process.pid != leader.pid and process.pid not in grouped:
                 with contextlib.suppress(OSError):
-                    send_signal(Identity(process.pid, process.start), number)
+                    send_signal(ProcessIdentity(process.pid, process.start), number)
         return sorted({process.pid for process in members} | ({leader.pid} & self._leaders))
 
     def _members(self, leader: Leader) -> list[Process]:

@@ -8,20 +8,20 @@ from typing import Any, Callable
 
 from ..errors import UsageError
 from ..process.restart_policy import RestartPolicy
-from .managed_program import Rules, Shared, Ward
+from .managed_program import ManagedProgram, Shared, StopPolicy
 from .program_list import Program
 from .state_machine import STOPPED
 
 
-class Wards:
+class ProgramSet:
     """`changed` is called with a program whose state has changed; `reaped` with each other child that has ended."""
 
     def __init__(
         self,
         shared: Shared,
         new_policy: Callable[[], RestartPolicy],
-        rules: Rules,
-        changed: Callable[[Ward], None],
+        rules: StopPolicy,
+        changed: Callable[[ManagedProgram], None],
         reaped: Callable[[int, int], None],
         allowed: bool = True,
     ) -> None:
@@ -32,10 +32,10 @@ class Wards:
         self._reaped = reaped
         self._allowed = allowed
         self._additions: dict[str, str] = {}
-        self._wards: dict[str, Ward] = {}
-        self._leaving: dict[str, Ward] = {}  # those that are ended since nobody wants them any more
+        self._wards: dict[str, ManagedProgram] = {}
+        self._leaving: dict[str, ManagedProgram] = {}  # those that are ended since nobody wants them any more
 
-    def __iter__(self) -> Iterator[Ward]:
+    def __iter__(self) -> Iterator[ManagedProgram]:
         return iter(self._wards.values())
 
     @property
@@ -43,7 +43,7 @@ class Wards:
         """Whether there is no process of any program."""
         return all(ward.is_gone for ward in self._all())
 
-    def find(self, names: Iterable[str]) -> list[Ward]:
+    def find(self, names: Iterable[str]) -> list[ManagedProgram]:
         """The programs of these names; all, if there are none. Raises UsageError."""
         names = list(names) or list(self._wards)
         unknown = [name for name in names if name not in self._wards]
@@ -55,7 +55,7 @@ class Wards:
         """The state of each of these programs; of those that there are not any more, nothing."""
         return [self._wards[name].describe() for name in names if name in self._wards]
 
-    def set(self, programs: dict[str, Program]) -> None:
+    def replace(self, programs: dict[str, Program]) -> None:
         """There are these programs from now on: new ones start, the others restart unless they are stopped."""
         for name in [name for name in self._wards if name not in programs]:
             ward = self._leaving[name] = self._wards.pop(name)
@@ -109,12 +109,12 @@ class Wards:
             ward.look_for_rest()
         self._forget_left()
 
-    def _new(self, program: Program) -> Ward:
-        ward = Ward(program, self._shared, self._new_policy(), self._rules, self._changed, self._allowed)
+    def _new(self, program: Program) -> ManagedProgram:
+        ward = ManagedProgram(program, self._shared, self._new_policy(), self._rules, self._changed, self._allowed)
         ward.additions = self._additions
         return ward
 
-    def _all(self) -> list[Ward]:
+    def _all(self) -> list[ManagedProgram]:
         return [*self._wards.values(), *self._leaving.values()]
 
     def _forget_left(self) -> None:

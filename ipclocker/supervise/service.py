@@ -23,24 +23,24 @@ from ..net.address import LONGEST_PATH
 from ..net.loop import READ, Loop
 from ..process import libc
 from ..process.identity import identify
-from ..process.watchdog import Deputy
-from .control_socket import Control
+from ..process.watchdog import Watchdog
+from .control_socket import ControlServer
 from .exit_hook import Hook
 from .kill_leftovers import kill_programs_of, sweep
-from .managed_program import Shared, Ward
+from .managed_program import ManagedProgram, Shared
 from .output.collector import Output, to_file, to_files, to_log, to_stdout
-from .process_groups import Families
+from .process_groups import ProcessGroups
 from .program_list import Program
-from .program_set import Wards
-from .settings import Settings
-from .spawn import Origins
+from .program_set import ProgramSet
+from .settings import SupervisorSettings
+from .spawn import CallerContext
 from .state_machine import FATAL, PASSING
 
 log = logging.getLogger(__name__)
 Programs = dict[str, Program]
 
 
-class Surroundings(NamedTuple):
+class RunContext(NamedTuple):
     """Where a supervisor runs, and what it is given there.
 
     origins: what its programs find as if their caller had started them
@@ -51,7 +51,7 @@ class Surroundings(NamedTuple):
     alone: whether all children of this process are the supervisor's, so that in the end there shall be none
     """
 
-    origins: Origins
+    origins: CallerContext
     output_to_log: bool = False
     control: Optional[str] = None
     control_matters: bool = True
@@ -60,11 +60,11 @@ class Surroundings(NamedTuple):
     alone: bool = False
 
 
-class Service:
+class SupervisorService:
     """Keeps programs alive from `run` until it is told to end."""
 
     def __init__(
-        self, settings: Settings, programs: Programs, read: Callable[[], Programs], surroundings: Surroundings
+        self, settings: SupervisorSettings, programs: Programs, read: Callable[[], Programs], surroundings: RunContext
     ) -> None:
         """`read` says what programs there are when that is asked for anew. Raises UsageError."""
         self._settings = settings
@@ -77,15 +77,15 @@ class Service:
         self._hooked = False  # whether the hook has had its turn
         self._failure: IpclockerError | None = None
         self._turn: Any = None
-        self._control: Control | None = None
-        self._deputy: Deputy | None = None
+        self._control: ControlServer | None = None
+        self._deputy: Watchdog | None = None
         self._started_at = loop.now
         self._this = identify(os.getpid())
         self._mark = f"{self._this.pid}.{self._this.start or 0}"  # which no other supervisor of this host has
-        families = Families(loop)
+        families = ProcessGroups(loop)
         self._output = Output(loop, self._output_place())
         self._shared = Shared(loop, families, self._output, surroundings.origins, self._mark)
-        self._wards = Wards(
+        self._wards = ProgramSet(
             self._shared,
             settings.new_policy,
             settings.rules,
@@ -129,14 +129,14 @@ class Service:
         if self._surroundings.lifeline is not None:
             self._loop.watch(self._surroundings.lifeline, READ, self._orphaned)  # type: ignore[arg-type]
         else:  # somebody else has to end what is left if this process is killed
-            self._deputy = Deputy(inf, self._kill_programs)
+            self._deputy = Watchdog(inf, self._kill_programs)
         libc.adopt_orphans()
-        self._wards.set(self._programs)
+        self._wards.replace(self._programs)
         if self._settings.lock is not None:
-            from .cluster_lock import Turn  # only here: most do without
+            from .cluster_lock import ClusterLock  # only here: most do without
 
             parameters = {**self._settings.lock, "command": f"supervise {' '.join(self._programs)}"}
-            self._turn = Turn(self._loop, parameters, self, random.random, self._kill_programs)
+            self._turn = ClusterLock(self._loop, parameters, self, random.random, self._kill_programs)
         self._loop.run()
         if self._surroundings.alone:
             sweep()
@@ -153,7 +153,7 @@ class Service:
         self._output.close()
         self._loop.close()
         if self._deputy is not None:
-            self._deputy.dismiss()
+            self._deputy.disarm()
         libc.adopt_orphans(False)
 
     def stop(self) -> None:
@@ -176,7 +176,7 @@ class Service:
             return
         self._programs = programs
         log.info("the programs are restarted: %s", ", ".join(programs) or "none")
-        self._wards.set(programs)
+        self._wards.replace(programs)
 
     # As one who is asked and told over the control socket
 
@@ -233,7 +233,7 @@ class Service:
         if self._hook is not None:
             self._hook.reaped(pid, status)
 
-    def _changed(self, ward: Ward) -> None:
+    def _changed(self, ward: ManagedProgram) -> None:
         if ward.state == FATAL and self._settings.fatal_exit and not self._ending:
             self._failure = ProgramFailed(f"the program '{ward.name}' died too often ({self._settings.give_up})")
             self._loop.call_at(self._loop.now, self.stop)
@@ -262,7 +262,7 @@ class Service:
     def _orphaned(self, events: int) -> None:
         """The guardian was killed: whoever did that wants an end of all this."""
         log.error("the guardian process is gone: all programs are killed")
-        self._loop.forget(self._surroundings.lifeline)  # type: ignore[arg-type]
+        self._loop.unwatch(self._surroundings.lifeline)  # type: ignore[arg-type]
         self._wards.kill()
         sweep()
         self._failure = IpclockerError("its guardian was killed")
@@ -272,7 +272,7 @@ class Service:
         if self._surroundings.control is None:
             return
         try:
-            self._control = Control(self._loop, self._surroundings.control, self)
+            self._control = ControlServer(self._loop, self._surroundings.control, self)
         except UsageError as error:
             # A pid file may have a longer name than a socket; that is no reason not to keep programs alive.
             if self._surroundings.control_matters and len(os.fsencode(self._surroundings.control)) <= LONGEST_PATH:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Union
 from ..errors import UsageError
 from ..process.restart_policy import FIRST_PAUSE, GOOD_RUN, LONGEST_PAUSE, RestartPolicy, parse_give_up, shortest
 from ..process.signal_names import signal_name, signal_number
-from .managed_program import Rules
+from .managed_program import StopPolicy
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -51,7 +51,7 @@ class Parameters(TypedDict, total=False):
     path: Union[str, None]
 
 
-class Settings:
+class SupervisorSettings:
     """Parameters that were checked."""
 
     def __init__(self, **given: Unpack[Parameters]) -> None:
@@ -60,7 +60,7 @@ class Settings:
         if unknown:
             raise TypeError(f"a Supervisor has no parameter '{min(unknown)}'")
         number = signal_number(str(given.get("stop_signal", "TERM")))
-        self.rules = Rules(number, _seconds("stop_timeout", given.get("stop_timeout", 10.0)))
+        self.rules = StopPolicy(number, _seconds("stop_timeout", given.get("stop_timeout", 10.0)))
         self.fatal_exit = bool(given.get("fatal_exit", False))
         self.output = _absolute(given.get("output"))
         self.output_dir = _absolute(given.get("output_dir"))
@@ -105,7 +105,7 @@ class Settings:
         names = given.get("lock")
         if names is None:
             return None
-        from ..lock.client.settings import Settings as LockSettings  # only here: most do without
+        from ..lock.client.settings import LockSettings  # only here: most do without
 
         parameters: dict[str, Any] = {
             "lock": names if isinstance(names, str) else tuple(names),

@@ -16,7 +16,7 @@ from ..process.spawn import become, caller_environment, restore_signals
 from .process_groups import MARKS
 
 
-class Origins(NamedTuple):
+class CallerContext(NamedTuple):
     """What a program finds as if its caller had started it: taken down before this process changes its own."""
 
     environment: dict[str, str]
@@ -25,7 +25,7 @@ class Origins(NamedTuple):
     descriptors: tuple[int, int]  # how many it may have open: the soft and the hard limit
 
     @classmethod
-    def here(cls, environment: dict[str, str] | None = None) -> Origins:
+    def here(cls, environment: dict[str, str] | None = None) -> CallerContext:
         """Those of this process, now; its environment is the one that it was started with, unless one is given.
 
         What a service manager said in that to this process alone is not in it.
@@ -47,7 +47,7 @@ def _folder() -> str | None:
         return None
 
 
-def start_process(command: str, origins: Origins, additions: dict[str, str], mark: str, output: int) -> int:
+def start_process(command: str, origins: CallerContext, additions: dict[str, str], mark: str, output: int) -> int:
     """Start a command whose stdout and stderr go to a descriptor, leader of a session and a group; its pid.
 
     `additions` and the mark go to its environment. If it can't be executed, that is what it writes, and it ends with
@@ -72,7 +72,7 @@ def start_process(command: str, origins: Origins, additions: dict[str, str], mar
 
 
 def _become_program(
-    words: Sequence[str], environment: dict[str, str], origins: Origins, output: int, parent: int
+    words: Sequence[str], environment: dict[str, str], origins: CallerContext, output: int, parent: int
 ) -> NoReturn:
     """In the new process. Nothing of the parent's may be waited for here: its other threads are not there any more."""
     status = INTERNAL

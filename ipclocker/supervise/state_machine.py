@@ -41,7 +41,7 @@ KILL_AGAIN = 0.2  # seconds between two looks at who is left to be killed
 KILL_PATIENCE = 5.0  # seconds of killing until what is left is given up
 
 
-class Life:
+class ProgramStateMachine:
     """One program. Each event returns what is to be done now; `tick` is such an event, wanted at `due`.
 
     `now` is in seconds on any clock that does not go back.
@@ -52,7 +52,7 @@ class Life:
         self.state = STOPPED
         self.starts = 0
         self.alive = False  # whether its leader lives
-        self.left = False  # whether that is dead and has left others
+        self.has_orphans = False  # whether that is dead and has left others
         self._policy = policy
         self._stop_timeout = stop_timeout
         self._wanted = False
@@ -65,7 +65,7 @@ class Life:
     @property
     def due(self) -> float:
         """When the next `tick` is wanted; infinity if there is nothing to wait for."""
-        start = self._next_start if self.state == BACKOFF and not self.left else inf
+        start = self._next_start if self.state == BACKOFF and not self.has_orphans else inf
         up = self._up_at if self.state == STARTING else inf
         return min(start, up, self._kill_at)
 
@@ -81,7 +81,7 @@ class Life:
         self._wanted = True
         if self.state in UP:
             return []
-        self._policy.forget()
+        self._policy.reset()
         self._next_start = now
         return self._go_on(now)
 
@@ -96,7 +96,7 @@ class Life:
         """It is to end, and to be started at once when it has."""
         if self.state not in UP:
             return self.start(now)
-        self._policy.forget()
+        self._policy.reset()
         self._next_start = now
         return self._end(now)
 
@@ -109,7 +109,7 @@ class Life:
         """It may not run any more, and not live longer than `kill_at`."""
         self._allowed = False
         actions = self._end(now) if self.state in UP else self._go_on(now)
-        if self.alive or self.left:
+        if self.alive or self.has_orphans:
             self._kill_at = min(self._kill_at, kill_at)
         return actions
 
@@ -129,9 +129,9 @@ class Life:
         return self._go_on(now)
 
     def died(self, now: float, left: bool) -> list[str]:
-        """Its leader has died; `left`: and has left others."""
+        """Its leader has died; `has_orphans`: and has left others."""
         self.alive = False
-        self.left = left
+        self.has_orphans = left
         actions = []
         if self.state in UP:
             self._count_death(now)
@@ -142,7 +142,7 @@ class Life:
 
     def cleared(self, now: float) -> list[str]:
         """Nothing is left of it."""
-        self.left = False
+        self.has_orphans = False
         return self._go_on(now)
 
     def tick(self, now: float) -> list[str]:
@@ -169,7 +169,7 @@ class Life:
 
     def _kill(self, now: float) -> list[str]:
         if now >= self._abandon_at:
-            self.alive = self.left = False
+            self.alive = self.has_orphans = False
             return [ABANDON, *self._go_on(now)]
         if self._abandon_at == inf:
             self._abandon_at = now + KILL_PATIENCE
@@ -178,7 +178,7 @@ class Life:
 
     def _go_on(self, now: float) -> list[str]:
         """What comes next, unless there is still something to be ended."""
-        if self.alive or self.left:
+        if self.alive or self.has_orphans:
             # STOPPED: it was FATAL until now.
             if self.state == STOPPED or (self.state == BACKOFF and not (self._wanted and self._allowed)):
                 self.state = STOPPING

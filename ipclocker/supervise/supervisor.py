@@ -6,9 +6,9 @@ import os
 from typing import TYPE_CHECKING, Callable
 
 from .program_list import Program, by_name, parse_program
-from .service import Service, Surroundings
-from .settings import Settings
-from .spawn import Origins
+from .service import RunContext, SupervisorService
+from .settings import SupervisorSettings
+from .spawn import CallerContext
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -26,7 +26,7 @@ class Supervisor:
 
     def __init__(self, **parameters: Unpack[Parameters]) -> None:
         """Raises UsageError for a value that means nothing, TypeError for a parameter that there is not."""
-        self._settings = Settings(**parameters)
+        self._settings = SupervisorSettings(**parameters)
         self._programs: list[Program] = []
 
     def register(self, cmd: str, name: str | None = None) -> None:
@@ -46,8 +46,10 @@ class Supervisor:
         runs, all children of this process are asked for their status here. Raises ProgramFailed at the end if a
         program was given up and `fatal_exit` is set, UsageError if output can't be written where it should be.
         """
-        surroundings = Surroundings(Origins.here(dict(os.environ)))
-        service = Service(self._settings, by_name(self._programs), lambda: by_name(self._programs), surroundings)
+        surroundings = RunContext(CallerContext.here(dict(os.environ)))
+        service = SupervisorService(
+            self._settings, by_name(self._programs), lambda: by_name(self._programs), surroundings
+        )
         try:
             service.handle_signals()
             service.run()

@@ -61,7 +61,7 @@ def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
         file.acquire()
         assert (tmp_path / "link").is_symlink()
         assert (tmp_path / "pid").read_text() == f"{os.getpid()}\n"
-        file.forget()
+        file.close_in_parent()
 
 
 def test_nothing_but_a_regular_file_is_replaced(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_the_lock_is_not_passed_to_other_programs(tmp_path: Path) -> None:
         cat.stdin.write(b"ready\n")
         cat.stdin.flush()
         assert cat.stdout.readline() == b"ready\n"
-        file.forget()
+        file.close_in_parent()
         second = PidFile(str(tmp_path / "pid"))
         second.acquire()
         second.remove()

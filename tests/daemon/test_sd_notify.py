@@ -16,7 +16,7 @@ from typing import Any, Callable
 
 import pytest
 
-from ipclocker.daemon.sd_notify import Manager, for_programs, take_manager
+from ipclocker.daemon.sd_notify import SystemdNotifier, for_programs, take_manager
 
 from ..support.fake_daemon import DEADLINE, Fake, wait_for
 
@@ -209,7 +209,7 @@ def test_a_sign_of_life_that_could_not_be_given_is_tried_again_soon(tmp_path: Pa
     """A manager that starts anew has no socket for a moment."""
     place = str(tmp_path / "notify")
     clock = FakeLoop()
-    with closing(Manager(place, 8.0)) as manager:
+    with closing(SystemdNotifier(place, 8.0)) as manager:
         manager.keep_alive(clock)  # type: ignore[arg-type]
         clock.go_on()
         assert clock.now == 0.5
@@ -223,7 +223,7 @@ def test_a_sign_of_life_that_could_not_be_given_is_tried_again_soon(tmp_path: Pa
 
 def test_a_manager_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
     deaf = Listener(str(tmp_path / "notify"))
-    with deaf.socket, closing(Manager(deaf.place, 8.0)) as manager:
+    with deaf.socket, closing(SystemdNotifier(deaf.place, 8.0)) as manager:
         clock = FakeLoop()
         manager.keep_alive(clock)  # type: ignore[arg-type]
         for _ in range(100_000):  # far beyond any queue
@@ -256,8 +256,8 @@ def test_a_manager_that_is_gone(fake: Fake, tmp_path: Path) -> None:
 
 def test_no_descriptor_is_needed_to_say_something(any_listener: Listener) -> None:
     program = (
-        "import resource, sys; from ipclocker.daemon.sd_notify import Manager\n"
-        "manager = Manager(sys.argv[1])\n"
+        "import resource, sys; from ipclocker.daemon.sd_notify import SystemdNotifier\n"
+        "manager = SystemdNotifier(sys.argv[1])\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))\n"
         "manager.ready('for\\na line')\n"
     )

@@ -13,16 +13,16 @@ from ipclocker.doctor.checks import (
     FAILED,
     OK,
     WARNING,
-    Answer,
     Finding,
+    ServerAnswer,
     all_checks,
     examine,
 )
 from ipclocker.doctor.listening_ports import Listener
 
 NOT_BEFORE = 1_000_000.0
-GOOD = Answer(True, "0.001 second response on h")
-BAD = Answer(False, "no server answers")
+GOOD = ServerAnswer(True, "0.001 second response on h")
+BAD = ServerAnswer(False, "no server answers")
 
 
 class FakeHost:
@@ -163,7 +163,7 @@ def test_one_lock_server_that_answers_is_enough() -> None:
 
 
 def test_the_pid_server_of_this_host_is_for_lock_servers_elsewhere() -> None:
-    def mine(host: str) -> Answer:
+    def mine(host: str) -> ServerAnswer:
         return BAD if host == "localhost" else GOOD
 
     found = check("pidstatd", FakeHost(pidstatd=mine))

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from ipclocker.lock.client.breaker import BROKEN, FREE, HELD, RECALLED, Outcome
 from ipclocker.lock.client.inspector import Ping, Snapshot
 from ipclocker.lock.report import (
+    details,
     document,
+    duration,
     encode,
-    harmless,
+    escape_controls,
     json_text,
     outcome_line,
     outcomes_document,
-    page,
     ping_document,
     ping_line,
-    span,
     table,
     text,
 )
@@ -95,7 +95,7 @@ def test_a_lock_held_for_long(days: float, written: str) -> None:
 
 def test_page() -> None:
     lock = LEASE._replace(waiters=(WAITER, WaiterInfo(b"disk", b"old", 3700.0, address=b"10.0.0.9")))
-    assert page(lock, snapshot(lock)) == (
+    assert details(lock, snapshot(lock)) == (
         "lock     disk\n"
         "holder   worker12_4711_ann\n"
         "host     worker12 (10.0.0.12)\n"
@@ -111,17 +111,17 @@ def test_page() -> None:
 
 
 def test_a_page_on_a_lock_of_a_classic_server() -> None:
-    lines = page(HeldInfo(b"x", b"u"), snapshot(detailed=False))
+    lines = details(HeldInfo(b"x", b"u"), snapshot(detailed=False))
     assert lines.startswith("lock     x\nholder   u\n") and "classic" in lines and "token" not in lines
 
 
 def test_a_page_in_words() -> None:
     lock = LEASE._replace(recalled=True, outlived=True, confirmed=False)
-    words = page(lock, snapshot(lock))
+    words = details(lock, snapshot(lock))
     assert words.count("\nstate ") == 3
     assert "give it back" in words and "known to live" in words and "granted after a wait" in words
-    assert "for ever" in page(PLAIN, snapshot(PLAIN))
-    assert "1800000 s" in page(PLAIN._replace(hold=1_800_000.0), snapshot(PLAIN))
+    assert "for ever" in details(PLAIN, snapshot(PLAIN))
+    assert "1800000 s" in details(PLAIN._replace(hold=1_800_000.0), snapshot(PLAIN))
 
 
 def test_document() -> None:
@@ -183,7 +183,7 @@ LOCKS = st.builds(
 def test_whatever_a_server_says_can_be_written(locks: list[HeldInfo], detailed: bool) -> None:
     taken = snapshot(*locks, detailed=detailed)
     assert isinstance(encode(table(taken)), bytes)
-    assert all(encode(page(lock, taken)).endswith(b"\n") for lock in locks)
+    assert all(encode(details(lock, taken)).endswith(b"\n") for lock in locks)
     written = json.dumps(document(taken), allow_nan=False)
     assert json.loads(written)["time"] == NOON
 
@@ -194,7 +194,7 @@ def test_text_is_written_as_it_came() -> None:
 
 
 def test_nothing_moves_the_cursor_of_a_terminal() -> None:
-    assert harmless("a\x1b[2J\tb\u009bc\x7f\n\u00fc") == "a\\x1b[2J\\x09b\\x9bc\\x7f\n\u00fc"
+    assert escape_controls("a\x1b[2J\tb\u009bc\x7f\n\u00fc") == "a\\x1b[2J\\x09b\\x9bc\\x7f\n\u00fc"
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_nothing_moves_the_cursor_of_a_terminal() -> None:
     ],
 )
 def test_span(seconds: float, words: str) -> None:
-    assert span(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_outcomes() -> None:

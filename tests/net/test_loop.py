@@ -58,7 +58,7 @@ def test_a_forked_process_leaves_a_loop_to_its_parent(loop: Loop, pair: tuple[so
     signal.raise_signal(signal.SIGUSR1)  # waits in the parent's loop
     child = os.fork()
     if child == 0:
-        loop.leave()
+        loop.detach_after_fork()
         right = signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL and len(os.listdir("/dev/fd")) == before - 3
         os._exit(0 if right else 1)
     assert os.waitpid(child, 0)[1] == 0
@@ -146,7 +146,7 @@ def test_a_descriptor_is_reported_while_it_is_ready(loop: Loop, pair: tuple[sock
             loop.change(ours, READ, ready)
             theirs.send(b"xy")
         elif ours.recv(1) == b"y":
-            loop.forget(ours)
+            loop.unwatch(ours)
             loop.stop()
 
     loop.watch(ours, WRITE, ready)
@@ -163,7 +163,7 @@ def test_a_descriptor_that_another_callback_forgot_is_skipped_in_the_same_turn(l
         called.append(number)
         pairs[number][0].recv(1)
         other = pairs[1 - number][0]
-        loop.forget(other)
+        loop.unwatch(other)
         other.close()
         replacement.extend(socket.socketpair())  # gets the number of the one that was closed
         loop.watch(replacement[0], WRITE, lambda events: loop.stop())

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipclocker.net.loop import Loop
-from ipclocker.pid.async_client import Asker
-from ipclocker.pid.pending import OpenQuestions
+from ipclocker.pid.async_client import AsyncPidClient
+from ipclocker.pid.pending import PendingQueries
 from ipclocker.pid.protocol import Answer
-from ipclocker.process.identity import Identity, identify
+from ipclocker.process.identity import ProcessIdentity, identify
 
 from ..support.pid_servers import false_server, port_of, thread_server
 from ..support.processes import NOBODY, alive
@@ -27,10 +27,10 @@ def loop() -> Iterator[Loop]:
 
 
 def ask(
-    loop: Loop, port: int, process: Identity, address: str = "127.0.0.1", within: float = 10.0
+    loop: Loop, port: int, process: ProcessIdentity, address: str = "127.0.0.1", within: float = 10.0
 ) -> bool | None | str:
     """Ask and wait: whether it exists, or that there was no answer."""
-    asker = Asker(loop, port)
+    asker = AsyncPidClient(loop, port)
     answers: list[Answer | None] = []
 
     def answered(answer: Answer | None) -> None:
@@ -51,8 +51,8 @@ def test_answers(loop: Loop) -> None:
         me = identify(process.pid)
         assert me.start is not None and me.pidns is not None
         assert ask(loop, port_of(server), me) is True
-        assert ask(loop, port_of(server), Identity(process.pid)) is True
-        assert ask(loop, port_of(server), Identity(NOBODY)) is False
+        assert ask(loop, port_of(server), ProcessIdentity(process.pid)) is True
+        assert ask(loop, port_of(server), ProcessIdentity(NOBODY)) is False
         assert ask(loop, port_of(server), me._replace(start=me.start + 1)) is False
         assert ask(loop, port_of(server), me._replace(boot="another")) is False
         assert ask(loop, port_of(server), me._replace(pidns=me.pidns + 1)) is None
@@ -60,19 +60,19 @@ def test_answers(loop: Loop) -> None:
 
 def test_over_ipv6(loop: Loop) -> None:
     with thread_server(host="::1") as server:
-        assert ask(loop, port_of(server), Identity(1), "::1") is True
+        assert ask(loop, port_of(server), ProcessIdentity(1), "::1") is True
 
 
 def test_silence(loop: Loop) -> None:
     with false_server(lambda datagram: []) as port:
-        assert ask(loop, port, Identity(1), within=0.05) == "silent"
+        assert ask(loop, port, ProcessIdentity(1), within=0.05) == "silent"
 
 
 @pytest.mark.parametrize("address", ["localhost", "", "host.invalid"])
 def test_a_name_is_refused(loop: Loop, address: str) -> None:
-    asker = Asker(loop, 1)
+    asker = AsyncPidClient(loop, 1)
     with pytest.raises(ValueError, match="no address"):
-        asker.ask(address, Identity(1), lambda answer: None)
+        asker.ask(address, ProcessIdentity(1), lambda answer: None)
     asker.close()
 
 
@@ -92,7 +92,7 @@ def forged(datagram: bytes) -> list[bytes]:
 
 def test_forged_answers_are_not_believed(loop: Loop) -> None:
     with false_server(forged) as port:
-        assert ask(loop, port, Identity(1), within=0.05) == "silent"
+        assert ask(loop, port, ProcessIdentity(1), within=0.05) == "silent"
 
 
 def test_only_the_first_answer_counts(loop: Loop) -> None:
@@ -101,7 +101,7 @@ def test_only_the_first_answer_counts(loop: Loop) -> None:
         return [*forged(datagram), b"EXIS %b 1 %b" % (pid, secret), b"EXIS %b 0 %b" % (pid, secret)]
 
     with false_server(both) as port:
-        assert ask(loop, port, Identity(1)) is True
+        assert ask(loop, port, ProcessIdentity(1)) is True
 
 
 def test_an_answer_may_come_from_another_address_of_the_host(loop: Loop) -> None:
@@ -110,7 +110,7 @@ def test_an_answer_may_come_from_another_address_of_the_host(loop: Loop) -> None
         return [b"EXIS %b 0 %b" % (pid, secret)]
 
     with false_server(answer, elsewhere=True) as port:
-        assert ask(loop, port, Identity(1)) is False
+        assert ask(loop, port, ProcessIdentity(1)) is False
 
 
 def test_late_answers_are_not_believed(loop: Loop) -> None:
@@ -122,11 +122,11 @@ def test_late_answers_are_not_believed(loop: Loop) -> None:
         return [b"EXIS %b 0 %b" % tuple(one.split()[1:3]) for one in asked[:-1]]
 
     with false_server(late) as port:
-        asker = Asker(loop, port)
+        asker = AsyncPidClient(loop, port)
         answers: list[Answer | None] = []
         for count in range(1, 4):
             loop.turn(0)
-            asker.ask("127.0.0.1", Identity(count), answers.append, 0.02)
+            asker.ask("127.0.0.1", ProcessIdentity(count), answers.append, 0.02)
             deadline = time.monotonic() + 10
             while len(answers) < count and time.monotonic() < deadline:
                 loop.turn(0.1)
@@ -136,9 +136,9 @@ def test_late_answers_are_not_believed(loop: Loop) -> None:
 
 def test_nobody_is_called_after_the_close(loop: Loop) -> None:
     called: list[Answer | None] = []
-    asker = Asker(loop, 1)
+    asker = AsyncPidClient(loop, 1)
     loop.turn(0)
-    asker.ask("127.0.0.1", Identity(1), called.append, 0.0)
+    asker.ask("127.0.0.1", ProcessIdentity(1), called.append, 0.0)
     asker.close()
     loop.turn(0)
     assert called == []
@@ -146,14 +146,14 @@ def test_nobody_is_called_after_the_close(loop: Loop) -> None:
 
 @given(st.binary(max_size=60))
 def test_no_datagram_of_chance_is_believed(datagram: bytes) -> None:
-    questions: OpenQuestions[str] = OpenQuestions()
-    questions.ask(Identity(1), "x")
+    questions: PendingQueries[str] = PendingQueries()
+    questions.ask(ProcessIdentity(1), "x")
     assert questions.receive(datagram) is None
     assert len(questions) == 1
 
 
 def test_the_eldest_questions_are_given_up() -> None:
-    questions: OpenQuestions[int] = OpenQuestions(most=3)
-    secrets = [questions.ask(Identity(1), number)[0] for number in range(5)]
+    questions: PendingQueries[int] = PendingQueries(most=3)
+    secrets = [questions.ask(ProcessIdentity(1), number)[0] for number in range(5)]
     believed = [questions.receive(b"EXIS 1 0 %b" % secret) is not None for secret in secrets]
     assert believed == [False, False, True, True, True]

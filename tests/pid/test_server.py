@@ -14,9 +14,9 @@ import pytest
 from ipclocker.net import udp_batch as batches
 from ipclocker.net.address import own_host_name
 from ipclocker.pid import pidfd_cache as processes_module
-from ipclocker.pid.pidfd_cache import Processes
+from ipclocker.pid.pidfd_cache import PidfdCache
 from ipclocker.pid.protocol import MAX_DATAGRAM, Question, write_question
-from ipclocker.pid.server import Answers, PidServer
+from ipclocker.pid.server import AnswerServer, PidServer
 from ipclocker.process.identity import identify
 
 from ..support.pid_servers import asker, port_of, thread_server
@@ -219,8 +219,8 @@ def test_unix_socket(tmp_path: Path) -> None:
 
 
 def test_a_table_that_is_full_goes_on() -> None:
-    table = Processes(most=2)
-    answers = Answers(table)
+    table = PidfdCache(most=2)
+    answers = AnswerServer(table)
     with alive() as one, alive() as two, alive() as three:
         questions = [b"PIDR %d h 7" % each.pid for each in (one, two, three)]
         for _ in range(3):
@@ -234,9 +234,9 @@ def test_a_table_that_is_full_goes_on() -> None:
 
 def test_a_start_that_is_hidden_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes_module, "exists", lambda pid, start=None: True if start is None else None)
-    table = Processes()
+    table = PidfdCache()
     pid = os.getpid()
-    answers = Answers(table).answer([b"PIDR %d h 7" % pid, b"PIDR %d h 7 start=5" % pid])
+    answers = AnswerServer(table).answer([b"PIDR %d h 7" % pid, b"PIDR %d h 7 start=5" % pid])
     assert answers == [b"EXIS %d 1 h" % pid, b"UNKN %d na h" % pid]
     table.close()
 
@@ -245,14 +245,14 @@ def test_no_descriptor_left() -> None:
     """Looking goes on without pidfds."""
     program = (
         "import os, resource, subprocess\n"
-        "from ipclocker.pid.pidfd_cache import Processes\n"
-        "from ipclocker.pid.server import Answers\n"
-        "table = Processes()\n"
+        "from ipclocker.pid.pidfd_cache import PidfdCache\n"
+        "from ipclocker.pid.server import AnswerServer\n"
+        "table = PidfdCache()\n"
         "children = [subprocess.Popen(['sleep', '1000']) for _ in range(4)]\n"
         "used = len(os.listdir('/proc/self/fd'))\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, used + 1))\n"
         "questions = [b'PIDR %d h 7' % child.pid for child in children] + [b'PIDR 4194305 h 7']\n"
-        "print([answer.split()[2] for answer in Answers(table).answer(questions)])\n"
+        "print([answer.split()[2] for answer in AnswerServer(table).answer(questions)])\n"
         "for child in children: child.kill()\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)

@@ -10,8 +10,8 @@ from typing import Callable
 import pytest
 
 from ipclocker.net.loop import Loop
-from ipclocker.process.exit_watcher import Watch
-from ipclocker.process.identity import Identity, identify
+from ipclocker.process.exit_watcher import ExitWatcher
+from ipclocker.process.identity import ProcessIdentity, identify
 
 from ..support.processes import alive, gone, zombie
 from ..support.servers import DEADLINE
@@ -25,8 +25,8 @@ def loop() -> Iterator[Loop]:
 
 
 @pytest.fixture(params=[None, 0], ids=["pidfds", "looking"])
-def watch(loop: Loop, request: pytest.FixtureRequest) -> Iterator[Watch]:
-    watch = Watch(loop, request.param)
+def watch(loop: Loop, request: pytest.FixtureRequest) -> Iterator[ExitWatcher]:
+    watch = ExitWatcher(loop, request.param)
     yield watch
     watch.close()
 
@@ -38,7 +38,7 @@ def run_until(loop: Loop, what: Callable[[], bool]) -> None:
         loop.turn(0.01)
 
 
-def test_the_end_of_a_process_is_told_once(loop: Loop, watch: Watch) -> None:
+def test_the_end_of_a_process_is_told_once(loop: Loop, watch: ExitWatcher) -> None:
     told: list[str] = []
     with alive() as one, alive() as other:
         watch.add(identify(one.pid), lambda: told.append("one"))
@@ -53,20 +53,20 @@ def test_the_end_of_a_process_is_told_once(loop: Loop, watch: Watch) -> None:
     assert told == ["one", "one again", "other"]
 
 
-def test_what_is_gone_already_is_told_in_a_turn_of_the_loop(loop: Loop, watch: Watch) -> None:
+def test_what_is_gone_already_is_told_in_a_turn_of_the_loop(loop: Loop, watch: ExitWatcher) -> None:
     told: list[str] = []
     me = identify(os.getpid())
     assert me.start is not None
     with zombie() as pid:
-        watch.add(Identity(gone()), lambda: told.append("gone"))
-        watch.add(Identity(pid), lambda: told.append("zombie"))
+        watch.add(ProcessIdentity(gone()), lambda: told.append("gone"))
+        watch.add(ProcessIdentity(pid), lambda: told.append("zombie"))
         watch.add(me._replace(start=me.start + 1), lambda: told.append("another"))
         assert told == []
         run_until(loop, lambda: len(told) == 3)
     assert sorted(told) == ["another", "gone", "zombie"]
 
 
-def test_who_is_removed_is_not_told(loop: Loop, watch: Watch) -> None:
+def test_who_is_removed_is_not_told(loop: Loop, watch: ExitWatcher) -> None:
     told: list[str] = []
     with alive() as process:
         first = watch.add(identify(process.pid), lambda: told.append("first"))
@@ -79,10 +79,10 @@ def test_who_is_removed_is_not_told(loop: Loop, watch: Watch) -> None:
     assert told == ["second"]
 
 
-def test_who_is_removed_after_the_end_is_not_told(loop: Loop, watch: Watch) -> None:
+def test_who_is_removed_after_the_end_is_not_told(loop: Loop, watch: ExitWatcher) -> None:
     told: list[str] = []
-    removed = watch.add(Identity(gone()), lambda: told.append("removed"))
-    watch.add(Identity(gone()), lambda: told.append("kept"))
+    removed = watch.add(ProcessIdentity(gone()), lambda: told.append("removed"))
+    watch.add(ProcessIdentity(gone()), lambda: told.append("kept"))
     watch.remove(removed)
     run_until(loop, lambda: bool(told))
     assert told == ["kept"]
@@ -90,7 +90,7 @@ def test_who_is_removed_after_the_end_is_not_told(loop: Loop, watch: Watch) -> N
 
 def test_descriptors_are_given_back_and_used_again(loop: Loop) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    watch = Watch(loop, 1)
+    watch = ExitWatcher(loop, 1)
     me = identify(os.getpid())
     with alive() as other:
         for _ in range(3):

@@ -8,7 +8,7 @@ import pytest
 
 from ipclocker.net.address import own_host_name
 from ipclocker.process import identity
-from ipclocker.process.identity import Identity, exists, identify, is_own, own_boot, own_pidns, still_there
+from ipclocker.process.identity import ProcessIdentity, exists, identify, is_own, own_boot, own_pidns, still_there
 
 from ..support.processes import NOBODY, alive, gone, half_zombie, zombie
 
@@ -59,13 +59,13 @@ def test_a_process_lives_as_long_as_one_of_its_threads() -> None:
 
 def test_without_identity_the_host_name_decides() -> None:
     pid = os.getpid()
-    assert is_own(Identity(pid), own_host_name())
-    assert not is_own(Identity(pid), "another.host")
-    assert not is_own(Identity(pid))
-    assert still_there(Identity(pid), own_host_name())
-    assert still_there(Identity(pid), "another.host") is None
-    assert is_own(Identity(pid, boot=own_boot()), own_host_name())
-    assert not is_own(Identity(pid, boot="another"), own_host_name())
+    assert is_own(ProcessIdentity(pid), own_host_name())
+    assert not is_own(ProcessIdentity(pid), "another.host")
+    assert not is_own(ProcessIdentity(pid))
+    assert still_there(ProcessIdentity(pid), own_host_name())
+    assert still_there(ProcessIdentity(pid), "another.host") is None
+    assert is_own(ProcessIdentity(pid, boot=own_boot()), own_host_name())
+    assert not is_own(ProcessIdentity(pid, boot="another"), own_host_name())
 
 
 def test_identity_goes_before_the_host_name() -> None:
@@ -79,7 +79,7 @@ def test_without_proc(monkeypatch: pytest.MonkeyPatch, has_pidfd: bool) -> None:
         monkeypatch.delattr(os, "pidfd_open")
     with alive() as process:
         assert own_pidns() is None
-        assert identify(process.pid) == Identity(process.pid)
+        assert identify(process.pid) == ProcessIdentity(process.pid)
         assert exists(process.pid)
         assert exists(process.pid, 5) is None
     assert exists(process.pid) is False

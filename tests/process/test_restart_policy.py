@@ -94,7 +94,7 @@ def test_what_is_forgotten_counts_no_more() -> None:
     policy = RestartPolicy(never, give_up=GiveUp(2, 10.0))
     quick_deaths(policy, 2)
     assert policy.given_up
-    policy.forget()
+    policy.reset()
     assert not policy.given_up
     assert quick_deaths(policy, 1) == pytest.approx([0.1])
     assert not policy.given_up

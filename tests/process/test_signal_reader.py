@@ -22,7 +22,7 @@ def run(way: str, script: str, **more: object) -> subprocess.CompletedProcess[st
         from ipclocker.process import libc
         from ipclocker.process.signal_reader import *
         {way}
-        signals = Signals()
+        signals = SignalReader()
         def poll():
             poller = select.poll()
             poller.register(signals.descriptor, select.POLLIN)

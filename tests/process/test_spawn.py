@@ -15,7 +15,7 @@ def run(script: str, **more: object) -> subprocess.CompletedProcess[str]:
     """Run a script that has Child and Order."""
     head = (
         "import os, signal, sys\n"
-        "from ipclocker.process.spawn import Child, Order, caller_environment\n"
+        "from ipclocker.process.spawn import CommandProcess, ExecSpec, caller_environment\n"
         "def end(child): return os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])\n"
     )
     command = [sys.executable, "-c", head + textwrap.dedent(script)]
@@ -24,7 +24,7 @@ def run(script: str, **more: object) -> subprocess.CompletedProcess[str]:
 
 def test_it_tells_and_becomes() -> None:
     done = run("""
-        child = Child("tool", lambda: ({"key": [1, 2.5, None, "text"]}, Order(["sh", "-c", "echo $NEW; exit 5"])))
+        child = CommandProcess("tool", lambda: ({"key": [1, 2.5, None, "text"]}, ExecSpec(["sh", "-c", "echo $NEW; exit 5"])))
         print(child.options(), flush=True)
         child.start({"NEW": "value"})
         print(end(child))
@@ -34,7 +34,7 @@ def test_it_tells_and_becomes() -> None:
 
 def test_it_waits_for_the_word() -> None:
     done = run("""
-        child = Child("tool", lambda: ({}, Order(["echo", "ran"])))
+        child = CommandProcess("tool", lambda: ({}, ExecSpec(["echo", "ran"])))
         child.options()
         child.dismiss()
         print(end(child))
@@ -48,7 +48,7 @@ def test_it_may_end_instead(end: str, code: int) -> None:
         def prepare():
             print("said")
             raise SystemExit({end})
-        child = Child("tool", prepare)
+        child = CommandProcess("tool", prepare)
         print(child.options(), child.exit_code())
     """)
     assert done.stdout == f"said\nNone {code}\n"
@@ -56,7 +56,7 @@ def test_it_may_end_instead(end: str, code: int) -> None:
 
 def test_killed_before_it_said_anything() -> None:
     done = run("""
-        child = Child("tool", lambda: os.kill(os.getpid(), signal.SIGKILL))
+        child = CommandProcess("tool", lambda: os.kill(os.getpid(), signal.SIGKILL))
         print(child.options(), child.exit_code())
     """)
     assert done.stdout == "None 137\n"
@@ -64,7 +64,7 @@ def test_killed_before_it_said_anything() -> None:
 
 def test_nothing_to_become() -> None:
     done = run("""
-        child = Child("tool", lambda: ({"a": 1}, None))
+        child = CommandProcess("tool", lambda: ({"a": 1}, None))
         print(child.options(), child.exit_code())
     """)
     assert done.stdout == "{'a': 1} 0\n"
@@ -83,7 +83,7 @@ def test_nothing_to_become() -> None:
 def test_what_can_not_be_executed(words: list[str], code: int, message: str) -> None:
     script = """
         import json
-        child = Child("tool", lambda: ({}, Order(json.load(sys.stdin))))
+        child = CommandProcess("tool", lambda: ({}, ExecSpec(json.load(sys.stdin))))
         child.options()
         child.start({"A": "a"})
         print(end(child))
@@ -94,7 +94,7 @@ def test_what_can_not_be_executed(words: list[str], code: int, message: str) -> 
 
 def test_in_a_folder() -> None:
     done = run("""
-        child = Child("tool", lambda: ({}, Order(["pwd"], "/usr")))
+        child = CommandProcess("tool", lambda: ({}, ExecSpec(["pwd"], "/usr")))
         child.options(); child.start({"A": "a"}); end(child)
     """)
     assert done.stdout == "/usr\n"
@@ -114,7 +114,7 @@ def test_no_process_to_be_had() -> None:
         def fork(): raise BlockingIOError(11, "Resource temporarily unavailable")
         os.fork = fork
         try:
-            Child("tool", lambda: ({}, None))
+            CommandProcess("tool", lambda: ({}, None))
         except IpclockerError as error:
             print(error)
     """)

@@ -16,10 +16,10 @@ import pytest
 
 from ipclocker.net.loop import Loop
 from ipclocker.process import send_signal as sending
-from ipclocker.process.exit_watcher import Watch
-from ipclocker.process.identity import Identity, exists, identify
+from ipclocker.process.exit_watcher import ExitWatcher
+from ipclocker.process.identity import ProcessIdentity, exists, identify
 from ipclocker.process.send_signal import send_signal
-from ipclocker.process.termination import Killing, Way
+from ipclocker.process.termination import KillPolicy, Termination
 from ipclocker.process.tree import with_descendants
 
 DEADLINE = 20.0
@@ -32,12 +32,12 @@ class Scene:
 
     def __init__(self) -> None:
         self.loop = Loop()
-        self.watch = Watch(self.loop)
+        self.watch = ExitWatcher(self.loop)
         self.told: list[str] = []
         self.commands: list[subprocess.Popen[bytes]] = []
         self.others: set[int] = set()
 
-    def command(self, script: str, lines: int = 0) -> Identity:
+    def command(self, script: str, lines: int = 0) -> ProcessIdentity:
         """Start a shell script, and wait until it and what it starts have written so many lines."""
         command = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE)
         self.commands.append(command)
@@ -47,9 +47,9 @@ class Scene:
         self.others |= {process.pid for process in with_descendants([identify(command.pid)])[1:]}
         return identify(command.pid)
 
-    def kill(self, command: Identity, **way: object) -> Killing:
+    def kill(self, command: ProcessIdentity, **way: object) -> Termination:
         self.loop.turn(0.0)
-        killing = Killing(self.loop, self.watch, Way()._replace(**way), self.told.append)  # type: ignore[arg-type]
+        killing = Termination(self.loop, self.watch, KillPolicy()._replace(**way), self.told.append)  # type: ignore[arg-type]
         killing.begin(command)
         return killing
 
@@ -81,7 +81,7 @@ def scene() -> Iterator[Scene]:
     scene.end()
 
 
-def is_gone(process: Identity) -> bool:
+def is_gone(process: ProcessIdentity) -> bool:
     return exists(process.pid, process.start) is False
 
 

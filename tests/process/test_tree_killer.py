@@ -13,10 +13,10 @@ from typing import Callable
 
 import pytest
 
-from ipclocker.process.identity import Identity, exists, identify
+from ipclocker.process.identity import ProcessIdentity, exists, identify
 from ipclocker.process.send_signal import send_signal
 from ipclocker.process.tree import ancestors, marked, with_descendants
-from ipclocker.process.tree_killer import Ending
+from ipclocker.process.tree_killer import TreeKiller
 from ipclocker.run.options import MARKS
 
 DEADLINE = 20.0
@@ -38,16 +38,16 @@ class Scene:
         self.commands: list[subprocess.Popen[bytes]] = []
         self.told: list[str] = []
 
-    def command(self, script: str, *ready: str, marks: str = MARK) -> Ending:
+    def command(self, script: str, *ready: str, marks: str = MARK) -> TreeKiller:
         process = subprocess.Popen(
             ["sh", "-c", script], cwd=self.folder, env={**os.environ, MARKS: marks}, stdout=subprocess.DEVNULL
         )
         self.commands.append(process)
         for name in ready:
             until(lambda name=name: (self.folder / name).exists(), name)  # type: ignore[misc]
-        return Ending(identify(process.pid), MARKS, MARK, self.told.append)
+        return TreeKiller(identify(process.pid), MARKS, MARK, self.told.append)
 
-    def process(self, name: str) -> Identity:
+    def process(self, name: str) -> ProcessIdentity:
         return identify(int((self.folder / name).read_text()))
 
     def end(self) -> None:
@@ -74,7 +74,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     scene.end()
 
 
-def is_gone(process: Identity) -> bool:
+def is_gone(process: ProcessIdentity) -> bool:
     return exists(process.pid, process.start) is False
 
 
@@ -92,10 +92,10 @@ def test_the_command_gets_the_signal_alone(scene: Scene) -> None:
     ending.signal_command(signal.SIGTERM)
     assert scene.commands[0].wait(DEADLINE) == -signal.SIGTERM
     assert ending.has_ended and not is_gone(scene.process("below"))
-    assert [process.pid for process in ending.rest()] == [scene.process("below").pid]
+    assert [process.pid for process in ending.find_remaining()] == [scene.process("below").pid]
     ending.signal_rest(signal.SIGTERM)
     until(lambda: is_gone(scene.process("below")), "its end")
-    assert ending.rest() == []
+    assert ending.find_remaining() == []
 
 
 def test_those_that_drop_the_mark_are_known_if_they_were_seen_below(scene: Scene) -> None:
@@ -104,7 +104,7 @@ def test_those_that_drop_the_mark_are_known_if_they_were_seen_below(scene: Scene
     assert bare.pid not in {process.pid for process in marked(MARKS, MARK)}
     ending.signal_command(signal.SIGTERM)
     scene.commands[0].wait(DEADLINE)
-    ending.kill()
+    ending.kill_all()
     assert is_gone(bare) and is_gone(scene.process("below")) and scene.told == []
 
 
@@ -115,7 +115,7 @@ def test_daemons_are_found_by_their_mark(scene: Scene, deaf: str) -> None:
     ending = scene.command(f"{start}; {says('below')}", *daemons, "below")
     found = {scene.process(name) for name in daemons}
     assert not {process.pid for process in found} & {p.pid for p in with_descendants([ending.command])}
-    ending.kill()
+    ending.kill_all()
     assert all(map(is_gone, found)) and is_gone(scene.process("below"))
     assert scene.commands[0].wait(DEADLINE) == -signal.SIGKILL
 
@@ -124,15 +124,15 @@ def test_those_that_are_started_meanwhile_are_found(scene: Scene) -> None:
     """Each starts the next, in a session of its own, and ends."""
     (scene.folder / "chain").write_text("echo $$ >link.new; mv link.new link; setsid sh ./chain & sleep 0.0005; exit\n")
     ending = scene.command("sh ./chain; sleep 1000", "link")
-    ending.kill()
+    ending.kill_all()
     assert list(marked(MARKS, MARK)) == [] and scene.told == []
 
 
 def test_a_run_within_a_run_belongs_to_both(scene: Scene) -> None:
     ending = scene.command(DAEMON.format("inner", ""), "inner", marks=f"outer:{MARK}:later")
     other = scene.command(f"{says('other')}", "other", marks=f"{MARK}x:x{MARK}")
-    assert [process.pid for process in ending.rest()] == [scene.process("inner").pid]
-    ending.kill()
+    assert [process.pid for process in ending.find_remaining()] == [scene.process("inner").pid]
+    ending.kill_all()
     assert is_gone(scene.process("inner")) and not is_gone(scene.process("other"))
     del other
 
@@ -140,9 +140,9 @@ def test_a_run_within_a_run_belongs_to_both(scene: Scene) -> None:
 def test_this_process_and_those_above_it_are_spared(scene: Scene) -> None:
     """Here the mark is that of a run which this process belongs to, too."""
     script = (
-        "import os, sys; from ipclocker.process.identity import Identity\n"
-        "from ipclocker.process.tree_killer import Ending; "
-        f"Ending(Identity(2**22 + 1), '{MARKS}', sys.argv[1]).kill(); open('done', 'w').close()"
+        "import os, sys; from ipclocker.process.identity import ProcessIdentity\n"
+        "from ipclocker.process.tree_killer import TreeKiller; "
+        f"TreeKiller(ProcessIdentity(2**22 + 1), '{MARKS}', sys.argv[1]).kill(); open('done', 'w').close()"
     )
     outer = f'{says("beside")} & {sys.executable} -c "{script}" {MARK}; echo $$ >above; exec sleep 1000'
     scene.folder.joinpath("ipclocker").symlink_to(Path(__file__).parents[2] / "ipclocker")
@@ -160,14 +160,14 @@ def test_one_that_can_not_be_signalled_is_told_once_and_left(scene: Scene, monke
     ending = scene.command(f"{says('below')} & wait", "below")
     below = scene.process("below").pid
 
-    def refuse(process: Identity, number: int) -> None:
+    def refuse(process: ProcessIdentity, number: int) -> None:
         if process.pid == below:
             raise PermissionError
         send_signal(process, number)
 
     monkeypatch.setattr("ipclocker.process.tree_killer.send_signal", refuse)
-    ending.kill()
-    ending.kill()
+    ending.kill_all()
+    ending.kill_all()
     assert scene.told == [f"process {below} can't be ended: it is another user's"]
     assert scene.commands[0].wait(DEADLINE) == -signal.SIGKILL
 
@@ -176,5 +176,5 @@ def test_a_stopped_one_is_killed(scene: Scene) -> None:
     ending = scene.command(says("below"), "below")
     os.kill(ending.command.pid, signal.SIGSTOP)
     os.kill(scene.process("below").pid, signal.SIGSTOP)
-    ending.kill()
+    ending.kill_all()
     assert is_gone(scene.process("below")) and scene.commands[0].wait(DEADLINE) == -signal.SIGKILL

@@ -18,11 +18,11 @@ from ipclocker.process.identity import exists
 DEADLINE = 20.0
 SCRIPT = """
 import os, sys, time
-from ipclocker.process.watchdog import Deputy
+from ipclocker.process.watchdog import Watchdog
 def kill():
     open("killed.new", "w").write(f"{{time.monotonic()}} {{os.getpid()}} {{os.getsid(0)}} {{os.listdir('/dev/fd')}}")
     os.rename("killed.new", "killed")
-deputy = Deputy(time.monotonic() + {seconds}, kill)
+deputy = Watchdog(time.monotonic() + {seconds}, kill)
 {then}
 """
 

@@ -96,10 +96,10 @@ def tokens_begin_anew() -> None:
 @fault
 def grants_forgotten() -> None:
     """A restart forgets who holds what."""
-    from ipclocker.lock.storage.base import Kept
+    from ipclocker.lock.storage.base import StoredState
     from ipclocker.lock.storage.sqlite import SqliteStore
 
-    _wrap(SqliteStore, "load", lambda method, store: Kept([], method(store).last_token))
+    _wrap(SqliteStore, "load", lambda method, store: StoredState([], method(store).last_token))
 
 
 @fault
@@ -125,20 +125,20 @@ def not_flushed() -> None:
 @fault
 def not_awaited() -> None:
     """Answers do not wait until what they say is kept."""
-    from ipclocker.lock.server.group_commit import Committer
+    from ipclocker.lock.server.group_commit import GroupCommit
 
-    _wrap(Committer, "holds_back", lambda method, committer, client: False)
+    _wrap(GroupCommit, "holds_back", lambda method, committer, client: False)
 
 
 @fault
 def silence_frees_at_once() -> None:
     """A lease that runs out is free, and nobody looks whether its holder lives."""
-    from ipclocker.lock.server.holder_monitor import Lookout
+    from ipclocker.lock.server.holder_monitor import HolderMonitor
 
     def look(method: Any, lookout: Any, process: Any, seen: Callable[[bool | None], None]) -> None:
         lookout._loop.call_at(lookout._loop.now, lambda: seen(None))
 
-    _wrap(Lookout, "look", look)
+    _wrap(HolderMonitor, "look", look)
 
 
 @fault

@@ -17,11 +17,11 @@ HEAD = """
 import os, select, signal, socket, sys, time
 from math import inf
 from ipclocker.process import libc
-from ipclocker.process.spawn import Child, Order
+from ipclocker.process.spawn import CommandProcess, ExecSpec
 from ipclocker.run.foreground import CommandEnded, Foreground, Interrupted, end_by_signal
 {way}
 def command(text):
-    child = Child("tool", lambda: ({{}}, Order(["/bin/sh", "-c", text])))
+    child = CommandProcess("tool", lambda: ({{}}, ExecSpec(["/bin/sh", "-c", text])))
     child.options()
     return child
 def run(text):

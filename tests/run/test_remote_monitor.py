@@ -13,7 +13,7 @@ from ipclocker.net.address import own_host_name
 from ipclocker.net.loop import READ, Loop
 from ipclocker.pid.protocol import MAX_DATAGRAM, Answer, Question, read_question, write_answer
 from ipclocker.run import remote_monitor as vigil
-from ipclocker.run.remote_monitor import Listener, Target, Vigil, is_this_host
+from ipclocker.run.remote_monitor import MonitorListener, RemoteProcessMonitor, WatchTarget, is_this_host
 
 HERE = "127.0.0.1"
 INTERVAL = 0.02
@@ -46,7 +46,7 @@ class Server:
         self.sock.sendto(write_answer(answer), sender)
 
 
-class Scene(Listener):
+class Scene(MonitorListener):
     """A loop, a server in it, and what is heard of the vigil."""
 
     def __init__(self) -> None:
@@ -54,14 +54,14 @@ class Scene(Listener):
         self.server = Server(self.loop)
         self.told: list[str] = []
         self.gone = 0
-        self.vigil: Vigil | None = None
+        self.vigil: RemoteProcessMonitor | None = None
 
     def tell(self, text: str) -> None:
         self.told.append(text)
 
     def watch(self, host: str = HERE, **more: Any) -> None:
-        target = Target(4711, host, self.server.port, INTERVAL)._replace(**more)
-        self.vigil = Vigil(self.loop, target, self._end, self)
+        target = WatchTarget(4711, host, self.server.port, INTERVAL)._replace(**more)
+        self.vigil = RemoteProcessMonitor(self.loop, target, self._end, self)
 
     def _end(self) -> None:
         self.gone += 1

@@ -15,7 +15,7 @@ import pytest
 from ipclocker.errors import ServerUnavailable, UsageError
 from ipclocker.net.loop import Loop
 from ipclocker.supervise import control_socket as control
-from ipclocker.supervise.control_socket import Control, ask, control_path
+from ipclocker.supervise.control_socket import ControlServer, ask, control_path
 
 DEADLINE = 20.0
 
@@ -49,7 +49,7 @@ class Running:
         self.programs = Programs()
         self.path = str(folder / "sock")
         self.loop = Loop()
-        self.control = Control(self.loop, self.path, self.programs)
+        self.control = ControlServer(self.loop, self.path, self.programs)
         self._thread = threading.Thread(target=self.loop.run)
         self._thread.start()
 

@@ -24,17 +24,17 @@ from ipclocker.supervise.state_machine import (
     STOPPING,
     TERMINATE,
     UP_AFTER,
-    Life,
+    ProgramStateMachine,
 )
 
 STOP_TIMEOUT = 10.0
 
 
-def new_life(give_up: GiveUp | None = None, allowed: bool = True) -> Life:
-    return Life(RestartPolicy(lambda: 0.0, give_up=give_up), stop_timeout=STOP_TIMEOUT, allowed=allowed)
+def new_life(give_up: GiveUp | None = None, allowed: bool = True) -> ProgramStateMachine:
+    return ProgramStateMachine(RestartPolicy(lambda: 0.0, give_up=give_up), stop_timeout=STOP_TIMEOUT, allowed=allowed)
 
 
-def running(life: Life, now: float = 0.0) -> Life:
+def running(life: ProgramStateMachine, now: float = 0.0) -> ProgramStateMachine:
     assert life.start(now) == [START]
     life.started(now)
     life.tick(now + UP_AFTER)
@@ -274,7 +274,7 @@ class AnyLife(RuleBasedStateMachine):
     @invariant()
     def it_says_how_it_is(self) -> None:
         state = self.life.state
-        assert (self.life.alive, self.life.left) == (self.alive, self.left)
+        assert (self.life.alive, self.life.has_orphans) == (self.alive, self.left)
         if state in (STARTING, RUNNING):
             assert self.alive and self.wanted and self.allowed
         elif state == STOPPING:

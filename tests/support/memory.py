@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from math import inf
 from typing import Callable, TypeVar
 
-from ipclocker.lock.client.connection import Link
+from ipclocker.lock.client.connection import ServerConnection
 from ipclocker.lock.model import Ask
-from ipclocker.lock.server.request_handler import Conversation
+from ipclocker.lock.server.request_handler import RequestHandler
 from ipclocker.lock.server.service import LockService
 from ipclocker.net.address import Address
 
@@ -24,7 +24,7 @@ class MemoryServer:
     def __init__(self) -> None:
         self.now = 1000.0
         self.service = LockService(self._speak, self._is_present)
-        self.peers: dict[Conversation, MemoryPeer] = {}
+        self.peers: dict[RequestHandler, MemoryPeer] = {}
 
     def connect(self, address: str = "127.0.0.1") -> MemoryPeer:
         return MemoryPeer(self, address)
@@ -41,11 +41,11 @@ class MemoryServer:
         """Each held name and its user."""
         return {name: grant.user for name, grant in self.service.table.held.items()}
 
-    def _speak(self, conversation: Conversation) -> None:
+    def _speak(self, conversation: RequestHandler) -> None:
         self.peers[conversation].pump()
 
     def _is_present(self, ask: Ask) -> bool:
-        assert isinstance(ask, Conversation)
+        assert isinstance(ask, RequestHandler)
         return not self.peers[ask].gone
 
 
@@ -58,7 +58,7 @@ class MemoryPeer:
         self.closed = False  # by the server
         self.gone = False  # the client has hung up
         self.reads = True
-        self.conversation = Conversation(server.service, address)
+        self.conversation = RequestHandler(server.service, address)
         server.peers[self.conversation] = self
 
     def send(self, data: bytes) -> None:
@@ -81,7 +81,7 @@ class MemoryPeer:
 
     def hang_up(self) -> None:
         self.gone = True
-        self.conversation.hang_up(self.server.now)
+        self.conversation.on_disconnect(self.server.now)
 
     def pump(self) -> None:
         """Do for the conversation what a server with a client that reads does."""
@@ -90,12 +90,12 @@ class MemoryPeer:
             self.heard += b"".join(conversation.output)
             conversation.output.clear()
             conversation.undelivered = None
-            if not conversation.stopped or conversation.waiting or conversation.closing:
+            if not conversation.paused or conversation.waiting or conversation.closing:
                 break
             conversation.resume(self.server.now)
         if conversation.closing and not self.closed:
             self.closed = True
-            conversation.hang_up(self.server.now)
+            conversation.on_disconnect(self.server.now)
 
 
 def as_lines(text: str) -> bytes:
@@ -126,12 +126,12 @@ class MemoryNetwork:
         self.while_waiting: Callable[[], None] = lambda: None
         self.up = True
 
-    def connect(self, address: Address, deadline: float = inf, wait: object = None) -> Link:
+    def connect(self, address: Address, deadline: float = inf, wait: object = None) -> ServerConnection:
         if not self.up:
             raise ConnectionRefusedError(111, "planted")
         sock = MemorySocket(self)
         self.links.append(sock)
-        return Link(sock, address, self.wait)  # type: ignore[arg-type]
+        return ServerConnection(sock, address, self.wait)  # type: ignore[arg-type]
 
     def wait(self, sock: object, events: int, deadline: float) -> bool:
         if isinstance(sock, MemorySocket) and not sock.is_readable():

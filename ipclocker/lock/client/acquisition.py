@@ -27,13 +27,13 @@ from typing import Protocol
 
 from ...errors import IpclockerError, LockLost, ServerRefused, ServerUnavailable
 from ...net.address import own_host_name
-from ...process.identity import Identity, exists, identify, in_container
-from ..model import Held
+from ...process.identity import ProcessIdentity, exists, identify, in_container
+from ..model import HeldGrant
 from ..wire.replies import Answer, Broke, LookFor, Lost, Recall, Reply, Waiting
 from ..wire.requests import encode_command
-from .connection import Link, LinkLost, TimeIsUp, Value, Wait, block
-from .connector import ANSWER_WITHIN, FIRST_PAUSE, Contact, prompt_reply
-from .settings import Settings, user_name
+from .connection import ConnectionLost, DeadlineExceeded, ServerConnection, Value, Wait, wait_ready
+from .connector import ANSWER_WITHIN, FIRST_PAUSE, ServerConnector, prompt_reply
+from .settings import LockSettings, user_name
 
 RELEASE_WITHIN = 5.0  # seconds to reach the server again for giving a lock back
 
@@ -42,7 +42,7 @@ class _AskAgain(Exception):
     """What was granted does not stand any more, or may come free at once."""
 
 
-class Listener(Protocol):
+class AcquisitionListener(Protocol):
     """Whoever wants to know how a claim fares."""
 
     def waiting(self, name: str, holder: str) -> None:
@@ -58,16 +58,18 @@ class Listener(Protocol):
         """No server answers; it is tried again in so many seconds."""
 
 
-class Claim:
+class LockAcquisition:
     """A claim under the name of a user (default: HOST_PID_USER) and a session that is new for each.
 
     `grants` is what it holds: one lock, or all if all are wanted together. `tells`: the server is to say over the
     connection when one is lost.
     """
 
-    def __init__(self, settings: Settings, listener: Listener, wait: Wait = block, suffix: str = "") -> None:
-        self.contact = Contact(settings, wait, listener.retry)
-        self.grants: tuple[Held, ...] = ()
+    def __init__(
+        self, settings: LockSettings, listener: AcquisitionListener, wait: Wait = wait_ready, suffix: str = ""
+    ) -> None:
+        self.contact = ServerConnector(settings, wait, listener.retry)
+        self.grants: tuple[HeldGrant, ...] = ()
         self.busy = b""  # the lock that was not to be had when it was last asked for
         self.holder = ""  # who held it
         self.tells = False
@@ -80,55 +82,55 @@ class Claim:
         self._has_part = False  # of several that are wanted together some may be held
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> LockSettings:
         """What it asks for, where and how."""
         return self._settings
 
     @settings.setter
-    def settings(self, settings: Settings) -> None:
+    def settings(self, settings: LockSettings) -> None:
         self._settings = self.contact.settings = settings
 
     @property
-    def held(self) -> Held | None:
+    def held(self) -> HeldGrant | None:
         """The lock that it holds; the first if there are several."""
         return self.grants[0] if self.grants else None
 
     # Asking
 
-    def obtain(self, wait: bool, deadline: float) -> bool:
+    def acquire(self, wait: bool, deadline: float) -> bool:
         """Get the lock, or renew it; False if it is busy and not to be waited for any longer.
 
         Raises ServerUnavailable if no server answers before the deadline or within the tries, ServerRefused, LockLost
         if it holds a lease that was recalled; what it held is given back then.
         """
         contact = self.contact
-        servers: Iterator[Link] | None = None
+        servers: Iterator[ServerConnection] | None = None
         try:
             while True:
                 if contact.link is None and not contact.reconnect(deadline):
                     if self.grants:
                         raise contact.unavailable()
                     if contact.address is not None:
-                        self.give_back(within=1.0)  # left for another one, it may have granted what it was asked for
+                        self.abandon(within=1.0)  # left for another one, it may have granted what it was asked for
                     servers = servers or contact.each_server(deadline)
                     contact.link = next(servers)
                 try:
                     return self._ask_for_all(wait, deadline)
-                except LinkLost as problem:
-                    contact.lose(problem)
+                except ConnectionLost as problem:
+                    contact.on_lost(problem)
                 except _AskAgain:
                     continue
-        except TimeIsUp:
-            self.give_back()
+        except DeadlineExceeded:
+            self.abandon()
             return False
         except BaseException:
-            self.give_back()
+            self.abandon()
             raise
 
     def _ask_for_all(self, wait: bool, deadline: float) -> bool:
         """Ask for all that is wanted, once; False if a part of it is busy."""
         groups = self.settings.groups
-        got: list[Held] = []
+        got: list[HeldGrant] = []
         waited = False
         if len(groups) > 1 and self._has_part and self._keeps_part():
             return True
@@ -137,7 +139,7 @@ class Claim:
             waited |= has_waited
             if held is None:
                 if got:
-                    self.give_back()
+                    self.abandon()
                 self.grants = ()
                 return False
             got.append(held)
@@ -156,14 +158,14 @@ class Claim:
         self.grants = ()
         link = self._link(inf)
         for names in self.settings.groups:
-            link.say(b"UNLOCK", **self._who(), locks=names)
+            link.send_request(b"UNLOCK", **self._who(), locks=names)
             self._refuse_error(self._answer(link))
         self._has_part = False
         return False
 
     def _ask(
-        self, names: tuple[bytes, ...], got: Sequence[Held], wait: bool, deadline: float
-    ) -> tuple[Held | None, bool]:
+        self, names: tuple[bytes, ...], got: Sequence[HeldGrant], wait: bool, deadline: float
+    ) -> tuple[HeldGrant | None, bool]:
         """Ask for the first that is free, while those are held that were `got`; whether that took a wait.
 
         Raises _AskAgain if the answer came too late: the grant does not stand any more.
@@ -171,7 +173,7 @@ class Claim:
         asked = time.monotonic()
         link = self._link(deadline)
         self.contact.address = link.address  # from here on there may be a grant
-        link.say(b"LOCK", **self._variables(link, names, wait))
+        link.send_request(b"LOCK", **self._variables(link, names, wait))
         answer, waited, ask_again = self._await_answer(link, names, got, wait, deadline)
         if not answer.locked or answer.name is None:
             self.busy, self.holder = names[0], os.fsdecode(answer.owner)
@@ -196,7 +198,7 @@ class Claim:
         return held, waited
 
     def _await_answer(
-        self, link: Link, names: tuple[bytes, ...], got: Sequence[Held], wait: bool, deadline: float
+        self, link: ServerConnection, names: tuple[bytes, ...], got: Sequence[HeldGrant], wait: bool, deadline: float
     ) -> tuple[Answer, bool, bool]:
         """The answer to a LOCK, whether that took a wait, and whether there is reason to ask once more."""
         waited = ask_again = False
@@ -205,7 +207,7 @@ class Claim:
                 reply = self._next_in_queue(link, got, deadline)
             else:
                 reply = prompt_reply(link, deadline if wait else inf)
-            self.contact.heard()
+            self.contact.on_reply()
             if isinstance(reply, Waiting):
                 waited = True
                 self.busy, self.holder = names[0], os.fsdecode(reply.holder)
@@ -216,12 +218,12 @@ class Claim:
                 ask_again = self._look_for(reply, link) or ask_again
             elif isinstance(reply, (Lost, Recall)):
                 if any((held.name, held.token) == (reply.name, reply.token) for held in got):
-                    raise LinkLost(errno.ECANCELED, "what was held already was lost")
+                    raise ConnectionLost(errno.ECANCELED, "what was held already was lost")
             elif isinstance(reply, Answer):
                 self._refuse_error(reply)
                 return reply, waited, ask_again
 
-    def _renew(self, grants: Sequence[Held], first: bytes = b"") -> list[Held]:
+    def _renew(self, grants: Sequence[HeldGrant], first: bytes = b"") -> list[HeldGrant]:
         """Ask whether grants stand; a hold time starts anew with that, so it is full. Raises _AskAgain if one does not.
 
         `first` is sent in front of it.
@@ -233,17 +235,17 @@ class Claim:
             link = self._link(inf)
             lines = b"".join(grant.line(word) for grant in named)
             tell: dict[str, Value] = {"tell": 1} if self.tells else {}
-            link.say(lines[:-1], first, **tell)
+            link.send_request(lines[:-1], first, **tell)
             answers = [self._answer(link) for _ in named]
             if not all(answer.renewed or answer.current for answer in answers):
                 raise _AskAgain
         return [self._held_since(asked, grant.name, grant.token) for grant in grants]
 
-    def _held_since(self, asked: float, name: bytes, token: int | None) -> Held:
+    def _held_since(self, asked: float, name: bytes, token: int | None) -> HeldGrant:
         settings = self.settings
-        return Held(name, token, asked, asked + settings.hold if settings.hold and not settings.lease else inf)
+        return HeldGrant(name, token, asked, asked + settings.hold if settings.hold and not settings.lease else inf)
 
-    def _next_in_queue(self, link: Link, got: Sequence[Held], deadline: float) -> Reply:
+    def _next_in_queue(self, link: ServerConnection, got: Sequence[HeldGrant], deadline: float) -> Reply:
         """What comes next while the claim is in the queue; meanwhile what it holds already is renewed."""
         if not (got and self.settings.hold) or got[0].token is None:
             return link.reply(deadline)
@@ -251,7 +253,7 @@ class Claim:
 
         return reply_while_holding(link, self.contact, got, self.settings.hold, deadline)
 
-    def _look_for(self, sought: LookFor, link: Link) -> bool:
+    def _look_for(self, sought: LookFor, link: ServerConnection) -> bool:
         """Look for the process that the holder's lock depends on, if it is of this host; whether it was told dead.
 
         A server that can't look for itself, as a classic one at times, then frees the lock.
@@ -262,12 +264,12 @@ class Claim:
             return False
         self._told_dead.add(sought)
         with contextlib.suppress(OSError):
-            messenger = Link.connect(link.address, time.monotonic() + ANSWER_WITHIN, self.contact.wait)
+            messenger = ServerConnection.connect(link.address, time.monotonic() + ANSWER_WITHIN, self.contact.wait)
             messenger.send(b"DEAD_PID %b %d\n\nEOF\n\n" % (sought.host, sought.pid))
             messenger.close()
         return True
 
-    def _variables(self, link: Link, names: tuple[bytes, ...], wait: bool) -> dict[str, Value]:
+    def _variables(self, link: ServerConnection, names: tuple[bytes, ...], wait: bool) -> dict[str, Value]:
         settings = self.settings
         variables: dict[str, Value] = {
             **self._who(),
@@ -283,7 +285,7 @@ class Claim:
         if settings.autounlock:
             pid = os.getpid() if settings.pid is None else settings.pid
             variables.update(autounlock=1, pid=pid, hostname=os.fsencode(settings.hostname or own_host_name()))
-            process = identify(pid) if settings.hostname is None else Identity(pid)
+            process = identify(pid) if settings.hostname is None else ProcessIdentity(pid)
             if process.start is not None and process.pidns is not None:
                 variables.update(start=process.start, boot=process.boot.encode(), pidns=process.pidns)
         else:
@@ -324,7 +326,7 @@ class Claim:
         self._has_part = False
         return stood
 
-    def give_back(self, within: float = RELEASE_WITHIN) -> None:
+    def abandon(self, within: float = RELEASE_WITHIN) -> None:
         """Give back what was asked for and may have been granted meanwhile; silent if the server is gone."""
         self.contact.drop()
         self.grants = ()
@@ -335,7 +337,7 @@ class Claim:
             self.contact.drop()
             self.contact.address = None
 
-    def _unlock(self, grants: Sequence[Held], groups: Sequence[tuple[bytes, ...]], within: float) -> bool:
+    def _unlock(self, grants: Sequence[HeldGrant], groups: Sequence[tuple[bytes, ...]], within: float) -> bool:
         """Tell the server, over a new connection if need be, until it has answered or the time is over.
 
         False if it says that one of the grants did not stand any more.
@@ -353,14 +355,14 @@ class Claim:
                 named = [held for held in grants if held.token is not None and not told]
                 check = b"".join(held.line(b"CHECK") for held in named)
                 told = True
-                link.say(b"UNLOCK", check, deadline, **self._who(), locks=groups[0])
+                link.send_request(b"UNLOCK", check, deadline, **self._who(), locks=groups[0])
                 stood = [link.answer(deadline).current is not False for _ in named]
                 self._refuse_error(link.answer(deadline))
                 for names in groups[1:]:  # one by one, as every server knows it
-                    link.say(b"UNLOCK", b"", deadline, locks=names)
+                    link.send_request(b"UNLOCK", b"", deadline, locks=names)
                     self._refuse_error(link.answer(deadline))
                 return all(stood)
-            except (OSError, TimeIsUp) as problem:
+            except (OSError, DeadlineExceeded) as problem:
                 contact.drop()
                 if time.monotonic() + pause >= deadline:
                     raise contact.unavailable(problem) from None
@@ -373,9 +375,9 @@ class Claim:
         """Ask a server something that has one answer at once. Raises ServerUnavailable, ServerRefused."""
         for link in self.contact.each_server(deadline):
             try:
-                link.say(command, **self._who(), locks=self.settings.names)
+                link.send_request(command, **self._who(), locks=self.settings.names)
                 answer = self._answer(link)
-            except LinkLost as problem:
+            except ConnectionLost as problem:
                 self.contact.reasons.append(f"{link.address}: {problem.strerror}")
                 continue
             finally:
@@ -384,7 +386,7 @@ class Claim:
             return answer
         raise AssertionError("without a server there is an error")
 
-    def _answer(self, link: Link) -> Answer:
+    def _answer(self, link: ServerConnection) -> Answer:
         while True:
             reply = prompt_reply(link)
             if isinstance(reply, Broke):
@@ -392,11 +394,11 @@ class Claim:
             elif isinstance(reply, Answer):
                 return reply
 
-    def _link(self, deadline: float) -> Link:
+    def _link(self, deadline: float) -> ServerConnection:
         """The connection; a new one to the same server if it was dropped. Raises LinkLost."""
         if self.contact.link is not None:
             return self.contact.link
         try:
             return self.contact.connect(deadline)
         except OSError as problem:
-            raise LinkLost(problem.errno, problem.strerror) from None
+            raise ConnectionLost(problem.errno, problem.strerror) from None

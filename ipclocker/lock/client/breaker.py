@@ -42,7 +42,7 @@ class _Recalled(NamedTuple):
     until: float
 
 
-class Breaking:
+class LockBreaker:
     """Breaks locks of one server. `say` is called with what there is to tell meanwhile, a line each.
 
     `timeout` is the longest wait for the end of a lease in seconds; None for as long as the lease may last.

@@ -30,15 +30,15 @@ Value = Union[bytes, int, float, tuple[bytes, ...]]
 Wait = Callable[[Optional[socket.socket], int, float], bool]
 
 
-class LinkLost(ConnectionError):
+class ConnectionLost(ConnectionError):
     """The connection to the server is gone, or what it says is no lock protocol."""
 
 
-class TimeIsUp(Exception):
+class DeadlineExceeded(Exception):
     """The deadline passed before the reply came."""
 
 
-def block(sock: socket.socket | None, events: int, deadline: float) -> bool:
+def wait_ready(sock: socket.socket | None, events: int, deadline: float) -> bool:
     """Wait until the socket is ready (READ or WRITE) or the deadline, a monotonic time, has passed."""
     poller = select.poll()
     if sock is not None:
@@ -51,7 +51,7 @@ def block(sock: socket.socket | None, events: int, deadline: float) -> bool:
             return False
 
 
-class Link:
+class ServerConnection:
     """An open connection. Raises LinkLost from every method once the server is gone, or can't keep what it grants.
 
     `trace`, if set for all links of the process, is called with each piece sent (">") and received ("<").
@@ -59,7 +59,7 @@ class Link:
 
     trace: Callable[[str, bytes], None] | None = None
 
-    def __init__(self, sock: socket.socket, address: Address, wait: Wait = block) -> None:
+    def __init__(self, sock: socket.socket, address: Address, wait: Wait = wait_ready) -> None:
         self.sock = sock
         self.address = address
         self._wait = wait
@@ -69,7 +69,7 @@ class Link:
         self._replies: deque[Reply] = deque()
 
     @classmethod
-    def connect(cls, address: Address, deadline: float, wait: Wait = block) -> Link:
+    def connect(cls, address: Address, deadline: float, wait: Wait = wait_ready) -> ServerConnection:
         """Connect before the deadline, and before CONNECT_WITHIN. Raises OSError."""
         sock = socket.socket(address.family, socket.SOCK_STREAM)
         try:
@@ -96,7 +96,7 @@ class Link:
         """Hang up."""
         self.sock.close()
 
-    def say(self, command: bytes, first: bytes = b"", deadline: float = inf, /, **variables: Value) -> None:
+    def send_request(self, command: bytes, first: bytes = b"", deadline: float = inf, /, **variables: Value) -> None:
         """Send a request, with those of the variables that this connection has not been told yet.
 
         `first` is sent in front of it. As for `send`, the deadline matters only if the server does not read.
@@ -115,25 +115,25 @@ class Link:
 
     def send(self, data: bytes, deadline: float = inf) -> None:
         """Send all of it; requests are short, so this waits only for a server that has stopped reading."""
-        if Link.trace is not None:
-            Link.trace(">", data)
+        if ServerConnection.trace is not None:
+            ServerConnection.trace(">", data)
         while True:
             try:
                 data = data[self.sock.send(data) :]
             except BlockingIOError:
                 pass
             except OSError as error:
-                raise LinkLost(error.errno, error.strerror) from None
+                raise ConnectionLost(error.errno, error.strerror) from None
             if not data:
                 return
             if not self._wait(self.sock, WRITE, deadline):
-                raise LinkLost(errno.ETIMEDOUT, "it does not read")
+                raise ConnectionLost(errno.ETIMEDOUT, "it does not read")
 
     def reply(self, deadline: float = inf) -> Reply:
         """The next reply. Raises TimeIsUp at the deadline."""
         while not self._replies:
             if not self._wait(self.sock, READ, deadline):
-                raise TimeIsUp
+                raise DeadlineExceeded
             self.receive()
         return self._next()
 
@@ -151,19 +151,19 @@ class Link:
         except BlockingIOError:
             return
         except OSError as error:
-            raise LinkLost(error.errno, error.strerror) from None
+            raise ConnectionLost(error.errno, error.strerror) from None
         if not data:
-            raise LinkLost(errno.ECONNRESET, "the server closed the connection")
+            raise ConnectionLost(errno.ECONNRESET, "the server closed the connection")
         self.read(data)
 
     def read(self, data: bytes) -> None:
         """Take in bytes that the server has sent."""
-        if Link.trace is not None:
-            Link.trace("<", data)
+        if ServerConnection.trace is not None:
+            ServerConnection.trace("<", data)
         try:
             lines, self._rest = split_lines(self._rest, data)
         except LineTooLong:
-            raise LinkLost(errno.EPROTO, "this is no lock server") from None
+            raise ConnectionLost(errno.EPROTO, "this is no lock server") from None
         self._replies.extend(self._reader.read(lines))
 
     @property
@@ -180,5 +180,5 @@ class Link:
         reply = self._replies.popleft()
         if isinstance(reply, Answer) and reply.error == b"unwritable":
             # It hangs up behind that; and as with any server that is gone, it is tried again.
-            raise LinkLost(errno.ENOSPC, "it can't write its state (is its disk full?)")
+            raise ConnectionLost(errno.ENOSPC, "it can't write its state (is its disk full?)")
         return reply

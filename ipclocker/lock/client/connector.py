@@ -15,8 +15,8 @@ from typing import Callable
 from ...errors import ServerUnavailable
 from ...net.address import Address
 from ..wire.replies import Reply
-from .connection import Link, LinkLost, TimeIsUp, Wait, block
-from .settings import Settings
+from .connection import ConnectionLost, DeadlineExceeded, ServerConnection, Wait, wait_ready
+from .settings import LockSettings
 
 ANSWER_WITHIN = 10.0  # seconds for an answer that depends on nobody else; a server silent for longer is no server
 FIRST_PAUSE = 0.1  # seconds before the first reconnection; each further one waits twice as long
@@ -24,16 +24,18 @@ FIRST_PAUSE = 0.1  # seconds before the first reconnection; each further one wai
 Retry = Callable[[str, float], None]
 
 
-class Contact:
+class ServerConnector:
     """At most one connection at a time, `link`. `retry` is called before a pause in which no server is there."""
 
-    def __init__(self, settings: Settings, wait: Wait = block, retry: Retry = lambda reason, pause: None) -> None:
+    def __init__(
+        self, settings: LockSettings, wait: Wait = wait_ready, retry: Retry = lambda reason, pause: None
+    ) -> None:
         self.settings = settings
         self.wait = wait
-        self.link: Link | None = None
+        self.link: ServerConnection | None = None
         self.address: Address | None = None  # the server to stay with
         self.server = ""  # the server that was last tried
-        self.problem: OSError = LinkLost(errno.ECONNRESET, "the connection was lost")
+        self.problem: OSError = ConnectionLost(errno.ECONNRESET, "the connection was lost")
         self.look_up: Callable[[str], list[Address]] | None = None  # in place of settings.addresses
         self.longest_pause = inf  # seconds; the settings' delay, too, is the longest
         self.reasons: list[str] = []  # why each server that was tried is no good
@@ -49,11 +51,11 @@ class Contact:
             self.link.close()
             self.link = None
 
-    def heard(self) -> None:
+    def on_reply(self) -> None:
         """The server has answered."""
         self._answered, self._pause, self._lost_at = True, 0.0, inf
 
-    def lose(self, problem: OSError) -> None:
+    def on_lost(self, problem: OSError) -> None:
         """The connection broke, or could not be made; the next one to this server is made after a pause."""
         now = time.monotonic()
         if self.link is not None:
@@ -69,10 +71,10 @@ class Contact:
 
     # The server to stay with
 
-    def connect(self, deadline: float) -> Link:
+    def connect(self, deadline: float) -> ServerConnection:
         """Connect to that server. Raises OSError."""
         assert self.address is not None
-        self.link = Link.connect(self.address, deadline, self.wait)
+        self.link = ServerConnection.connect(self.address, deadline, self.wait)
         return self.link
 
     def reconnect(self, deadline: float) -> bool:
@@ -86,7 +88,7 @@ class Contact:
                 self.connect(deadline)
                 return True
             except OSError as problem:
-                self.lose(problem)
+                self.on_lost(problem)
         return False
 
     def connect_after_pause(self, until: float, within: float) -> bool:
@@ -98,7 +100,7 @@ class Contact:
         try:
             self.connect(min(until, time.monotonic() + within))
         except OSError as problem:
-            self.lose(problem)
+            self.on_lost(problem)
             return False
         return True
 
@@ -111,7 +113,7 @@ class Contact:
 
     # Any server
 
-    def each_server(self, deadline: float) -> Iterator[Link]:
+    def each_server(self, deadline: float) -> Iterator[ServerConnection]:
         """A connection to each server in turn, as often as the settings say; who takes one says why it is no good.
 
         Raises ServerUnavailable when the last one was no good, or the deadline would come before the next.
@@ -131,7 +133,7 @@ class Contact:
             self._retry(reason, pause)
             self._sleep_until(time.monotonic() + pause, deadline)
 
-    def _each_address(self, deadline: float) -> Iterator[Link]:
+    def _each_address(self, deadline: float) -> Iterator[ServerConnection]:
         for server in self.settings.servers():
             self.server = server
             try:
@@ -142,7 +144,7 @@ class Contact:
             for address in addresses:
                 self.server = str(address)
                 try:
-                    link = Link.connect(address, deadline, self.wait)
+                    link = ServerConnection.connect(address, deadline, self.wait)
                 except OSError as problem:
                     self.reasons.append(f"{address}: {problem.strerror or problem}")
                 else:
@@ -161,7 +163,7 @@ class Contact:
         return ServerUnavailable(f"the lock server {self.server} does not answer: {why}")
 
 
-def prompt_reply(link: Link, deadline: float = inf) -> Reply:
+def prompt_reply(link: ServerConnection, deadline: float = inf) -> Reply:
     """A reply that depends on nobody else: a server that does not give it is none.
 
     Raises LinkLost after ANSWER_WITHIN seconds, or at the deadline, but not in less than one second.
@@ -169,5 +171,5 @@ def prompt_reply(link: Link, deadline: float = inf) -> Reply:
     now = time.monotonic()
     try:
         return link.reply(min(now + ANSWER_WITHIN, max(now + 1, deadline)))
-    except TimeIsUp:
-        raise LinkLost(errno.ETIMEDOUT, "it does not answer") from None
+    except DeadlineExceeded:
+        raise ConnectionLost(errno.ETIMEDOUT, "it does not answer") from None

@@ -13,8 +13,8 @@ from typing import NamedTuple, Optional
 
 from ..wire.info import HeldInfo
 from ..wire.replies import Answer
-from .acquisition import Claim
-from .settings import Settings, lock_names
+from .acquisition import LockAcquisition
+from .settings import LockSettings, lock_names
 
 BROKEN, RECALLED, FREE = "broken", "recalled", "free"  # what became of a lock that was to be taken from its holder
 
@@ -50,7 +50,7 @@ class Taking(NamedTuple):
 class Inspector:
     """Asks one lock server. Every method raises ServerUnavailable, ServerRefused, UsageError (a name that is none)."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: LockSettings) -> None:
         self.server = ""  # the one that has answered
         self._settings = settings
 
@@ -99,7 +99,7 @@ class Inspector:
 
     def _query(self, command: bytes, name: str | None = None, listener: _Broken | None = None) -> Answer:
         settings = self._settings if name is None else self._settings.changed(lock=name)
-        claim = Claim(settings, listener or _Broken())
+        claim = LockAcquisition(settings, listener or _Broken())
         answer = claim.query(command)
         if not self.server:
             self.server = claim.contact.server

@@ -15,14 +15,14 @@ from collections.abc import Iterable, Sequence
 from math import inf
 from typing import NamedTuple
 
-from ..model import Held
+from ..model import HeldGrant
 from ..wire.replies import Answer, Lost, Recall, Reply
-from .connection import CONNECT_WITHIN, READ, Link, LinkLost, TimeIsUp
-from .connector import ANSWER_WITHIN, FIRST_PAUSE, Contact
+from .connection import CONNECT_WITHIN, READ, ConnectionLost, DeadlineExceeded, ServerConnection
+from .connector import ANSWER_WITHIN, FIRST_PAUSE, ServerConnector
 from .lease import Lease
 
 
-class Loss(NamedTuple):
+class LockLoss(NamedTuple):
     """The lock `name` is lost, and why; if it is `recalled`, it still stands until it is given back."""
 
     name: str
@@ -30,18 +30,18 @@ class Loss(NamedTuple):
     recalled: bool = False
 
 
-class Keeper:
+class KeepAlive:
     """Keeps grants, all of one server and with tokens, over a contact that stays with that server.
 
     With a `lease` they are renewed under it, all at once. `loss` is the first that was heard of.
     """
 
-    def __init__(self, contact: Contact, grants: Iterable[Held], lease: Lease | None = None) -> None:
+    def __init__(self, contact: ServerConnector, grants: Iterable[HeldGrant], lease: Lease | None = None) -> None:
         self.lease = lease
-        self.loss: Loss | None = None
+        self.loss: LockLoss | None = None
         self._contact = contact
         self._grants = {(grant.name, grant.token): grant for grant in grants}
-        self._asked: deque[Held] = deque()  # about which the server has not answered yet
+        self._asked: deque[HeldGrant] = deque()  # about which the server has not answered yet
         self._asked_at = -inf
         self._checked_on = contact.link  # the connection on which the server knows who listens
         # Of a lease there is no time to lose: a new try is heard sooner than TCP's own second one, after a second.
@@ -72,25 +72,25 @@ class Keeper:
             if not self._asked and self._is_due(contact.link):
                 self._ask(contact.link, until)
             self._listen(contact.link, until)
-        except LinkLost as problem:
+        except ConnectionLost as problem:
             self._asked.clear()
-            contact.lose(problem)
+            contact.on_lost(problem)
 
-    def _is_due(self, link: Link) -> bool:
+    def _is_due(self, link: ServerConnection) -> bool:
         if self._checked_on is not link:
             return True
         return self.lease is not None and time.monotonic() >= self.lease.renew_at
 
-    def _ask(self, link: Link, until: float) -> None:
+    def _ask(self, link: ServerConnection, until: float) -> None:
         """Ask whether they stand, or have them renewed, in one packet; the server tells of their loss from then on."""
         word = b"CHECK" if self.lease is None else b"RENEW"
         self._checked_on = link
         self._asked.extend(self._grants.values())
         self._asked_at = time.monotonic()
         lines = b"".join(grant.line(word) for grant in self._asked)
-        link.say(lines[:-1], b"", until, tell=1)
+        link.send_request(lines[:-1], b"", until, tell=1)
 
-    def _listen(self, link: Link, until: float) -> None:
+    def _listen(self, link: ServerConnection, until: float) -> None:
         """Take what has arrived; if nothing has, wait for the next that is due."""
         if self._hear_all(link):
             return
@@ -100,9 +100,9 @@ class Keeper:
             link.receive()
             self._hear_all(link)
         elif self._asked and time.monotonic() >= due:
-            raise LinkLost(errno.ETIMEDOUT, "it does not answer")
+            raise ConnectionLost(errno.ETIMEDOUT, "it does not answer")
 
-    def _hear_all(self, link: Link) -> bool:
+    def _hear_all(self, link: ServerConnection) -> bool:
         heard = False
         for reply in link.pending():
             heard = True
@@ -119,13 +119,13 @@ class Keeper:
             if reply.error in (b"lost", b"recalled") or reply.current is False:
                 self._lose(grant, reply.error == b"recalled", asked=True)
             elif not (reply.renewed or reply.current):
-                raise LinkLost(errno.EPROTO, f"it answers {os.fsdecode(reply.error or b'nothing')}")
+                raise ConnectionLost(errno.EPROTO, f"it answers {os.fsdecode(reply.error or b'nothing')}")
             elif not self._asked:
-                self._contact.heard()
+                self._contact.on_reply()
                 if self.lease is not None:
                     self.lease.renewed(self._asked_at)
 
-    def _lose(self, grant: Held, recalled: bool, asked: bool = False) -> None:
+    def _lose(self, grant: HeldGrant, recalled: bool, asked: bool = False) -> None:
         if self.loss is not None:
             return
         if recalled:
@@ -136,27 +136,29 @@ class Keeper:
             why = f"{self._contact.server} does not know of it any more"
         else:
             why = "it was broken, or its holder was taken for dead"
-        self.loss = Loss(os.fsdecode(grant.name), why, recalled)
+        self.loss = LockLoss(os.fsdecode(grant.name), why, recalled)
 
 
 # Locks that are wanted together, while some are held and another is waited for. They are renewed over a connection of
 # their own, since a server runs what comes behind a LOCK that waits only after the grant.
 
 
-def reply_while_holding(link: Link, contact: Contact, got: Sequence[Held], hold: float, deadline: float) -> Reply:
+def reply_while_holding(
+    link: ServerConnection, contact: ServerConnector, got: Sequence[HeldGrant], hold: float, deadline: float
+) -> Reply:
     """The next reply to a claim that waits; `got` is what it holds, for `hold` seconds from when that was asked for.
 
     Raises TimeIsUp at the deadline, LinkLost also if one of those that it held is lost.
     """
-    beside = Contact(contact.settings, contact.wait)
+    beside = ServerConnector(contact.settings, contact.wait)
     beside.address, beside.server = contact.address, contact.server
     lease = Lease(hold, min(held.asked for held in got))
-    keeper = Keeper(beside, got, lease)
+    keeper = KeepAlive(beside, got, lease)
     try:
         while True:
             try:
                 return link.reply(min(deadline, lease.renew_at))
-            except TimeIsUp:
+            except DeadlineExceeded:
                 if time.monotonic() >= deadline:
                     raise
             _renew(keeper, lease, deadline)
@@ -164,8 +166,8 @@ def reply_while_holding(link: Link, contact: Contact, got: Sequence[Held], hold:
         beside.drop()
 
 
-def _renew(keeper: Keeper, lease: Lease, deadline: float) -> None:
+def _renew(keeper: KeepAlive, lease: Lease, deadline: float) -> None:
     while lease.renew_at <= time.monotonic() < deadline:
-        keeper.step(min(deadline, lease.over_at))
-        if keeper.loss is not None or time.monotonic() >= lease.over_at:
-            raise LinkLost(errno.ECANCELED, "what was held already was lost")
+        keeper.step(min(deadline, lease.expires_at))
+        if keeper.loss is not None or time.monotonic() >= lease.expires_at:
+            raise ConnectionLost(errno.ECANCELED, "what was held already was lost")

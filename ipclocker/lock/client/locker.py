@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any, Callable, TypedDict
 
 from ...errors import IpclockerError, LockBusy, LockLost, NotHeld, ServerUnavailable, UsageError
 from ..wire.replies import Answer
-from .acquisition import Claim
-from .connection import Wait, block
-from .settings import Message, Parameters, Settings
+from .acquisition import LockAcquisition
+from .connection import Wait, wait_ready
+from .settings import LockSettings, Message, Parameters
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .renewal_thread import Renewing
+    from .renewal_thread import RenewalThread
 
 _lockers_made = 0
 
@@ -64,13 +64,13 @@ class Locker:
     that is known as soon as the server says so, or the lease could not be renewed for two thirds of its time.
     """
 
-    def __init__(self, *, wait: Wait = block, **parameters: Unpack[Parameters]) -> None:
+    def __init__(self, *, wait: Wait = wait_ready, **parameters: Unpack[Parameters]) -> None:
         global _lockers_made
         _lockers_made += 1
         # A classic server knows no sessions, so there the name must tell the Lockers of a process apart.
         self._suffix = f"~{_lockers_made}" if _lockers_made > 1 else ""
         self._wait = wait
-        self._settings = Settings(**parameters)
+        self._settings = LockSettings(**parameters)
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -78,7 +78,7 @@ class Locker:
         self._claim = self._new_claim()
         self._turn = ThreadLock()  # taken by the thread that asks for the lock, until it is given back
         self._thread = 0  # the one that has it
-        self._renewing: Renewing | None = None
+        self._renewing: RenewalThread | None = None
         self.lost = Event()
 
     # As IPC::Locker has it
@@ -107,7 +107,7 @@ class Locker:
             return 0.0
         if self._renewing is not None:
             loss = self._renewing.loss
-            return self._renewing.lease.over_at if loss is None or loss.recalled else 0.0
+            return self._renewing.lease.expires_at if loss is None or loss.recalled else 0.0
         return min(held.until for held in self._claim.grants)
 
     def lock_name(self) -> str:
@@ -262,7 +262,7 @@ class Locker:
         if not self._turn.acquire(wait, left if wait else -1):
             return False
         try:
-            got = self._claim.obtain(wait, deadline)
+            got = self._claim.acquire(wait, deadline)
         except BaseException as error:
             self._turn.release()
             if isinstance(error, ServerUnavailable) and self._settings.print_down is not None:
@@ -278,7 +278,7 @@ class Locker:
     def _renew(self) -> bool:
         self._stop_renewing()
         try:
-            return self._claim.obtain(self._settings.block, inf)
+            return self._claim.acquire(self._settings.block, inf)
         finally:
             if self._claim.held is None:
                 self.lost.set()
@@ -302,9 +302,9 @@ class Locker:
     def _start_renewing(self) -> None:
         self.lost.clear()
         if self._settings.lease:
-            from .renewal_thread import Renewing  # only here: most do without
+            from .renewal_thread import RenewalThread  # only here: most do without
 
-            self._renewing = Renewing(self._claim, self.lost)
+            self._renewing = RenewalThread(self._claim, self.lost)
 
     def _stop_renewing(self) -> None:
         if self._renewing is not None:
@@ -314,8 +314,8 @@ class Locker:
     def _query(self, command: bytes) -> Answer:
         return self._new_claim().query(command)
 
-    def _new_claim(self) -> Claim:
-        return Claim(self._settings, _Messages(self), self._wait, self._suffix)
+    def _new_claim(self) -> LockAcquisition:
+        return LockAcquisition(self._settings, _Messages(self), self._wait, self._suffix)
 
     def _print(self, kind: str, text: str, *details: str, always: bool) -> None:
         message: Message | None = getattr(self._settings, kind)

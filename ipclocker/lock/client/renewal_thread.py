@@ -11,9 +11,9 @@ import time
 from math import inf
 from threading import Event, Thread, current_thread
 
-from .acquisition import Claim
-from .connector import Contact
-from .keepalive import Keeper, Loss
+from .acquisition import LockAcquisition
+from .connector import ServerConnector
+from .keepalive import KeepAlive, LockLoss
 from .lease import Lease
 
 
@@ -21,21 +21,21 @@ class _Stopped(Exception):
     """The lock is given back."""
 
 
-class Renewing:
+class RenewalThread:
     """Renews what a claim holds until it is stopped; `lost` is set when that can't be done, or the server says so."""
 
-    def __init__(self, claim: Claim, lost: Event) -> None:
+    def __init__(self, claim: LockAcquisition, lost: Event) -> None:
         self.lease = Lease(claim.settings.lease, min(held.asked for held in claim.grants))
-        self._contact = Contact(claim.settings, self._wait)
+        self._contact = ServerConnector(claim.settings, self._wait)
         self._contact.address, self._contact.server = claim.contact.address, claim.contact.server
-        self._keeper = Keeper(self._contact, claim.grants, self.lease)
+        self._keeper = KeepAlive(self._contact, claim.grants, self.lease)
         self._lost = lost
         self._woken, self._waker = socket.socketpair()
         self._thread = Thread(target=self._run, name="ipclocker lease", daemon=True)
         self._thread.start()
 
     @property
-    def loss(self) -> Loss | None:
+    def loss(self) -> LockLoss | None:
         """What the server has said of a loss."""
         return self._keeper.loss
 
@@ -55,8 +55,8 @@ class Renewing:
 
     def _run(self) -> None:
         try:
-            while self._keeper.loss is None and time.monotonic() < self.lease.end_at:
-                self._keeper.step(self.lease.end_at)
+            while self._keeper.loss is None and time.monotonic() < self.lease.stop_at:
+                self._keeper.step(self.lease.stop_at)
             self._lost.set()
         except _Stopped:
             pass

@@ -98,7 +98,7 @@ _DEFAULTS: Parameters = {
 }
 
 
-class Settings:
+class LockSettings:
     """Parameters that were checked; those that other code asks for by name are attributes."""
 
     def __init__(self, **given: Unpack[Parameters]) -> None:
@@ -138,10 +138,10 @@ class Settings:
         self.print_retry = chosen["print_retry"]
         self.print_waiting = chosen["print_waiting"]
 
-    def changed(self, **given: Unpack[Parameters]) -> Settings:
+    def changed(self, **given: Unpack[Parameters]) -> LockSettings:
         """The same but for some parameters. Raises as the constructor does."""
         together: Parameters = {**self._given, **given}
-        return Settings(**together) if given else self
+        return LockSettings(**together) if given else self
 
     def servers(self) -> list[str]:
         """The servers to try, in their order; a UNIX socket is one."""

@@ -13,8 +13,8 @@ from typing import Callable
 
 from ...net.loop import READ, WRITE, Loop, Timer
 from ..wire.requests import error
-from .group_commit import Committer
-from .request_handler import Conversation
+from .group_commit import GroupCommit
+from .request_handler import RequestHandler
 
 READ_PATIENCE = 60.0  # seconds that a client may leave its answers unread
 PIECE = 65_536  # bytes read at a time
@@ -23,7 +23,7 @@ DONTWAIT = int(socket.MSG_DONTWAIT)
 log = logging.getLogger(__name__)
 
 
-class Connection:
+class ClientConnection:
     """A client that stays: its socket, its conversation, and what it has not yet read of its answers.
 
     `closed` is called when it was closed, for whatever reason.
@@ -34,10 +34,10 @@ class Connection:
     def __init__(
         self,
         loop: Loop,
-        committer: Committer | None,
+        committer: GroupCommit | None,
         sock: socket.SocketType,
-        conversation: Conversation,
-        closed: Callable[[Connection], None],
+        conversation: RequestHandler,
+        closed: Callable[[ClientConnection], None],
     ) -> None:
         self.sock = sock
         self.conversation = conversation
@@ -51,15 +51,15 @@ class Connection:
         if not conversation.closing:
             self._await(READ)
 
-    def speak(self) -> None:
+    def flush(self) -> None:
         """Send what the conversation has for the client, and let it go on as long as the client reads.
 
-        What may not be told yet stays with the conversation until `release`.
+        What may not be told yet stays with the conversation until `flush_durable`.
         """
         if not self._is_held_back():
-            self.release()
+            self.flush_durable()
 
-    def release(self) -> None:
+    def flush_durable(self) -> None:
         """Send all that the conversation has for the client just now: it is kept."""
         conversation = self.conversation
         if self.sock.fileno() < 0:
@@ -70,11 +70,11 @@ class Connection:
                 if output:
                     self._unsent += output[0] if len(output) == 1 else b"".join(output)
                     output.clear()
-                    conversation.shows = False
+                    conversation.reveals_uncommitted = False
                 if self._unsent and not self._send():
                     break
                 conversation.undelivered = None
-                if not conversation.stopped or conversation.waiting or conversation.closing:
+                if not conversation.paused or conversation.waiting or conversation.closing:
                     break
                 conversation.resume(self._loop.now)
                 if self._is_held_back():
@@ -89,10 +89,10 @@ class Connection:
         elif self._events != READ:
             self._await(READ)
 
-    def refuse(self) -> None:
+    def abort_uncommitted(self) -> None:
         """What was done for the client could not be kept and was taken back: say so, and no more."""
-        self.conversation.cut_off(b"unwritable")
-        self.release()
+        self.conversation.abort(b"unwritable")
+        self.flush_durable()
 
     def close(self) -> None:
         """Cut the client off: it is gone, or there is nothing left to say."""
@@ -103,7 +103,7 @@ class Connection:
         self._await(0)
         self.sock.close()
         self._closed(self)
-        self.conversation.hang_up(self._loop.now)
+        self.conversation.on_disconnect(self._loop.now)
 
     def _ready(self, events: int) -> None:
         try:
@@ -113,7 +113,7 @@ class Connection:
                     self._hung_up()
                     return
                 self.conversation.receive(data, time.monotonic())  # as in the server: behind the read
-            self.speak()
+            self.flush()
         except BlockingIOError:
             pass
         except OSError:
@@ -125,11 +125,11 @@ class Connection:
     def _is_held_back(self) -> bool:
         """Whether there is something to tell the client that shows what is not kept yet."""
         conversation = self.conversation
-        if self._committer is None or not conversation.output or not conversation.shows:
+        if self._committer is None or not conversation.output or not conversation.reveals_uncommitted:
             return False
-        if not self._committer.holds_back(self):
+        if not self._committer.must_wait(self):
             return False
-        if (self._unsent or conversation.stopped or conversation.closing) and self.sock.fileno() >= 0:
+        if (self._unsent or conversation.paused or conversation.closing) and self.sock.fileno() >= 0:
             self._pause()
         return True
 
@@ -175,7 +175,7 @@ class Connection:
             return
         before, self._events = self._events, events
         if not events:
-            self._loop.forget(self.sock)
+            self._loop.unwatch(self.sock)
         elif before:
             self._loop.change(self.sock, events, self._ready)
         else:

@@ -36,10 +36,10 @@ log = logging.getLogger(__name__)
 class Client(Protocol):
     """Somebody who may have to wait for the disk."""
 
-    def release(self) -> None:
+    def flush_durable(self) -> None:
         """What was to be told may be told."""
 
-    def refuse(self) -> None:
+    def abort_uncommitted(self) -> None:
         """What was done for the client was taken back."""
 
 
@@ -51,7 +51,7 @@ class _Batch(NamedTuple):
 _Work = tuple[list[Record], list[bytes], int]
 
 
-class Committer:
+class GroupCommit:
     """Keeps what changes in `table` in `store`, and closes that in the end.
 
     `stranded` is called with the asks that wait no more, because what they waited for was taken back; `recovered`
@@ -83,9 +83,9 @@ class Committer:
         self._thread = Thread(target=self._commit_batches, name="committer", daemon=True)
         self._thread.start()
 
-    def holds_back(self, client: Client) -> bool:
+    def must_wait(self, client: Client) -> bool:
         """Whether a client's answers have to wait; if so it is called later."""
-        if self._table.changes:
+        if self._table.before_images:
             self._clients[client] = None  # while nothing can be kept, `flush` takes the changes back
             return True
         if self._flushing is not None:
@@ -97,18 +97,18 @@ class Committer:
     @property
     def is_behind(self) -> bool:
         """Whether there is a change that is not kept."""
-        return bool(self._table.changes) or self._flushing is not None
+        return bool(self._table.before_images) or self._flushing is not None
 
-    def is_kept(self, name: bytes) -> bool:
+    def is_durable(self, name: bytes) -> bool:
         """Whether the lock of this name is on disk as it is in the table."""
-        return name not in self._table.changes and (self._flushing is None or name not in self._flushing.before)
+        return name not in self._table.before_images and (self._flushing is None or name not in self._flushing.before)
 
     def flush(self, now: float) -> bool:
         """Begin to keep what has changed, unless another batch is on its way. It is called once a turn.
 
         True if more may come in at once, and is worth a turn before: one batch costs as much as some ten changes.
         """
-        changes = len(self._table.changes)
+        changes = len(self._table.before_images)
         if not changes or self._flushing is not None:
             return False
         if self.failing:
@@ -120,7 +120,7 @@ class Committer:
             self._gathered = changes
             return True
         self._gathered = 0
-        before, self._table.changes = self._table.changes, {}
+        before, self._table.before_images = self._table.before_images, {}
         self._flushing = _Batch(before, self._clients)
         self._clients = {}
         self.changed.update(dict.fromkeys(before))
@@ -130,7 +130,7 @@ class Committer:
     def close(self) -> None:
         """Keep what has changed so far, and close the store."""
         if not self.failing:
-            self._work.put(self._encoded(self._table.changes))
+            self._work.put(self._encoded(self._table.before_images))
         self._work.put(None)
         self._thread.join()
         self._store.close()
@@ -171,7 +171,7 @@ class Committer:
         if batch is not None:
             for client in batch.clients:
                 if client not in self._clients:
-                    client.release()
+                    client.flush_durable()
 
     def _fail(self, problem: Exception, batch: _Batch | None) -> None:
         if self._loop.now >= self._next_complaint:
@@ -192,12 +192,12 @@ class Committer:
 
         Never while a client is being served: its own answer would come after that, and be taken for kept.
         """
-        while self._table.changes or self._clients or batch is not None:
-            undone = [self._table.changes] if batch is None else [self._table.changes, batch.before]
+        while self._table.before_images or self._clients or batch is not None:
+            undone = [self._table.before_images] if batch is None else [self._table.before_images, batch.before]
             clients = {**self._clients, **({} if batch is None else batch.clients)}
-            self._table.changes, self._clients, batch = {}, {}, None
+            self._table.before_images, self._clients, batch = {}, {}, None
             for changes in undone:
                 self.changed.update(dict.fromkeys(changes))
-                self._stranded(self._table.restore(changes, self._loop.now))
+                self._stranded(self._table.rollback(changes, self._loop.now))
             for client in clients:
-                client.refuse()
+                client.abort_uncommitted()

@@ -19,34 +19,36 @@ from typing import Callable
 
 from ...net.loop import Loop
 from ...net.resolver import Resolver
-from ...pid.async_client import Asker
+from ...pid.async_client import AsyncPidClient
 from ...pid.protocol import Answer
-from ...process.exit_watcher import Watch, Watched
-from ...process.identity import Identity, exists, is_own, own_boot
-from ..model import Process
-from .poll_schedule import Rounds
+from ...process.exit_watcher import ExitWatcher, Subscription
+from ...process.identity import ProcessIdentity, exists, is_own, own_boot
+from ..model import HolderProcess
+from .poll_schedule import PollSchedule
 
 GRACE = 0.1  # seconds for whoever asked in the name of a process to give its locks back when it has ended
 _LOOKS = 3  # questions, a second each, before silence counts as nobody who can tell
 
 
-class Lookout:
+class HolderMonitor:
     """Calls `gone` with a process once it is known to be gone. All in turns of the loop."""
 
-    def __init__(self, loop: Loop, pid_port: int, gone: Callable[[Process], None]) -> None:
+    def __init__(self, loop: Loop, pid_port: int, gone: Callable[[HolderProcess], None]) -> None:
         self._loop = loop
         self._gone = gone
-        self._watch = Watch(loop)
-        self._asker = Asker(loop, pid_port)
+        self._watch = ExitWatcher(loop)
+        self._asker = AsyncPidClient(loop, pid_port)
         self._resolver = Resolver(loop)
-        self._rounds = Rounds()
-        self._locks: dict[Process, int] = {}  # how many depend on each
-        self._own: dict[Process, Watched] = {}
-        self._abandoned: set[Process] = set()  # the client that asked in their name has hung up
-        self._ended: set[Process] = set()  # gone, and not reported yet
-        self._silences: dict[Process, int] = {}  # questions without an answer; each one moves on to the next address
+        self._rounds = PollSchedule()
+        self._locks: dict[HolderProcess, int] = {}  # how many depend on each
+        self._own: dict[HolderProcess, Subscription] = {}
+        self._abandoned: set[HolderProcess] = set()  # the client that asked in their name has hung up
+        self._ended: set[HolderProcess] = set()  # gone, and not reported yet
+        self._silences: dict[
+            HolderProcess, int
+        ] = {}  # questions without an answer; each one moves on to the next address
 
-    def follow(self, process: Process) -> None:
+    def watch(self, process: HolderProcess) -> None:
         """A lock depends on the process from now on."""
         self._locks[process] = self._locks.get(process, 0) + 1
         if self._locks[process] > 1:
@@ -59,7 +61,7 @@ class Lookout:
         else:
             self._rounds.add(process, self._loop.now)
 
-    def leave(self, process: Process) -> None:
+    def unwatch(self, process: HolderProcess) -> None:
         """A lock does not depend on it any more."""
         self._locks[process] -= 1
         if not self._locks[process]:
@@ -72,11 +74,11 @@ class Lookout:
             if watched is not None:
                 self._watch.remove(watched)
 
-    def hurry(self, process: Process) -> None:
+    def check_soon(self, process: HolderProcess) -> None:
         """Its client is gone, or somebody says that it is gone itself: look as soon as possible."""
         if process in self._locks:
             self._abandoned.add(process)
-            self._rounds.hurry(process)
+            self._rounds.check_soon(process)
             self._report(process)
 
     def report_again(self) -> None:
@@ -84,7 +86,7 @@ class Lookout:
         for process in list(self._ended):
             self._report(process)
 
-    def look(self, process: Process, seen: Callable[[bool | None], None]) -> None:
+    def check_now(self, process: HolderProcess, seen: Callable[[bool | None], None]) -> None:
         """Look now whether a process lives; `seen` is called once: with None if nobody can tell."""
         if process in self._own:
             identity = _identity(process)
@@ -92,7 +94,7 @@ class Lookout:
         else:
             self._look_again(process, seen, _LOOKS)
 
-    def _look_again(self, process: Process, seen: Callable[[bool | None], None], looks_left: int) -> None:
+    def _look_again(self, process: HolderProcess, seen: Callable[[bool | None], None], looks_left: int) -> None:
         def answered(answer: Answer | None) -> None:
             if answer is not None and answer.exists is not None:
                 seen(answer.exists)
@@ -122,13 +124,13 @@ class Lookout:
         self._asker.close()
         self._resolver.close()
 
-    def _ask(self, process: Process) -> None:
+    def _ask(self, process: HolderProcess) -> None:
         addresses = self._addresses(process)
         if addresses:
             address = addresses[self._silences.get(process, 0) % len(addresses)]
             self._asker.ask(address, _identity(process), lambda answer: self._answered(process, answer))
 
-    def _addresses(self, process: Process) -> list[str]:
+    def _addresses(self, process: HolderProcess) -> list[str]:
         """Where to ask: the host's name is looked up only when the address has been silent once."""
         addresses = [process.address] if process.address else []
         if not addresses or self._silences.get(process, 0):
@@ -138,7 +140,7 @@ class Lookout:
                     addresses.append(address)
         return addresses
 
-    def _answered(self, process: Process, answer: Answer | None) -> None:
+    def _answered(self, process: HolderProcess, answer: Answer | None) -> None:
         if process not in self._locks:
             return
         if answer is None:
@@ -146,7 +148,7 @@ class Lookout:
         elif answer.exists is False:
             self._end(process)
 
-    def _end(self, process: Process) -> None:
+    def _end(self, process: HolderProcess) -> None:
         if process in self._locks and process not in self._ended:
             self._ended.add(process)
             if process in self._abandoned:
@@ -154,20 +156,20 @@ class Lookout:
             else:
                 self._loop.call_at(self._loop.now + GRACE, lambda: self._report(process))
 
-    def _report(self, process: Process) -> None:
+    def _report(self, process: HolderProcess) -> None:
         if process in self._ended:
             self._gone(process)
 
 
-def _identity(process: Process) -> Identity:
-    return Identity(process.pid, process.start, os.fsdecode(process.boot), process.pidns)
+def _identity(process: HolderProcess) -> ProcessIdentity:
+    return ProcessIdentity(process.pid, process.start, os.fsdecode(process.boot), process.pidns)
 
 
 def _is_loopback(address: str) -> bool:
     return address.startswith("127.") or address in ("::1", "")
 
 
-def _was_of_this_host(process: Process) -> bool:
+def _was_of_this_host(process: HolderProcess) -> bool:
     """Whether it asked from this very host before that was started last; such a process is gone."""
     return bool(process.boot) and _is_loopback(process.address) and os.fsdecode(process.boot) != own_boot()
 

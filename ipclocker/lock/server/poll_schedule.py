@@ -10,37 +10,37 @@ from __future__ import annotations
 from collections import OrderedDict
 from math import inf
 
-from ..model import Process
+from ..model import HolderProcess
 
 BUDGET = 100  # looks a second
 REPEAT = 2.0  # seconds from one look at a process to the next
 
 
-class Rounds:
+class PollSchedule:
     """The processes to look at. Times are seconds, monotonic."""
 
     def __init__(self) -> None:
-        self._line: OrderedDict[Process, float] = OrderedDict()  # when each is due
-        self._urgent: OrderedDict[Process, None] = OrderedDict()
+        self._line: OrderedDict[HolderProcess, float] = OrderedDict()  # when each is due
+        self._urgent: OrderedDict[HolderProcess, None] = OrderedDict()
         self._next_look = 0.0  # when the budget allows one
 
     def __len__(self) -> int:
         return len(self._line)
 
-    def __contains__(self, process: Process) -> bool:
+    def __contains__(self, process: HolderProcess) -> bool:
         return process in self._line
 
-    def add(self, process: Process, now: float) -> None:
+    def add(self, process: HolderProcess, now: float) -> None:
         """Look at a process from now on; the first time in REPEAT seconds, since it was just heard of."""
         if process not in self._line:
             self._line[process] = now + REPEAT
 
-    def remove(self, process: Process) -> None:
+    def remove(self, process: HolderProcess) -> None:
         """Look at it no more."""
         self._line.pop(process, None)
         self._urgent.pop(process, None)
 
-    def hurry(self, process: Process) -> None:
+    def check_soon(self, process: HolderProcess) -> None:
         """Look at it as soon as the budget allows."""
         if process in self._line:
             self._urgent[process] = None
@@ -54,7 +54,7 @@ class Rounds:
             return max(self._next_look, next(iter(self._line.values())))
         return inf
 
-    def due(self, now: float) -> Process | None:
+    def due(self, now: float) -> HolderProcess | None:
         """The process to look at now, if any; call it again until there is none."""
         if now < self.next_due:
             return None

@@ -17,7 +17,7 @@ from ...net.line_buffer import LineTooLong, split_lines
 from ...version import VERSION
 from ..model import Grant
 from ..wire import requests as protocol
-from ..wire.requests import Variables
+from ..wire.requests import RequestVariables
 
 if TYPE_CHECKING:
     from .service import LockService
@@ -27,10 +27,10 @@ MAX_ANSWERS = 64  # answers that gather before the client is to read some
 _LIST_PIECE = 1_000  # lines of a LOCK_LIST made at a time
 
 
-class Conversation(Variables):
+class RequestHandler(RequestVariables):
     """One client's connection, as the lock service sees it. It is the ask that waits in the table's queues."""
 
-    shows = False  # whether the output may show what has changed since the last answer
+    reveals_uncommitted = False  # whether the output may show what has changed since the last answer
     waits_since = 0.0
     listens_to: frozenset[int] = frozenset()  # tokens of grants whose end the client is to hear of
     _news: tuple[bytes, ...] = ()  # came while a list was being written
@@ -40,7 +40,7 @@ class Conversation(Variables):
         self.address = address
         self.output: list[bytes] = []
         self.waiting = False  # a LOCK of this connection is queued
-        self.stopped = False  # lines that arrive are kept: it waits, or goes on when it is told to resume
+        self.paused = False  # lines that arrive are kept: it waits, or goes on when it is told to resume
         self.closing = False  # nothing more is read; close once the output is sent
         self._rest = b""
         self._backlog: list[bytes] = []
@@ -57,7 +57,7 @@ class Conversation(Variables):
         except LineTooLong:
             self._refuse(b"line_too_long", now)
             return
-        if not self.stopped:
+        if not self.paused:
             self._run(lines)
             return
         self._backlog += lines
@@ -73,50 +73,50 @@ class Conversation(Variables):
             lines, self._backlog = self._backlog, []
             self._run(lines)
 
-    def hang_up(self, now: float) -> None:
+    def on_disconnect(self, now: float) -> None:
         """The client is gone: it waits for nothing any more. What it knows to hold, it keeps."""
         self.closing = True
-        self.waiting = self.stopped = False
+        self.waiting = self.paused = False
         self._backlog = []
         self.service.now = now
         if self.process is not None:
-            self.service.doubt(self.process)
+            self.service.on_suspect(self.process)
         table = self.service.table
-        table.leave(self)
+        table.dequeue(self)
         self.service.forget_listener(self)
         if self.undelivered is not None and table.current(self.undelivered.name, self.undelivered.token):
             table.break_locks([self.undelivered.name], now)
-            self.service.settle()
+            self.service.deliver()
 
-    def cut_off(self, word: bytes) -> None:
+    def abort(self, word: bytes) -> None:
         """End the conversation with an error in the place of all that the client was not told yet."""
         self.closing = True
-        self.waiting = self.stopped = False
+        self.waiting = self.paused = False
         self._backlog = []
         self._listing = self.undelivered = None
-        self.service.table.leave(self)
+        self.service.table.dequeue(self)
         self.service.forget_listener(self)
         self.output[:] = [protocol.error(word)]
 
-    def hear(self, news: bytes) -> None:
+    def notify(self, news: bytes) -> None:
         """A line that the client has not asked for comes between two answers."""
-        self.shows = True
+        self.reveals_uncommitted = True
         if self._listing is None:
             self.output.append(news)
         else:
             self._news += (news,)
 
-    def obtained(self, grant: Grant) -> None:
+    def on_granted(self, grant: Grant) -> None:
         """The LOCK that waited was granted."""
         self.undelivered = grant
-        self.shows = True
+        self.reveals_uncommitted = True
         self.output.append(protocol.OBTAINED)
         self._answer_granted(grant)
         self._waited()
 
     def superseded(self) -> None:
         """The LOCK that waited was taken off the queue by another connection of its owner."""
-        self.shows = True
+        self.reveals_uncommitted = True
         self.output.append(protocol.status(self.service.table.standing(self), self))
         self._waited()
 
@@ -129,7 +129,7 @@ class Conversation(Variables):
 
     def _run(self, lines: list[bytes]) -> None:
         """Go through lines: set variables and run commands, up to one that can't be finished now."""
-        self.stopped = False
+        self.paused = False
         for number, line in enumerate(lines, 1):
             words = line.split()
             if not words:
@@ -149,15 +149,15 @@ class Conversation(Variables):
                     self.faults -= {words[0]}
                 continue
             if words[0] not in _OF_ONE_GRANT:
-                self.shows = True
+                self.reveals_uncommitted = True
             if stops or len(self.output) >= MAX_ANSWERS:
-                self.stopped = True
+                self.paused = True
                 self._backlog = lines[number:]
                 return
 
     def _refuse(self, word: bytes, now: float) -> None:
         """Answer with an error after which nothing that this client says can be made sense of."""
-        self.hang_up(now)
+        self.on_disconnect(now)
         self.output.append(protocol.error(word))
 
     # Commands. Each returns whether the lines behind it have to wait.
@@ -165,7 +165,7 @@ class Conversation(Variables):
     def _lock(self, words: list[bytes]) -> bool:
         if not self.user or not self.names:
             return self._answer_error(b"no_locks" if self.user else b"no_user")
-        if self.session and not self.service.present(self):
+        if self.session and not self.service.is_connected(self):
             # It has given up waiting for this answer. (A classic client may hang up half, so it gets its answer.)
             self.closing = True
             return True
@@ -173,7 +173,7 @@ class Conversation(Variables):
             self.identify(self.address)
         elif self.process is not None:
             self.process = None
-        grant = self.service.table.lock(self, self.service.now)
+        grant = self.service.table.acquire(self, self.service.now)
         if grant is None:
             return self._answer_busy()
         if grant.recalled:
@@ -187,10 +187,10 @@ class Conversation(Variables):
         table = self.service.table
         if self.service.listens:
             self.service.forget_listeners_of(self)  # what the owner gives back itself is not lost
-        table.unlock(self, self.service.now)
+        table.release(self, self.service.now)
         self.output.append(protocol.status(table.standing(self), self))
         if table.granted or table.dropped:
-            self.service.settle()
+            self.service.deliver()
         return False
 
     def _status(self, words: list[bytes]) -> bool:
@@ -214,20 +214,20 @@ class Conversation(Variables):
     def _break(self, names: Iterable[bytes], answer: bytes) -> bool:
         table = self.service.table
         broken = table.break_locks(names, self.service.now)
-        self.service.tell_lost(broken)
+        self.service.notify_lost(broken)
         answer += b"".join(map(protocol.broke, broken))
         self.output.append(answer + protocol.status(table.standing(self), self))
-        self.service.settle()
+        self.service.deliver()
         return False
 
     def _dead_pid(self, words: list[bytes]) -> bool:
         with contextlib.suppress(ValueError):  # the command has no answer, so there is none to give
             host, pid = protocol.process_named(words)
-            ended, doubtful = self.service.table.said_dead(host, pid, self.address, self.service.now)
+            ended, doubtful = self.service.table.report_dead(host, pid, self.address, self.service.now)
             for process in doubtful:
-                self.service.doubt(process)
-            self.service.tell_lost(ended)
-            self.service.settle()
+                self.service.on_suspect(process)
+            self.service.notify_lost(ended)
+            self.service.deliver()
         return False
 
     def _lock_list(self, words: list[bytes]) -> bool:
@@ -244,7 +244,7 @@ class Conversation(Variables):
                 continue  # it has ended since the list was begun
             yield protocol.held_line(grant, now)
             for ask in self.service.table.waiters(grant.name):
-                assert isinstance(ask, Conversation)
+                assert isinstance(ask, RequestHandler)
                 yield protocol.waiter_line(grant.name, ask, ask.address, now - ask.waits_since)
 
     def _list(self, lines: Iterator[bytes]) -> bool:
@@ -272,10 +272,10 @@ class Conversation(Variables):
             self.output.append(protocol.error(b"bad_token"))
         else:
             grant = self.service.table.renew(name, token, self.service.now)
-            self.shows |= not self.service.is_kept(name)
+            self.reveals_uncommitted |= not self.service.is_durable(name)
             if grant is None:
                 return self._answer_error(b"lost")
-            self.service.listen(self, grant)
+            self.service.subscribe(self, grant)
             self.output.append(protocol.error(b"recalled") if grant.recalled else protocol.renewed(name, token))
         return False
 
@@ -283,12 +283,12 @@ class Conversation(Variables):
         try:
             name, token = protocol.grant_named(words)
             grant = self.service.table.current(name, token)
-            self.shows |= not self.service.is_kept(name)
+            self.reveals_uncommitted |= not self.service.is_durable(name)
         except ValueError:
             self.output.append(protocol.error(b"bad_token"))
         else:
             if grant is not None:
-                self.service.listen(self, grant)
+                self.service.subscribe(self, grant)
             self.output.append(protocol.current(grant is not None))
         return False
 
@@ -307,7 +307,7 @@ class Conversation(Variables):
     def _answer_granted(self, grant: Grant) -> None:
         self.names = (grant.name,)
         if self.tells:
-            self.service.listen(self, grant)
+            self.service.subscribe(self, grant)
         self.output.append(protocol.granted(grant, self.confirms))
 
     def _answer_busy(self) -> bool:
@@ -323,8 +323,8 @@ class Conversation(Variables):
         self.output.append(protocol.waiting(holders[0]))
         self.waiting = True
         self.waits_since = self.service.now
-        table.wait(self)
-        self.service.settle()
+        table.enqueue(self)
+        self.service.deliver()
         return True
 
     def _list_more(self) -> None:
@@ -338,23 +338,23 @@ class Conversation(Variables):
             self._listing = None
 
 
-_Handler = Callable[[Conversation, list[bytes]], Optional[bool]]
+_Handler = Callable[[RequestHandler, list[bytes]], Optional[bool]]
 
 _COMMANDS: dict[bytes, _Handler] = {
-    b"LOCK": Conversation._lock,
-    b"UNLOCK": Conversation._unlock,
-    b"STATUS": Conversation._status,
-    b"BREAK_LOCK": Conversation._break_lock,
-    b"DEAD_PID": Conversation._dead_pid,
-    b"LOCK_LIST": Conversation._lock_list,
-    b"VERSION": Conversation._version,
-    b"RESTART": Conversation._restart,
-    b"EOF": Conversation._eof,
-    b"GOT": Conversation._got,
-    b"RENEW": Conversation._renew,
-    b"CHECK": Conversation._check,
-    b"RECALL": Conversation._recall,
-    b"LOCK_INFO": Conversation._lock_info,
+    b"LOCK": RequestHandler._lock,
+    b"UNLOCK": RequestHandler._unlock,
+    b"STATUS": RequestHandler._status,
+    b"BREAK_LOCK": RequestHandler._break_lock,
+    b"DEAD_PID": RequestHandler._dead_pid,
+    b"LOCK_LIST": RequestHandler._lock_list,
+    b"VERSION": RequestHandler._version,
+    b"RESTART": RequestHandler._restart,
+    b"EOF": RequestHandler._eof,
+    b"GOT": RequestHandler._got,
+    b"RENEW": RequestHandler._renew,
+    b"CHECK": RequestHandler._check,
+    b"RECALL": RequestHandler._recall,
+    b"LOCK_INFO": RequestHandler._lock_info,
 }
 # What these answer has nothing to do with any lock but one, and they see for themselves whether that is kept.
 _OF_ONE_GRANT = frozenset({b"RENEW", b"CHECK", b"GOT", b"VERSION"})
@@ -362,9 +362,9 @@ _HANDLERS: dict[bytes, _Handler] = {**protocol.VARIABLES, **_COMMANDS}
 # While a variable is at fault no command is run but those that have nothing to do with variables.
 _REFUSALS: dict[bytes, _Handler] = {
     **_HANDLERS,
-    **dict.fromkeys(_COMMANDS, Conversation._answer_fault),
-    b"EOF": Conversation._eof,
+    **dict.fromkeys(_COMMANDS, RequestHandler._answer_fault),
+    b"EOF": RequestHandler._eof,
     # These two have no answer.
-    b"GOT": Conversation._got,
-    b"DEAD_PID": Conversation._dead_pid,
+    b"GOT": RequestHandler._got,
+    b"DEAD_PID": RequestHandler._dead_pid,
 }

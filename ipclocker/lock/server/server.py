@@ -28,13 +28,13 @@ from ...net.address import Address, service_port
 from ...net.loop import READ, Loop
 from ...net.tcp_listener import UnixListener, accept, adopt_listeners, tcp_listeners
 from ..endpoint import endpoint
-from ..model import Grant, Process
+from ..model import Grant, HolderProcess
 from ..storage.base import Store
 from ..storage.open_store import open_store
-from .connection import DONTWAIT, PIECE, Connection
-from .group_commit import RETRY, Committer
-from .holder_monitor import Lookout
-from .request_handler import Conversation
+from .connection import DONTWAIT, PIECE, ClientConnection
+from .group_commit import RETRY, GroupCommit
+from .holder_monitor import HolderMonitor
+from .request_handler import RequestHandler
 from .service import LockService
 
 DEFAULT_PID_PORT = 1752
@@ -77,19 +77,19 @@ class LockServer(LoopServer):
         else:
             self._listeners = tcp_listeners([host] if isinstance(host, str) else host, where.port)
         super().__init__(Loop(self._tick))
-        self._lookout = Lookout(self._loop, service_port("pidstatd", "udp", DEFAULT_PID_PORT), self._process_gone)
+        self._lookout = HolderMonitor(self._loop, service_port("pidstatd", "udp", DEFAULT_PID_PORT), self._process_gone)
         self._follow_at = inf  # when what has changed since is looked at
-        self._followed: dict[bytes, tuple[int, Process]] = {}  # the tokens and processes that locks depend on
+        self._followed: dict[bytes, tuple[int, HolderProcess]] = {}  # the tokens and processes that locks depend on
         self._service = LockService(self._speak, self._is_connected, self._doubt, last_token=time.time_ns() // 1000)
-        self._clients: dict[Conversation, Connection] = {}
+        self._clients: dict[RequestHandler, ClientConnection] = {}
         self._state_place: str | None = None
-        self._committer: Committer | None = None
+        self._committer: GroupCommit | None = None
         try:
             self._open_state(state, state_dir)
         except BaseException:
             self.close()
             raise
-        self._newcomer: tuple[Conversation, socket.SocketType] | None = (
+        self._newcomer: tuple[RequestHandler, socket.SocketType] | None = (
             None  # who is served for the first time just now
         )
         self._accepting = True
@@ -130,19 +130,19 @@ class LockServer(LoopServer):
         if state is None:
             return
         store = open_store(state) if isinstance(state, str) else state
-        self._state_place = store.place
+        self._state_place = store.location
         table = self._service.table
         try:
             now = time.monotonic()
             kept = store.load()
-            table.load(kept.grants, now, time.time() - now)
+            table.restore(kept.grants, now, time.time() - now)
         except BaseException:
             store.close()
             raise
         # The counter goes on where it was; a file that was lost, or an old copy, must not give a number twice.
         table.last_token = max(table.last_token, kept.last_token)
-        self._committer = Committer(store, table, self._loop, self._service.strand, self._lookout.report_again)
-        self._service.is_kept = self._committer.is_kept
+        self._committer = GroupCommit(store, table, self._loop, self._service.fail_waiters, self._lookout.report_again)
+        self._service.is_durable = self._committer.is_durable
         self._committer.changed.update(dict.fromkeys(table.held))
 
     def _state_name(self) -> str:
@@ -174,7 +174,7 @@ class LockServer(LoopServer):
             self._welcome(sock, host)
 
     def _welcome(self, sock: socket.SocketType, address: str) -> None:
-        conversation = Conversation(self._service, address)
+        conversation = RequestHandler(self._service, address)
         self._newcomer = (conversation, sock)
         try:
             data = sock.recv(PIECE, DONTWAIT)
@@ -184,7 +184,7 @@ class LockServer(LoopServer):
             # The time is taken behind the read: a lease counts from when its renewal was sent, so not from before.
             conversation.receive(data, time.monotonic())
             if conversation.closing and (
-                self._committer is None or not (conversation.shows and self._committer.is_behind)
+                self._committer is None or not (conversation.reveals_uncommitted and self._committer.is_behind)
             ):
                 answer = b"".join(conversation.output)
                 sent = sock.send(answer, DONTWAIT)
@@ -195,18 +195,18 @@ class LockServer(LoopServer):
         except BlockingIOError:
             pass  # it has said nothing yet
         except OSError:
-            conversation.hang_up(self._loop.now)
+            conversation.on_disconnect(self._loop.now)
             sock.close()
             return
         except Exception:
             # A fault of ours must cost one client its connection, and nobody a lock.
             log.exception("a request could not be served")
-            conversation.hang_up(self._loop.now)
+            conversation.on_disconnect(self._loop.now)
             sock.close()
             return
-        client = Connection(self._loop, self._committer, sock, conversation, self._forget_client)
+        client = ClientConnection(self._loop, self._committer, sock, conversation, self._forget_client)
         self._clients[conversation] = client
-        client.speak()
+        client.flush()
 
     def _pause_accepting(self, problem: OSError) -> None:
         """Leave new connections in the kernel's queue until a descriptor is free again."""
@@ -217,7 +217,7 @@ class LockServer(LoopServer):
             log.warning("%s: new clients wait until one of %d goes", problem.strerror, len(self._clients))
         self._accepting = False
         for listener in self._listeners:
-            self._loop.forget(listener)
+            self._loop.unwatch(listener)
         self._loop.call_at(self._loop.now + _ACCEPT_AGAIN, self._accept_again)
 
     def _accept_again(self) -> None:
@@ -242,7 +242,7 @@ class LockServer(LoopServer):
                 next_alarm = now
             changed: Collection[bytes] = committer.changed
         else:
-            changed = table.changes
+            changed = table.before_images
         if changed and self._follow_at == inf:
             self._follow_at = now + _FOLLOW_AFTER
         elif self._follow_at <= now:
@@ -258,7 +258,7 @@ class LockServer(LoopServer):
             self._follow_changes()  # who is looked at has to be known
         for grant in overdue:
             assert grant.process is not None
-            self._lookout.look(grant.process, partial(self._seen, grant))
+            self._lookout.check_now(grant.process, partial(self._seen, grant))
 
     def _seen(self, grant: Grant, lives: bool | None) -> None:
         """What the look at the process of a lease that has run out has shown."""
@@ -267,14 +267,14 @@ class LockServer(LoopServer):
             return
         name, user = os.fsdecode(grant.name), os.fsdecode(grant.user)
         if lives:
-            self._service.table.outlive(grant)
+            self._service.table.mark_holder_alive(grant)
             log.warning("the lease of lock %s has run out, but the process of %s lives: it stays held", name, user)
         elif self._service.lapse(grant, self._loop.now):
             log.warning("lock %s was taken from %s: its lease has run out", name, user)
 
-    def _doubt(self, process: Process) -> None:
+    def _doubt(self, process: HolderProcess) -> None:
         self._follow_changes()
-        self._lookout.hurry(process)
+        self._lookout.check_soon(process)
 
     def _follow_changes(self) -> None:
         """Look out for the processes that locks have come to depend on, and no more for those that they don't.
@@ -283,11 +283,11 @@ class LockServer(LoopServer):
         """
         self._follow_at = inf
         table = self._service.table
-        changed: Iterable[bytes] = table.changes
+        changed: Iterable[bytes] = table.before_images
         if self._committer is None:
-            table.changes = {}
+            table.before_images = {}
         else:
-            changed = [*self._committer.changed, *table.changes]
+            changed = [*self._committer.changed, *table.before_images]
             self._committer.changed.clear()
         for name in changed:
             before = self._followed.get(name)
@@ -297,13 +297,13 @@ class LockServer(LoopServer):
                 continue
             if after is not None:
                 self._followed[name] = after
-                self._lookout.follow(after[1])
+                self._lookout.watch(after[1])
             if before is not None:
                 if after is None:
                     del self._followed[name]
-                self._lookout.leave(before[1])
+                self._lookout.unwatch(before[1])
 
-    def _process_gone(self, process: Process) -> None:
+    def _process_gone(self, process: HolderProcess) -> None:
         if self._committer is not None and self._committer.failing:
             self._loop.call_at(self._loop.now + RETRY, lambda: self._process_gone(process))
             return
@@ -311,12 +311,12 @@ class LockServer(LoopServer):
             name, host = os.fsdecode(grant.name), os.fsdecode(process.host)
             log.info("lock %s is free: process %d on %s, which held it, is gone", name, process.pid, host)
 
-    def _speak(self, conversation: Conversation) -> None:
+    def _speak(self, conversation: RequestHandler) -> None:
         client = self._clients.get(conversation)
         if client is not None:
-            client.speak()
+            client.flush()
 
-    def _is_connected(self, conversation: Conversation) -> bool:
+    def _is_connected(self, conversation: RequestHandler) -> bool:
         """Whether a waiting client is still there, as far as the kernel knows at this instant."""
         client = self._clients.get(conversation)
         if client is not None:
@@ -329,7 +329,7 @@ class LockServer(LoopServer):
         poller.register(sock, getattr(select, "POLLRDHUP", 0))
         return not any(events & _GONE for _, events in poller.poll(0))
 
-    def _forget_client(self, client: Connection) -> None:
+    def _forget_client(self, client: ClientConnection) -> None:
         """A client was closed; with its descriptor, another one may be let in."""
         del self._clients[client.conversation]
         self._accept_again()

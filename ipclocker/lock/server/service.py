@@ -6,38 +6,38 @@ import time
 from collections.abc import Iterable
 from typing import Callable
 
-from ..model import Ask, Grant, Process
+from ..model import Ask, Grant, HolderProcess
 from ..wire import requests as protocol
-from .request_handler import Conversation
+from .request_handler import RequestHandler
 from .table import LockTable
 
 
 class LockService:
     """The lock table and the conversations about it.
 
-    `speak` is called with each conversation that got output while another one was served. `present` says of a
-    waiting conversation whether its client is still connected. `doubt` is called with a process that there is reason
+    `speak` is called with each conversation that got output while another one was served. `is_connected` says of a
+    waiting conversation whether its client is still connected. `on_suspect` is called with a process that there is reason
     to look at: its client hung up, or somebody says that it is gone. `last_token` as for LockTable.
     """
 
     def __init__(
         self,
-        speak: Callable[[Conversation], None],
-        present: Callable[[Conversation], bool] = lambda conversation: True,
-        doubt: Callable[[Process], None] = lambda process: None,
+        speak: Callable[[RequestHandler], None],
+        present: Callable[[RequestHandler], bool] = lambda conversation: True,
+        doubt: Callable[[HolderProcess], None] = lambda process: None,
         last_token: int = 0,
     ) -> None:
         def is_present(ask: Ask) -> bool:
-            assert isinstance(ask, Conversation)
+            assert isinstance(ask, RequestHandler)
             return present(ask)
 
         self.table = LockTable(last_token, is_present)
-        self.present = present
+        self.is_connected = present
         self.started = time.time()
         self.now = 0.0  # the time of what is being done just now
-        self.doubt = doubt
-        self.is_kept: Callable[[bytes], bool] = lambda name: True  # whether a lock outlives the server as it is now
-        self.listens: dict[int, Conversation] = {}  # by token, whom to tell that the grant has ended
+        self.on_suspect = doubt
+        self.is_durable: Callable[[bytes], bool] = lambda name: True  # whether a lock outlives the server as it is now
+        self.listens: dict[int, RequestHandler] = {}  # by token, whom to tell that the grant has ended
         self._speak = speak
         self._settling = False
 
@@ -45,32 +45,32 @@ class LockService:
         """End the holds whose time is up; the grants that ended. What is `overdue` then is to be looked at."""
         self.now = now
         ended = self.table.expire(now)
-        self.tell_lost(ended)
-        self.settle()
+        self.notify_lost(ended)
+        self.deliver()
         return ended
 
-    def strand(self, asks: Iterable[Ask]) -> None:
+    def fail_waiters(self, asks: Iterable[Ask]) -> None:
         """What these waited for was taken back, and they wait no more."""
         for ask in asks:
-            assert isinstance(ask, Conversation)
-            ask.cut_off(b"unwritable")
+            assert isinstance(ask, RequestHandler)
+            ask.abort(b"unwritable")
             self._speak(ask)
 
     def lapse(self, grant: Grant, now: float) -> bool:
         """A lease has run out and nobody knows its process to live; whether the grant ended by that."""
         self.now = now
-        ended = self.table.lapse(grant, now)
+        ended = self.table.expire_overdue(grant, now)
         if ended:
-            self.tell_lost([grant])
-            self.settle()
+            self.notify_lost([grant])
+            self.deliver()
         return ended
 
-    def process_gone(self, process: Process, now: float) -> list[Grant]:
+    def process_gone(self, process: HolderProcess, now: float) -> list[Grant]:
         """Free the locks of a process that is known to be gone; the grants that ended."""
         self.now = now
-        ended = self.table.process_gone(process, now)
-        self.tell_lost(ended)
-        self.settle()
+        ended = self.table.release_of(process, now)
+        self.notify_lost(ended)
+        self.deliver()
         return ended
 
     def recall(self, names: Iterable[bytes]) -> list[Grant]:
@@ -85,13 +85,13 @@ class LockService:
 
     # Who wants to hear of a grant's end. The one who asked last about a grant is the one who is told.
 
-    def listen(self, conversation: Conversation, grant: Grant) -> None:
+    def subscribe(self, conversation: RequestHandler, grant: Grant) -> None:
         """Tell this client of the grant's end, if it takes such lines."""
         if conversation.tells:
             self.listens[grant.token] = conversation
             conversation.listens_to |= {grant.token}
 
-    def forget_listener(self, conversation: Conversation) -> None:
+    def forget_listener(self, conversation: RequestHandler) -> None:
         """The client is gone."""
         for token in conversation.listens_to:
             if self.listens.get(token) is conversation:
@@ -103,7 +103,7 @@ class LockService:
             if grant is not None and grant.belongs_to(ask):
                 self._forget(grant)
 
-    def tell_lost(self, ended: Iterable[Grant]) -> None:
+    def notify_lost(self, ended: Iterable[Grant]) -> None:
         """Tell those that listen that these grants have ended, and not by their owners' doing."""
         if self.listens:
             for grant in ended:
@@ -118,10 +118,10 @@ class LockService:
     def _tell(self, grant: Grant, news: bytes) -> None:
         listener = self.listens.get(grant.token)
         if listener is not None:
-            listener.hear(news)
+            listener.notify(news)
             self._speak(listener)
 
-    def settle(self) -> None:
+    def deliver(self) -> None:
         """Tell those whom the last change of the table concerns besides the one who asked for it."""
         table = self.table
         if self._settling or not (table.granted or table.dropped):
@@ -132,12 +132,12 @@ class LockService:
                 granted, table.granted = table.granted, []
                 dropped, table.dropped = table.dropped, []
                 for ask in dropped:
-                    assert isinstance(ask, Conversation)
+                    assert isinstance(ask, RequestHandler)
                     ask.superseded()
                     self._speak(ask)
                 for ask, grant in granted:
-                    assert isinstance(ask, Conversation)
-                    ask.obtained(grant)
+                    assert isinstance(ask, RequestHandler)
+                    ask.on_granted(grant)
                     self._speak(ask)
         finally:
             self._settling = False

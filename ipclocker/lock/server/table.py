@@ -12,10 +12,10 @@ The rules that hold at all times, and that the tests check on a model:
   alarms, so that time costs nothing per lock and nothing is ever scanned.
 
 A hold time that its holder renews is a lease. When it runs out the grant does not end yet: it is `overdue`, and
-somebody has to look whether its process lives. If it does, the lock stays (it is outlived); else it `lapse`s.
+somebody has to look whether its process lives. If it does, the lock stays (it is outlived); else it `expire_overdue`s.
 
-Time comes in as `now` (seconds, monotonic). What a call changed comes out as data: `changes` names each lock whose
-grant was made, changed or freed, with the grant that stood before (for whoever keeps them: see `restore`),
+Time comes in as `now` (seconds, monotonic). What a call changed comes out as data: `before_images` names each lock whose
+grant was made, changed or freed, with the grant that stood before (for whoever keeps them: see `rollback`),
 `granted` and `dropped` are the waiting asks that are to be told, `overdue` the leases that have run out.
 """
 
@@ -28,7 +28,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Callable
 
-from ..model import Alarm, Ask, Grant, Owner, Process, Record
+from ..model import Ask, Expiry, Grant, HolderProcess, Owner, Record
 
 CONFIRM_WITHIN = 10.0  # seconds in which a waited grant must be confirmed by a client that promised to
 _COMPACT_ABOVE = 512  # stale alarms are swept out when they are more than this, and more than half
@@ -43,7 +43,7 @@ class LockTable:
 
     def __init__(self, last_token: int = 0, present: Callable[[Ask], bool] = lambda ask: True) -> None:
         self.held: dict[bytes, Grant] = {}
-        self.changes: dict[bytes, Grant | None] = {}
+        self.before_images: dict[bytes, Grant | None] = {}
         self.overdue: list[Grant] = []
         self.granted: list[tuple[Ask, Grant]] = []
         self.dropped: list[Ask] = []
@@ -51,13 +51,13 @@ class LockTable:
         self._present = present
         self._queues: dict[bytes, OrderedDict[Owner, Ask]] = {}
         self._by_process: dict[tuple[bytes, int], dict[bytes, Grant]] = {}
-        self._alarms: list[Alarm] = []
+        self._alarms: list[Expiry] = []
         self._alarm_number = 0
         self._stale = 0
 
     # Asking and giving back
 
-    def lock(self, ask: Ask, now: float) -> Grant | None:
+    def acquire(self, ask: Ask, now: float) -> Grant | None:
         """Grant the first free name, or renew what the owner holds of them already; None: all are busy."""
         free = None
         for name in ask.names:
@@ -70,7 +70,7 @@ class LockTable:
                 return grant
         return None if free is None else self._grant(free, ask, now)
 
-    def wait(self, ask: Ask) -> None:
+    def enqueue(self, ask: Ask) -> None:
         """Queue an ask whose names are all busy; it takes the place of one that the same owner has waiting."""
         owner = (ask.user, ask.session)
         replaced = []
@@ -80,10 +80,10 @@ class LockTable:
                 replaced.append(queue[owner])
             queue[owner] = ask  # an assignment to a key that is there keeps its place
         for old in dict.fromkeys(replaced):
-            self.leave(old)
+            self.dequeue(old)
             self.dropped.append(old)
 
-    def leave(self, ask: Ask) -> bool:
+    def dequeue(self, ask: Ask) -> bool:
         """Take an ask off all queues; False if it waited in none. It may be called at any time, and again."""
         owner = (ask.user, ask.session)
         waited = False
@@ -96,7 +96,7 @@ class LockTable:
                     del self._queues[name]
         return waited
 
-    def unlock(self, ask: Ask, now: float) -> None:
+    def release(self, ask: Ask, now: float) -> None:
         """Free those of the names that the owner holds, and take the owner off the queues of the others."""
         owner = (ask.user, ask.session)
         for name in ask.names:
@@ -109,7 +109,7 @@ class LockTable:
                 queue = self._queues.get(name)
                 if queue is not None and owner in queue:
                     waiting = queue[owner]
-                    self.leave(waiting)
+                    self.dequeue(waiting)
                     self.dropped.append(waiting)
 
     def break_locks(self, names: Iterable[bytes], now: float) -> list[Grant]:
@@ -119,7 +119,7 @@ class LockTable:
             self._free(grant, now)
         return broken
 
-    def said_dead(self, host: bytes, pid: int, address: str, now: float) -> tuple[list[Grant], list[Process]]:
+    def report_dead(self, host: bytes, pid: int, address: str, now: float) -> tuple[list[Grant], list[HolderProcess]]:
         """Free the locks of a process that is said to be dead, if that comes from the address that took them.
 
         Returned are the grants that ended, and of the others the processes: there is reason to look at them. So there
@@ -136,7 +136,7 @@ class LockTable:
                 doubtful.append(grant.process)
         return ended, doubtful
 
-    def process_gone(self, process: Process, now: float) -> list[Grant]:
+    def release_of(self, process: HolderProcess, now: float) -> list[Grant]:
         """Free the locks of a process that is known to be gone; the grants that ended.
 
         Leases stay until they run out: what the process has started may have to be ended yet (process/watchdog.py).
@@ -162,7 +162,7 @@ class LockTable:
         """A client has received its waited grant."""
         grant = self.current(name, token)
         if grant is not None and grant.confirm_by < inf:
-            self._note(grant)
+            self._save_before_image(grant)
             grant.confirm_by = inf
 
     def renew(self, name: bytes, token: int, now: float) -> Grant | None:
@@ -174,7 +174,7 @@ class LockTable:
         if grant is None or grant.recalled:
             return grant
         if grant.outlived or grant.confirm_by < inf:
-            self._note(grant)
+            self._save_before_image(grant)
             grant.outlived = False
             grant.confirm_by = inf
         if grant.hold:
@@ -184,13 +184,13 @@ class LockTable:
 
     # A lease that has run out, once somebody has looked at its process; one that was renewed meanwhile is left alone
 
-    def outlive(self, grant: Grant) -> None:
+    def mark_holder_alive(self, grant: Grant) -> None:
         """The process lives, so the lock stays; from now on nobody's silence ends it."""
         if self._is_overdue(grant):
-            self._note(grant)
+            self._save_before_image(grant)
             grant.outlived = True
 
-    def lapse(self, grant: Grant, now: float) -> bool:
+    def expire_overdue(self, grant: Grant, now: float) -> bool:
         """Nobody knows the process to live; whether the grant ended by that."""
         overdue = self._is_overdue(grant)
         if overdue:
@@ -203,7 +203,7 @@ class LockTable:
 
     # Kept elsewhere
 
-    def load(self, records: Iterable[Record], now: float, clock: float) -> None:
+    def restore(self, records: Iterable[Record], now: float, clock: float) -> None:
         """Begin with the grants that were kept; `clock` as for `Grant.record`. All times begin anew."""
         for record in records:
             grant = Grant.from_record(record, now, clock)
@@ -211,7 +211,7 @@ class LockTable:
                 grant.confirm_by = now + CONFIRM_WITHIN
             self._put_back(grant)
 
-    def restore(self, changes: dict[bytes, Grant | None], now: float) -> list[Ask]:
+    def rollback(self, changes: dict[bytes, Grant | None], now: float) -> list[Ask]:
         """Take changes back that could not be kept: what stood before stands again, with its hold time anew.
 
         The asks that waited for what is free thereby are returned; they wait no more, since nobody would wake them.
@@ -222,13 +222,13 @@ class LockTable:
             if grant is not None:
                 self._let_go(grant)
             if before is not None:
-                before.alarm = None
+                before.expiry = None
                 before.deadline = now + before.hold if before.hold and not before.outlived else inf
                 self._put_back(before)
             else:
                 stranded.update(dict.fromkeys(self._queues.get(name, {}).values()))
         for ask in stranded:
-            self.leave(ask)
+            self.dequeue(ask)
         return list(stranded)
 
     # Looking
@@ -264,10 +264,10 @@ class LockTable:
         while self._alarms and self._alarms[0][0] <= now:
             alarm = heappop(self._alarms)
             grant = alarm[2]
-            if grant.alarm is not alarm:
+            if grant.expiry is not alarm:
                 self._stale -= 1
                 continue
-            grant.alarm = None
+            grant.expiry = None
             due = min(grant.deadline, grant.confirm_by)
             if due <= now:
                 if grant.lease and grant.process is not None and grant.confirm_by == inf:
@@ -289,7 +289,7 @@ class LockTable:
             self._set_alarm(grant, grant.deadline)
         if grant.process is not None:
             self._index(grant)
-        self.changes.setdefault(name, None)
+        self.before_images.setdefault(name, None)
         return grant
 
     def _change_terms(self, grant: Grant, ask: Ask, now: float) -> None:
@@ -298,7 +298,7 @@ class LockTable:
             return
         terms = (ask.hold, ask.lease, ask.process, ask.command)
         if grant.outlived or grant.confirm_by < inf or terms != (grant.hold, grant.lease, grant.process, grant.command):
-            self._note(grant)
+            self._save_before_image(grant)
             grant.outlived = False
             grant.confirm_by = inf
             self._unindex(grant)
@@ -310,12 +310,12 @@ class LockTable:
     def _free(self, grant: Grant, now: float) -> None:
         del self.held[grant.name]
         self._let_go(grant)
-        self.changes.setdefault(grant.name, grant)
+        self.before_images.setdefault(grant.name, grant)
         if self._queues and grant.name in self._queues:
             self._grant_next(grant.name, now)
 
     def _let_go(self, grant: Grant) -> None:
-        if grant.alarm is not None:
+        if grant.expiry is not None:
             self._drop_alarm(grant)
         if grant.process is not None:
             self._unindex(grant)
@@ -331,7 +331,7 @@ class LockTable:
         queue = self._queues[name]
         while queue:
             ask = next(iter(queue.values()))
-            self.leave(ask)
+            self.dequeue(ask)
             if self._present(ask):
                 grant = self._grant(name, ask, now)
                 if ask.confirms:
@@ -340,10 +340,10 @@ class LockTable:
                 self.granted.append((ask, grant))
                 return
 
-    def _note(self, grant: Grant) -> None:
+    def _save_before_image(self, grant: Grant) -> None:
         """A grant is about to change: keep it as it was, unless the change before this one did."""
-        if grant.name not in self.changes:
-            self.changes[grant.name] = copy(grant)
+        if grant.name not in self.before_images:
+            self.before_images[grant.name] = copy(grant)
 
     def _index(self, grant: Grant) -> None:
         if grant.process is not None:
@@ -359,21 +359,21 @@ class LockTable:
 
     def _alarm_by(self, grant: Grant, when: float) -> None:
         """See to it that the grant's alarm goes off at `when` or earlier."""
-        if when < (inf if grant.alarm is None else grant.alarm[0]):
-            if grant.alarm is not None:
+        if when < (inf if grant.expiry is None else grant.expiry[0]):
+            if grant.expiry is not None:
                 self._drop_alarm(grant)
             self._set_alarm(grant, when)
 
     def _set_alarm(self, grant: Grant, when: float) -> None:
         self._alarm_number += 1
-        grant.alarm = alarm = (when, self._alarm_number, grant)
+        grant.expiry = alarm = (when, self._alarm_number, grant)
         heappush(self._alarms, alarm)
 
     def _drop_alarm(self, grant: Grant) -> None:
         """Leave a grant's entry in the heap as stale; sweep when half of them are, so that each costs O(1)."""
-        grant.alarm = None
+        grant.expiry = None
         self._stale += 1
         if self._stale > _COMPACT_ABOVE and self._stale * 2 > len(self._alarms):
-            self._alarms = [alarm for alarm in self._alarms if alarm[2].alarm is alarm]
+            self._alarms = [alarm for alarm in self._alarms if alarm[2].expiry is alarm]
             heapify(self._alarms)
             self._stale = 0

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from ..model import Record
 
 
-class Kept(NamedTuple):
+class StoredState(NamedTuple):
     """What a store held when it was opened."""
 
     grants: list[Record]
@@ -22,10 +22,10 @@ class Store(Protocol):
     """
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Where that is, for people to read."""
 
-    def load(self) -> Kept:
+    def load(self) -> StoredState:
         """All that was committed."""
 
     def commit(self, changed: Sequence[Record], freed: Sequence[bytes], last_token: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ...errors import StateError
 from ..model import Record
-from .base import Kept
+from .base import StoredState
 
 _APPLICATION = 0x69706C6B  # "iplk", in the file's header: this file is ours
 _VERSION = 1  # of the tables below
@@ -45,7 +45,7 @@ class SqliteStore:
     """
 
     def __init__(self, path: str) -> None:
-        self.place = path
+        self.location = path
         try:
             # Sessions are secrets: who knows one can give the lock back. SQLite gives its log the same mode.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -66,7 +66,7 @@ class SqliteStore:
                 raise self._problem(_reason(error)) from error
             raise
 
-    def load(self) -> Kept:
+    def load(self) -> StoredState:
         """All that was committed."""
         try:
             grants = [Record(*row) for row in self._file.execute(f"SELECT {', '.join(Record._fields)} FROM grants")]
@@ -75,7 +75,7 @@ class SqliteStore:
             raise self._problem(_reason(error)) from error
         if len(tokens) != 1 or not isinstance(tokens[0], int) or not all(map(_is_sound, grants)):
             raise self._problem(_DAMAGED)
-        return Kept(grants, tokens[0])
+        return StoredState(grants, tokens[0])
 
     def commit(self, changed: Sequence[Record], freed: Sequence[bytes], last_token: int) -> None:
         """Keep these grants in the place of what has their names, forget those names; on return it is on disk."""
@@ -132,7 +132,7 @@ class SqliteStore:
         return int(version)
 
     def _problem(self, reason: str) -> StateError:
-        return StateError(f"the state file {self.place} {reason}")
+        return StateError(f"the state file {self.location} {reason}")
 
 
 _DAMAGED = "is damaged: move it away, or bring back a copy of it"

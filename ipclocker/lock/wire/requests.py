@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from math import inf
 from typing import Callable
 
-from ..model import Ask, Grant, Process
+from ..model import Ask, Grant, HolderProcess
 
 MAX_NUMBER = 2**63 - 1  # as SQLite and most kernels have it
 MAX_PID = 2**31 - 1  # a larger number is none of a process on any system
@@ -24,7 +24,7 @@ _DECIMAL = re.compile(rb"\d{1,12}(\.\d{0,9})?")
 _WHOLE = re.compile(rb"\d{1,20}")
 
 
-class Variables(Ask):
+class RequestVariables(Ask):
     """The variables of one connection, as the request lines have set them so far."""
 
     waits = False
@@ -40,7 +40,7 @@ class Variables(Ask):
     def identify(self, address: str) -> None:
         """Work out the process that the lock depends on; `address` is where the client's connection is from."""
         self.process = (
-            Process(self.hostname, self.pid, self.start, self.boot, self.pidns, address)
+            HolderProcess(self.hostname, self.pid, self.start, self.boot, self.pidns, address)
             if self.autounlock and self.pid
             else None
         )
@@ -49,15 +49,15 @@ class Variables(Ask):
 # Request lines, as a server reads them. A setter raises ValueError or IndexError for a value that means nothing.
 
 
-def _set_user(variables: Variables, words: list[bytes]) -> None:
+def _set_user(variables: RequestVariables, words: list[bytes]) -> None:
     variables.user = words[1] if len(words) > 1 else b""
 
 
-def _set_session(variables: Variables, words: list[bytes]) -> None:
+def _set_session(variables: RequestVariables, words: list[bytes]) -> None:
     variables.session = words[1] if len(words) > 1 else b""
 
 
-def _set_locks(variables: Variables, words: list[bytes]) -> None:
+def _set_locks(variables: RequestVariables, words: list[bytes]) -> None:
     if len(words) > 2:
         words = list(dict.fromkeys(words[1:]))
         if len(words) > MAX_NAMES:
@@ -67,56 +67,56 @@ def _set_locks(variables: Variables, words: list[bytes]) -> None:
         variables.names = tuple(words[1:])
 
 
-def _set_block(variables: Variables, words: list[bytes]) -> None:
+def _set_block(variables: RequestVariables, words: list[bytes]) -> None:
     variables.waits = _flag(words[1])
 
 
-def _set_timeout(variables: Variables, words: list[bytes]) -> None:
+def _set_timeout(variables: RequestVariables, words: list[bytes]) -> None:
     seconds = words[1]
     if not ((seconds.isdigit() and len(seconds) <= 12) or _DECIMAL.fullmatch(seconds)):
         raise ValueError
     variables.hold = float(seconds)
 
 
-def _set_autounlock(variables: Variables, words: list[bytes]) -> None:
+def _set_autounlock(variables: RequestVariables, words: list[bytes]) -> None:
     variables.autounlock = _flag(words[1])
 
 
-def _set_pid(variables: Variables, words: list[bytes]) -> None:
+def _set_pid(variables: RequestVariables, words: list[bytes]) -> None:
     variables.pid = _whole(words[1])
     if variables.pid > MAX_PID:
         raise ValueError
 
 
-def _set_hostname(variables: Variables, words: list[bytes]) -> None:
+def _set_hostname(variables: RequestVariables, words: list[bytes]) -> None:
     variables.hostname = words[1] if len(words) > 1 else b""
 
 
-def _set_start(variables: Variables, words: list[bytes]) -> None:
+def _set_start(variables: RequestVariables, words: list[bytes]) -> None:
     variables.start = _whole(words[1])
 
 
-def _set_boot(variables: Variables, words: list[bytes]) -> None:
+def _set_boot(variables: RequestVariables, words: list[bytes]) -> None:
     variables.boot = words[1] if len(words) > 1 else b""
 
 
-def _set_pidns(variables: Variables, words: list[bytes]) -> None:
+def _set_pidns(variables: RequestVariables, words: list[bytes]) -> None:
     variables.pidns = _whole(words[1])
 
 
-def _set_token(variables: Variables, words: list[bytes]) -> None:
+def _set_token(variables: RequestVariables, words: list[bytes]) -> None:
     variables.confirms = _flag(words[1])
 
 
-def _set_lease(variables: Variables, words: list[bytes]) -> None:
+def _set_lease(variables: RequestVariables, words: list[bytes]) -> None:
     variables.lease = _flag(words[1])
 
 
-def _set_tell(variables: Variables, words: list[bytes]) -> None:
+def _set_tell(variables: RequestVariables, words: list[bytes]) -> None:
     variables.tells = _flag(words[1])
 
 
-def _set_command(variables: Variables, words: list[bytes]) -> None:
+def _set_command(variables: RequestVariables, words: list[bytes]) -> None:
     variables.command = words[1][:MAX_COMMAND] if len(words) > 1 else b""
 
 
@@ -134,7 +134,7 @@ def _whole(word: bytes) -> int:
     return int(word)
 
 
-VARIABLES: dict[bytes, Callable[[Variables, list[bytes]], None]] = {
+VARIABLES: dict[bytes, Callable[[RequestVariables, list[bytes]], None]] = {
     b"user": _set_user,
     b"locks": _set_locks,
     b"block": _set_block,
@@ -189,7 +189,7 @@ def waiting(holder: Grant) -> bytes:
     return b"print_waiting %b\n" % holder.user
 
 
-def look_for(name: bytes, process: Process) -> bytes:
+def look_for(name: bytes, process: HolderProcess) -> bytes:
     """An asker is told which process the holder's lock depends on; the 2 says that DEAD_PID is known here."""
     return b"autounlock_check %b %b %d 2\n" % (name, process.host, process.pid)
 
@@ -254,7 +254,7 @@ def waiter_line(name: bytes, ask: Ask, address: str, age: float) -> bytes:
     return b" ".join(words) + b"\n"
 
 
-def _process_words(process: Process) -> bytes:
+def _process_words(process: HolderProcess) -> bytes:
     words = b"host %b pid %d" % (process.host, process.pid) if process.host else b"pid %d" % process.pid
     return words + b" address %b" % process.address.encode() if process.address else words
 

@@ -28,7 +28,7 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 Take = Callable[[bytes], None]  # takes what was read; nothing, when there comes nothing more
 
 
-class Place(Protocol):
+class Sink(Protocol):
     """Where output goes."""
 
     @property
@@ -51,7 +51,7 @@ class Place(Protocol):
 class Output:
     """The pipes that programs write to."""
 
-    def __init__(self, loop: Loop, make_place: Callable[[Loop, Callable[[], None]], Place]) -> None:
+    def __init__(self, loop: Loop, make_place: Callable[[Loop, Callable[[], None]], Sink]) -> None:
         """`make_place` is called with the loop and with what is to be called when the place is not full any more."""
         self._loop = loop
         self._channels: dict[str, list[_Channel]] = {}
@@ -99,7 +99,7 @@ class Output:
         if self._place.is_full and self._reading:
             self._reading = False
             for channel in (each for channels in self._channels.values() for each in channels):
-                self._loop.forget(cast(Any, channel.descriptor))
+                self._loop.unwatch(cast(Any, channel.descriptor))
 
     def _go_on(self) -> None:
         if not self._reading:
@@ -130,7 +130,7 @@ class _Channel:
 
     def close(self, loop: Loop, watched: bool) -> None:
         if watched:
-            loop.forget(cast(Any, self.descriptor))
+            loop.unwatch(cast(Any, self.descriptor))
         os.close(self.descriptor)
         self._take(b"")
 
@@ -227,20 +227,20 @@ class Files:
             file.close()
 
 
-def to_stdout(loop: Loop, drained: Callable[[], None]) -> Place:
+def to_stdout(loop: Loop, drained: Callable[[], None]) -> Sink:
     """Lines on stdout."""
     return Lines(Stream(loop, "stdout", lambda: unblocked(1), drained), timed=not is_journal(1))
 
 
-def to_log(loop: Loop, drained: Callable[[], None]) -> Place:
+def to_log(loop: Loop, drained: Callable[[], None]) -> Sink:
     """Lines in the log."""
     return LinesInLog()
 
 
-def to_file(path: str) -> Callable[[Loop, Callable[[], None]], Place]:
+def to_file(path: str) -> Callable[[Loop, Callable[[], None]], Sink]:
     """Lines in a file. Raises UsageError, when it is made, if that can't be written."""
 
-    def make(loop: Loop, drained: Callable[[], None]) -> Place:
+    def make(loop: Loop, drained: Callable[[], None]) -> Sink:
         try:
             return Lines(Stream(loop, path, lambda: open_file(path), drained))
         except OSError as error:
@@ -249,10 +249,10 @@ def to_file(path: str) -> Callable[[Loop, Callable[[], None]], Place]:
     return make
 
 
-def to_files(folder: str) -> Callable[[Loop, Callable[[], None]], Place]:
+def to_files(folder: str) -> Callable[[Loop, Callable[[], None]], Sink]:
     """A file for each program in a folder. Raises UsageError, when it is made, if none can be made there."""
 
-    def make(loop: Loop, drained: Callable[[], None]) -> Place:
+    def make(loop: Loop, drained: Callable[[], None]) -> Sink:
         if not os.access(folder, os.W_OK | os.X_OK) or not os.path.isdir(folder):
             raise UsageError(f"no files can be made in the output folder {folder}: name another, or make it")
         return Files(loop, folder, drained)

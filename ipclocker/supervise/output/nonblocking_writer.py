@@ -102,7 +102,7 @@ class Stream:
 
     def _forget(self) -> None:
         if self._pending:
-            self._loop.forget(cast(Any, self._descriptor))
+            self._loop.unwatch(cast(Any, self._descriptor))
 
     def _ready(self, events: int) -> None:
         left = self._write(self._pending)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from ipclocker.errors import ServerRefused, ServerUnavailable
 from ipclocker.lock.client import acquisition as claim_module
-from ipclocker.lock.client.acquisition import Claim
-from ipclocker.lock.client.connection import READ, WRITE, Link, LinkLost, TimeIsUp
-from ipclocker.lock.client.keepalive import Keeper
-from ipclocker.lock.client.settings import Settings
+from ipclocker.lock.client.acquisition import LockAcquisition
+from ipclocker.lock.client.connection import READ, WRITE, ConnectionLost, DeadlineExceeded, ServerConnection
+from ipclocker.lock.client.keepalive import KeepAlive
+from ipclocker.lock.client.settings import LockSettings
 from ipclocker.lock.wire.replies import Answer, Waiting
 from ipclocker.net.address import Address
 
@@ -50,9 +50,9 @@ class Scene:
         self.network = MemoryNetwork(self.server, break_at, after)
         self.ear = Ear()
 
-    def claim(self, **parameters: Any) -> Claim:
+    def claim(self, **parameters: Any) -> LockAcquisition:
         given: dict[str, Any] = {"host": "127.0.0.1", "port": 1, "lock": "x", "connect_delay": 0.0, **parameters}
-        return Claim(Settings(**given), self.ear, self.network.wait)
+        return LockAcquisition(LockSettings(**given), self.ear, self.network.wait)
 
     def holder(self, name: str = "x") -> MemoryPeer:
         """Somebody else who holds the lock."""
@@ -76,7 +76,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
         def remember(self: MemoryNetwork, *args: Any, **more: Any) -> None:
             original(self, *args, **more)
-            patch.setattr(Link, "connect", self.connect)
+            patch.setattr(ServerConnection, "connect", self.connect)
 
         patch.setattr(MemoryNetwork, "__init__", remember)
         yield
@@ -85,7 +85,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_free_lock_is_held_with_its_token_and_given_back() -> None:
     scene = Scene()
     claim = scene.claim(user="me", timeout=0)
-    assert claim.obtain(True, inf)
+    assert claim.acquire(True, inf)
     assert claim.held is not None and (claim.held.name, claim.held.until) == (b"x", inf)
     assert claim.held.token == scene.server.service.table.held[b"x"].token
     assert scene.server.held() == {b"x": b"me"}
@@ -97,7 +97,7 @@ def test_a_busy_lock_is_not_waited_for_if_it_is_not_to_be() -> None:
     scene = Scene()
     holder = scene.holder()
     claim = scene.claim()
-    assert not claim.obtain(False, inf)
+    assert not claim.acquire(False, inf)
     assert claim.holder == "other" and claim.held is None
     holder.say("UNLOCK")
     assert scene.is_free()
@@ -108,7 +108,7 @@ def test_a_wait_ends_with_the_grant_which_is_confirmed() -> None:
     holder = scene.holder()
     scene.network.while_waiting = lambda: holder.say("UNLOCK")
     claim = scene.claim(user="me")
-    assert claim.obtain(True, inf)
+    assert claim.acquire(True, inf)
     assert scene.ear.heard == ["waiting for x: other", "obtained"]
     scene.server.pass_time(60)
     assert scene.server.held() == {b"x": b"me"}
@@ -119,7 +119,7 @@ def test_a_wait_that_is_over_is_given_back() -> None:
     scene = Scene()
     holder = scene.holder()
     claim = scene.claim()
-    assert not claim.obtain(True, inf)  # this network's wait ends at once if there is nothing to come
+    assert not claim.acquire(True, inf)  # this network's wait ends at once if there is nothing to come
     holder.say("UNLOCK")
     assert scene.is_free()
 
@@ -137,7 +137,7 @@ def test_a_grant_that_crosses_the_end_of_the_wait_is_given_back() -> None:
 
     scene.network.wait = too_late  # type: ignore[method-assign]
     claim = scene.claim()
-    assert not claim.obtain(True, inf)
+    assert not claim.acquire(True, inf)
     assert scene.is_free()
 
 
@@ -154,7 +154,7 @@ def test_an_exception_while_waiting_gives_the_request_back(error: type[BaseExcep
     scene.network.while_waiting = interrupt
     claim = scene.claim()
     with pytest.raises(error):
-        claim.obtain(True, inf)
+        claim.acquire(True, inf)
     assert claim.held is None and claim.contact.link is None
     assert scene.is_free()
 
@@ -172,7 +172,7 @@ def test_a_grant_that_was_taken_back_meanwhile_is_asked_for_again() -> None:
 
     scene.network.while_waiting = stop
     claim = scene.claim(user="me")
-    assert claim.obtain(True, inf)
+    assert claim.acquire(True, inf)
     assert claim.held is not None
     assert claim.held.token == scene.server.service.table.held[b"x"].token
     scene.server.pass_time(60)
@@ -182,12 +182,12 @@ def test_a_grant_that_was_taken_back_meanwhile_is_asked_for_again() -> None:
 def test_a_lock_that_was_lost_is_not_given_back_to_the_dismay_of_its_new_holder() -> None:
     scene = Scene()
     claim = scene.claim()
-    assert claim.obtain(True, inf)
+    assert claim.acquire(True, inf)
     scene.server.connect().say("locks x; BREAK_LOCK")
     scene.holder()
     assert not stands(claim)
     again = scene.claim(user="second", lock="y")
-    assert again.obtain(True, inf)
+    assert again.acquire(True, inf)
     scene.server.connect().say("locks y; BREAK_LOCK")
     scene.holder("y")
     assert not again.release()
@@ -208,7 +208,7 @@ def test_the_wait_goes_on_after_it_was_taken_off_the_queue() -> None:
             scene.server.connect().say(words)
 
     scene.network.while_waiting = act
-    assert claim.obtain(True, inf)
+    assert claim.acquire(True, inf)
     assert scene.server.held() == {b"x": b"me"}
 
 
@@ -216,7 +216,7 @@ def test_an_error_of_the_server_is_raised() -> None:
     scene = Scene()
     claim = scene.claim(lock=["n" * 10_000] * 7)
     with pytest.raises(ServerRefused) as refused:
-        claim.obtain(True, inf)
+        claim.acquire(True, inf)
     assert refused.value.word == "line_too_long"
     assert scene.server.held() == {}
 
@@ -224,22 +224,22 @@ def test_an_error_of_the_server_is_raised() -> None:
 # Whatever breaks
 
 
-def stands(claim: Claim) -> bool:
+def stands(claim: LockAcquisition) -> bool:
     """Whether the server, asked over a new connection, still knows what the claim holds."""
     claim.contact.drop()
-    keeper = Keeper(claim.contact, claim.grants)
+    keeper = KeepAlive(claim.contact, claim.grants)
     while keeper.loss is None and not keeper.settled:
         keeper.step(inf)
     return keeper.loss is None
 
 
-def whole_life(scene: Scene, busy: bool, hold: float) -> Claim:
+def whole_life(scene: Scene, busy: bool, hold: float) -> LockAcquisition:
     """Obtain the lock, with or without a wait, ask whether it stands, and give it back."""
     holder = scene.holder() if busy else None
     if holder is not None:
         scene.network.while_waiting = lambda: holder.say("UNLOCK")
     claim = scene.claim(user="me", timeout=hold)
-    assert claim.obtain(True, inf)
+    assert claim.acquire(True, inf)
     assert claim.held is not None
     assert scene.server.held() == {b"x": b"me"}
     assert claim.held.token == scene.server.service.table.held[b"x"].token
@@ -278,7 +278,7 @@ def test_a_claim_that_gives_up_anywhere_leaves_nothing_behind(step: int, after: 
 
     scene.network.while_waiting = wait_a_little
     claim = scene.claim(user="me")
-    got = claim.obtain(how == "wait", inf)
+    got = claim.acquire(how == "wait", inf)
     assert got == (claim.held is not None)
     if got:
         assert claim.release()
@@ -292,14 +292,14 @@ def test_a_server_that_is_gone_is_tried_as_often_as_it_was_said() -> None:
     scene = Scene()
     scene.network.up = False
     with pytest.raises(ServerUnavailable, match=r"127\.0\.0\.1:1"):
-        scene.claim(connect_tries=4).obtain(True, inf)
+        scene.claim(connect_tries=4).acquire(True, inf)
     assert scene.ear.heard == ["retry"] * 3
 
 
 def test_a_release_that_reaches_nobody_says_so() -> None:
     scene = Scene()
     claim = scene.claim()
-    assert claim.obtain(True, inf)
+    assert claim.acquire(True, inf)
     scene.network.up = False
     assert claim.contact.link is not None
     claim.contact.drop()
@@ -311,21 +311,21 @@ def test_a_release_that_reaches_nobody_says_so() -> None:
 # The link
 
 
-def make_link() -> tuple[Link, socket.socket]:
+def make_link() -> tuple[ServerConnection, socket.socket]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    return Link(ours, Address(socket.AF_UNIX, "")), theirs
+    return ServerConnection(ours, Address(socket.AF_UNIX, "")), theirs
 
 
 def test_a_link_says_only_what_the_server_does_not_know_yet() -> None:
     link, server = make_link()
     with server:
-        link.say(b"LOCK", user=b"u", locks=(b"a", b"b"), timeout=5.0)
+        link.send_request(b"LOCK", user=b"u", locks=(b"a", b"b"), timeout=5.0)
         assert server.recv(999) == b"user u\nlocks a b\ntimeout 5\nLOCK\n"
-        link.say(b"LOCK", user=b"u", locks=(b"a", b"b"), timeout=6.0)
+        link.send_request(b"LOCK", user=b"u", locks=(b"a", b"b"), timeout=6.0)
         assert server.recv(999) == b"timeout 6\nLOCK\n"
         link.heard("locks", (b"b",))
-        link.say(b"UNLOCK", user=b"u", locks=(b"b",))
+        link.send_request(b"UNLOCK", user=b"u", locks=(b"b",))
         assert server.recv(999) == b"UNLOCK\n"
         link.close()
 
@@ -336,7 +336,7 @@ def test_a_link_reads_replies_one_by_one_and_keeps_the_rest() -> None:
         server.sendall(b"print_waiting h\nowner o\nlocked 1\nlockname n\n\n\nowner \nlock")
         assert link.reply() == Waiting(b"h")
         assert link.reply() == Answer(b"o", True, b"n")
-        with pytest.raises(TimeIsUp):
+        with pytest.raises(DeadlineExceeded):
             link.reply(0.0)
         server.sendall(b"ed 0\n\n\n")
         assert link.answer() == Answer()
@@ -350,7 +350,7 @@ def test_a_link_to_a_server_that_goes_or_talks_nonsense_is_lost(last_words: byte
     if last_words:
         server.send(last_words)
     server.close()
-    with pytest.raises(LinkLost):
+    with pytest.raises(ConnectionLost):
         link.reply()
     link.close()
 

@@ -7,9 +7,9 @@ from typing import Callable
 import pytest
 
 from ipclocker import ServerUnavailable
-from ipclocker.lock.client.breaker import BROKEN, FREE, HELD, LOOK_WITHIN, RECALLED, Breaking, Outcome
+from ipclocker.lock.client.breaker import BROKEN, FREE, HELD, LOOK_WITHIN, RECALLED, LockBreaker, Outcome
 from ipclocker.lock.client.inspector import Inspector, Snapshot, Taking
-from ipclocker.lock.client.settings import Settings
+from ipclocker.lock.client.settings import LockSettings
 from ipclocker.lock.wire.info import HeldInfo
 
 
@@ -17,13 +17,13 @@ class Bench(Inspector):
     """A server's locks as a test sets them, and what happens to them while time passes."""
 
     def __init__(self, *locks: HeldInfo, timeout: float | None = None) -> None:
-        super().__init__(Settings())
+        super().__init__(LockSettings())
         self.locks = {lock.name.decode(): lock for lock in locks}
         self.now = 1000.0
         self.up = True
         self.said: list[str] = []
         self.plan: list[tuple[float, Callable[[], object]]] = []
-        self.breaking = Breaking(self, self.said.append, timeout, lambda: self.now, self._sleep)
+        self.breaking = LockBreaker(self, self.said.append, timeout, lambda: self.now, self._sleep)
 
     def at(self, seconds: float, call: Callable[[], object]) -> None:
         """Do that when so many seconds have passed."""

@@ -8,7 +8,7 @@ import pytest
 
 from ipclocker import ServerUnavailable, UsageError
 from ipclocker.lock.client.inspector import BROKEN, FREE, RECALLED, Inspector
-from ipclocker.lock.client.settings import Settings
+from ipclocker.lock.client.settings import LockSettings
 
 from ...support.memory import ClassicServer, ThreadedServer
 from ...support.servers import ThreadServer
@@ -19,7 +19,7 @@ HELD_A = b"held a user u_a token 8 age 2 new 1 lease 30 left nonsense recalled 1
 
 
 def inspector(server: ThreadedServer | ThreadServer, host: str = "127.0.0.1") -> Inspector:
-    return Inspector(Settings(host=host, port=server.port, connect_tries=1))
+    return Inspector(LockSettings(host=host, port=server.port, connect_tries=1))
 
 
 def test_look() -> None:

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ipclocker.lock.client.acquisition import Claim
-from ipclocker.lock.client.connection import Link
-from ipclocker.lock.client.keepalive import Keeper
+from ipclocker.lock.client.acquisition import LockAcquisition
+from ipclocker.lock.client.connection import ServerConnection
+from ipclocker.lock.client.keepalive import KeepAlive
 from ipclocker.lock.client.lease import Lease
-from ipclocker.lock.client.settings import Settings
+from ipclocker.lock.client.settings import LockSettings
 from ipclocker.net.address import Address
 
 from ...support.memory import MemoryNetwork, MemoryServer, MemorySocket
@@ -52,7 +52,7 @@ class World(MemoryNetwork):
             elif state == SILENT:
                 sock.cut = True
 
-    def connect(self, address: Address, deadline: float = inf, wait: object = None) -> Link:
+    def connect(self, address: Address, deadline: float = inf, wait: object = None) -> ServerConnection:
         if self.state == SILENT:
             self.pass_until(min(deadline, self.now + 10))
             raise TimeoutError(errno.ETIMEDOUT, "planted")
@@ -60,7 +60,7 @@ class World(MemoryNetwork):
             raise ConnectionRefusedError(errno.ECONNREFUSED, "planted")
         sock = Wire(self)
         self.links.append(sock)
-        return Link(sock, address, self.wait)  # type: ignore[arg-type]
+        return ServerConnection(sock, address, self.wait)  # type: ignore[arg-type]
 
     def wait(self, sock: object, events: int, deadline: float) -> bool:
         while not (isinstance(sock, Wire) and sock.is_readable()):
@@ -103,19 +103,19 @@ class Holder:
 
     def __init__(self, world: World, lease: float = 0.0, hold: float = 0.0, names: str = "x") -> None:
         parameters: dict[str, Any] = {"lease": lease} if lease else {"timeout": hold}
-        given = Settings(host="127.0.0.1", port=1, lock=names.split(), all=True, user="me", **parameters)
+        given = LockSettings(host="127.0.0.1", port=1, lock=names.split(), all=True, user="me", **parameters)
         self.world = world
-        self.claim = Claim(given, Ear(), world.wait)
+        self.claim = LockAcquisition(given, Ear(), world.wait)
         self.claim.tells = True
-        assert self.claim.obtain(False, inf)
+        assert self.claim.acquire(False, inf)
         self.lease = Lease(lease, self.claim.grants[0].asked) if lease else None
-        self.keeper = Keeper(self.claim.contact, self.claim.grants, self.lease)
+        self.keeper = KeepAlive(self.claim.contact, self.claim.grants, self.lease)
 
     def keep(self, seconds: float) -> None:
         """Keep it for so long, or until it is lost; no step may take longer than it was told."""
         until = self.world.now + seconds
         while self.keeper.loss is None and self.world.now < until:
-            end = until if self.lease is None else min(until, self.lease.end_at)
+            end = until if self.lease is None else min(until, self.lease.stop_at)
             if self.world.now >= end:
                 return
             self.keeper.step(end)
@@ -123,7 +123,7 @@ class Holder:
 
     @property
     def is_overdue(self) -> bool:
-        return self.lease is not None and self.world.now >= self.lease.end_at
+        return self.lease is not None and self.world.now >= self.lease.stop_at
 
     @property
     def why(self) -> str:
@@ -139,7 +139,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 def new_world(patch: pytest.MonkeyPatch) -> World:
     world = World()
-    patch.setattr(Link, "connect", world.connect)
+    patch.setattr(ServerConnection, "connect", world.connect)
     patch.setattr(time, "monotonic", lambda: world.now)
     return world
 
@@ -302,7 +302,7 @@ def test_the_holder_is_out_before_the_server_is(lease: float, story: list[tuple[
         while not holder.is_overdue and world.now < 1000 + when + 2 * lease:
             holder.keep(lease / 20)
             grant = world.server.service.table.held.get(b"x")
-            assert grant is not None and grant.deadline >= holder.lease.over_at
+            assert grant is not None and grant.deadline >= holder.lease.expires_at
             assert holder.keeper.loss is None
         if not holder.is_overdue:
             return

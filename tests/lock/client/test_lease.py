@@ -12,7 +12,7 @@ from ipclocker.lock.client.lease import Lease
 
 
 def times(lease: Lease) -> tuple[float, ...]:
-    return lease.renew_at, lease.end_at, lease.kill_at, lease.over_at
+    return lease.renew_at, lease.stop_at, lease.kill_at, lease.expires_at
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,6 @@ def test_what_it_protects_is_over_before_it_is(seconds: float, sent: float, rene
     lease = Lease(seconds, sent)
     for renewal in renewals:
         lease.renewed(renewal)
-    assert lease.renew_at < lease.end_at <= lease.kill_at + 1e-9 * lease.over_at
-    assert lease.kill_at <= lease.over_at - 0.999
-    assert lease.over_at == max(sent, *renewals, sent) + seconds
+    assert lease.renew_at < lease.stop_at <= lease.kill_at + 1e-9 * lease.expires_at
+    assert lease.kill_at <= lease.expires_at - 0.999
+    assert lease.expires_at == max(sent, *renewals, sent) + seconds

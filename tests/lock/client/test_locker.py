@@ -28,7 +28,7 @@ from ipclocker import (
 )
 from ipclocker.lock.client import acquisition as claim_module
 from ipclocker.lock.client import connector as contact_module
-from ipclocker.lock.client.connection import block
+from ipclocker.lock.client.connection import wait_ready
 
 from ...support.memory import ClassicServer, ThreadedServer, close_at_once, say_nothing
 from ...support.servers import DEADLINE, Lockerd, ThreadServer, in_thread, wait_for
@@ -145,7 +145,7 @@ def test_a_locker_never_thinks_that_it_holds_longer_than_the_server_does(server:
     first.lock()
 
     def sluggish(sock: Any, events: int, deadline: float) -> bool:
-        ready = block(sock, events, deadline)
+        ready = wait_ready(sock, events, deadline)
         if first.locked() is False:
             time.sleep(0.15)
         return ready
@@ -265,7 +265,7 @@ def test_tries_and_delays(capsys: pytest.CaptureFixture[str]) -> None:
         if sock is None:
             pauses.append(deadline - time.monotonic())
             return False
-        return block(sock, events, deadline)
+        return wait_ready(sock, events, deadline)
 
     lock = Locker(host="127.0.0.1", port=free_port(), connect_tries=6, connect_delay=30, wait=wait)
     with pytest.raises(ServerUnavailable, match="start lockerd"):
@@ -474,10 +474,10 @@ def test_an_interrupted_renewal_does_not_leave_it_stuck(server: ThreadServer) ->
     interrupts = [False]
 
     def wait(sock: Any, events: int, deadline: float) -> bool:
-        if interrupts[0] and not block(sock, events, time.monotonic() + 0.1):
+        if interrupts[0] and not wait_ready(sock, events, time.monotonic() + 0.1):
             interrupts[0] = False
             raise KeyboardInterrupt
-        return block(sock, events, deadline)
+        return wait_ready(sock, events, deadline)
 
     lock, other = locker(server, wait=wait), locker(server)
     assert lock.lock()
@@ -494,7 +494,7 @@ def test_an_interrupted_renewal_does_not_leave_it_stuck(server: ThreadServer) ->
 
 def test_an_interrupt_while_waiting_gives_the_request_back(server: ThreadServer) -> None:
     def wait(sock: Any, events: int, deadline: float) -> bool:
-        if not block(sock, events, time.monotonic() + 0.2):
+        if not wait_ready(sock, events, time.monotonic() + 0.2):
             raise KeyboardInterrupt
         return True
 
@@ -650,7 +650,7 @@ def test_a_lock_whose_server_is_gone_can_not_be_given_back(monkeypatch: pytest.M
         lock = locker(server)
         lock.lock()
         server.kill()
-        monkeypatch.setattr(claim_module.Claim.release, "__defaults__", (0.3,))
+        monkeypatch.setattr(claim_module.LockAcquisition.release, "__defaults__", (0.3,))
         with pytest.raises(ServerUnavailable):
             lock.unlock()
         assert not lock.locked()

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ipclocker import Locker, LockLost
-from ipclocker.lock.client.acquisition import Claim
-from ipclocker.lock.client.connection import Link
-from ipclocker.lock.client.settings import Settings
+from ipclocker.lock.client.acquisition import LockAcquisition
+from ipclocker.lock.client.connection import ServerConnection
+from ipclocker.lock.client.settings import LockSettings
 
 from ...support.memory import ClassicServer, MemoryNetwork, MemoryPeer, MemoryServer
 from ...support.servers import DEADLINE, ThreadServer, in_thread, wait_for
@@ -27,11 +27,11 @@ class Scene:
         self.network = MemoryNetwork(self.server, break_at, after)
         self.ear = Ear()
         self.order: list[str] = []
-        patch.setattr(Link, "connect", self.network.connect)
+        patch.setattr(ServerConnection, "connect", self.network.connect)
 
-    def claim(self, names: str = "b c a", **parameters: Any) -> Claim:
+    def claim(self, names: str = "b c a", **parameters: Any) -> LockAcquisition:
         given = {"host": "127.0.0.1", "port": 1, "connect_delay": 0.0, "user": "me", "timeout": 0, **parameters}
-        return Claim(Settings(lock=names.split(), all=True, **given), self.ear, self.network.wait)
+        return LockAcquisition(LockSettings(lock=names.split(), all=True, **given), self.ear, self.network.wait)
 
     def holder(self, name: str) -> MemoryPeer:
         peer = self.server.connect()
@@ -58,18 +58,18 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 def test_all_are_held_in_the_order_of_their_names_each_with_its_token(scene: Scene) -> None:
     claim = scene.claim()
-    assert claim.obtain(True, inf)
+    assert claim.acquire(True, inf)
     assert [held.name for held in claim.grants] == [b"a", b"b", b"c"]
     tokens = [held.token or 0 for held in claim.grants]
     assert tokens == sorted(tokens)
     assert [scene.server.service.table.held[held.name].token for held in claim.grants] == tokens
-    assert claim.obtain(True, inf) and [held.token for held in claim.grants] == tokens, "they are renewed"
+    assert claim.acquire(True, inf) and [held.token for held in claim.grants] == tokens, "they are renewed"
     assert claim.release() and scene.is_free()
 
 
 def test_one_name_twice_is_one_lock(scene: Scene) -> None:
     claim = scene.claim("a b a")
-    assert claim.obtain(True, inf) and len(claim.grants) == 2
+    assert claim.acquire(True, inf) and len(claim.grants) == 2
     assert claim.release() and scene.is_free()
 
 
@@ -77,10 +77,10 @@ def test_one_name_twice_is_one_lock(scene: Scene) -> None:
 def test_none_is_held_if_one_is_not_to_be_had(scene: Scene, busy: str) -> None:
     holder = scene.holder(busy)
     claim = scene.claim()
-    assert not claim.obtain(False, inf)
+    assert not claim.acquire(False, inf)
     assert claim.grants == () and (claim.busy, claim.holder) == (busy.encode(), "other")
     assert scene.server.held() == {busy.encode(): b"other"}
-    assert not claim.obtain(True, inf), "this network's wait ends at once if there is nothing to come"
+    assert not claim.acquire(True, inf), "this network's wait ends at once if there is nothing to come"
     assert scene.server.held() == {busy.encode(): b"other"}
     holder.say("UNLOCK")
     assert scene.is_free()
@@ -98,7 +98,7 @@ def test_it_waits_for_each_in_turn(scene: Scene) -> None:
         holders[name].say("UNLOCK")
 
     scene.network.while_waiting = leave
-    assert claim.obtain(True, inf)
+    assert claim.acquire(True, inf)
     assert scene.ear.heard == [f"waiting for {name}: other" for name in "abc"] + ["obtained"]
     scene.server.pass_time(60)
     assert claim.release() and scene.is_free()
@@ -135,7 +135,7 @@ def test_what_was_lost_during_the_wait_is_got_again_in_the_order(scene: Scene) -
             taken[0].say("UNLOCK")
 
     scene.network.while_waiting = take
-    assert claim.obtain(True, inf)
+    assert claim.acquire(True, inf)
     assert scene.server.held() == {b"a": b"me", b"b": b"me", b"c": b"me"}
     tokens = [held.token or 0 for held in claim.grants]
     assert [scene.server.service.table.held[held.name].token for held in claim.grants] == tokens
@@ -144,13 +144,13 @@ def test_what_was_lost_during_the_wait_is_got_again_in_the_order(scene: Scene) -
 
 def test_all_are_renewed_or_all_are_got_anew(scene: Scene) -> None:
     claim = scene.claim()
-    assert claim.obtain(True, inf)
+    assert claim.acquire(True, inf)
     before = [held.token or 0 for held in claim.grants]
     scene.server.connect().say("locks b; BREAK_LOCK")
     other = scene.holder("b")
-    assert not claim.obtain(False, inf) and scene.server.held() == {b"b": b"other"}
+    assert not claim.acquire(False, inf) and scene.server.held() == {b"b": b"other"}
     other.say("UNLOCK")
-    assert claim.obtain(False, inf) and min(held.token or 0 for held in claim.grants) > max(before)
+    assert claim.acquire(False, inf) and min(held.token or 0 for held in claim.grants) > max(before)
     scene.server.connect().say("locks b; BREAK_LOCK")
     assert not claim.release(), "one of them was lost"
     assert scene.is_free()
@@ -165,7 +165,7 @@ def test_a_connection_that_breaks_at_any_step_does_no_harm(busy: str, hold: floa
             holders = [scene.holder(name) for name in busy]
             scene.network.while_waiting = lambda: holders.pop(0).say("UNLOCK") if holders else None
             claim = scene.claim(timeout=hold)
-            assert claim.obtain(True, inf)
+            assert claim.acquire(True, inf)
             assert scene.server.held() == {b"a": b"me", b"b": b"me", b"c": b"me"}
             held = scene.server.service.table.held
             assert [grant.token for grant in claim.grants] == [held[grant.name].token for grant in claim.grants]
@@ -185,9 +185,9 @@ def test_a_connection_that_breaks_at_any_step_does_no_harm(busy: str, hold: floa
 # With a lease, while another one is waited for
 
 
-def waiting_claim(world: World, lease: float) -> Claim:
-    given = Settings(host="127.0.0.1", port=1, lock=["a", "b"], all=True, lease=lease, user="me")
-    return Claim(given, Ear(), world.wait)
+def waiting_claim(world: World, lease: float) -> LockAcquisition:
+    given = LockSettings(host="127.0.0.1", port=1, lock=["a", "b"], all=True, lease=lease, user="me")
+    return LockAcquisition(given, Ear(), world.wait)
 
 
 def test_what_is_held_already_is_renewed_during_the_wait(world: World) -> None:
@@ -195,7 +195,7 @@ def test_what_is_held_already_is_renewed_during_the_wait(world: World) -> None:
     other.say("user other; locks b; LOCK")
     world.at(1000, lambda: other.say("UNLOCK"))
     claim = waiting_claim(world, 30)
-    assert claim.obtain(True, inf)
+    assert claim.acquire(True, inf)
     assert world.now == 2000 and [held.asked for held in claim.grants] == [2000, 2000]
     assert claim.grants[0].token == 2, "the very grant that it had at first"
     assert sum(sock.open for sock in world.links) == 1
@@ -209,7 +209,7 @@ def test_a_lease_that_is_lost_during_the_wait_is_got_again(world: World, state: 
     world.at(200, lambda: world.become(UP))
     world.at(1000, lambda: other.say("UNLOCK"))
     claim = waiting_claim(world, 30)
-    assert claim.obtain(True, inf)
+    assert claim.acquire(True, inf)
     assert world.server.held() == {b"a": b"me", b"b": b"me"}
     assert (claim.grants[0].token or 0) > 2
     assert all(held.asked == world.now for held in claim.grants)
@@ -220,7 +220,7 @@ def test_the_time_for_the_wait_is_for_all_of_them(world: World) -> None:
         world.server.connect().say(f"user other; locks {name}; LOCK")
     world.at(50, lambda: world.server.connect().say("locks a; BREAK_LOCK"))
     claim = waiting_claim(world, 30)
-    assert not claim.obtain(True, world.now + 100)
+    assert not claim.acquire(True, world.now + 100)
     assert world.now == pytest.approx(1100) and world.server.held() == {b"b": b"other"}
 
 
@@ -261,16 +261,16 @@ def test_one_that_is_lost_while_the_next_is_asked_for_is_got_again(
 ) -> None:
     claim = scene.claim("a b")
     claim.tells = True
-    say = Link.say
+    say = ServerConnection.send_request
     broken: list[str] = []
 
-    def break_first(link: Link, command: bytes, *more: Any, **variables: Any) -> None:
+    def break_first(link: ServerConnection, command: bytes, *more: Any, **variables: Any) -> None:
         if variables.get("locks") == (b"b",) and not broken:
             broken.append(scene.server.connect().ask("locks a; BREAK_LOCK")[0])
         say(link, command, *more, **variables)
 
-    monkeypatch.setattr(Link, "say", break_first)
-    assert claim.obtain(True, inf)
+    monkeypatch.setattr(ServerConnection, "say", break_first)
+    assert claim.acquire(True, inf)
     assert broken == ["print_broke me"]
     assert scene.server.held() == {b"a": b"me", b"b": b"me"}
     assert [scene.server.connect().ask(f"CHECK {h.name.decode()} {h.token}")[0] for h in claim.grants] == [

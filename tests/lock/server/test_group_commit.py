@@ -18,7 +18,7 @@ import pytest
 from ipclocker.errors import StateError
 from ipclocker.lock.model import Record
 from ipclocker.lock.server.group_commit import RETRY
-from ipclocker.lock.storage.base import Kept
+from ipclocker.lock.storage.base import StoredState
 
 from ...support.servers import DEADLINE, PROJECT, Lockerd, Peer, ThreadServer, wait_for
 
@@ -49,8 +49,8 @@ class FakeDisk:
         self.slow = False
         self.let_write()
 
-    def load(self) -> Kept:
-        return Kept(list(self.grants.values()), self.last_token)
+    def load(self) -> StoredState:
+        return StoredState(list(self.grants.values()), self.last_token)
 
     def commit(self, changed: Sequence[Record], freed: Sequence[bytes], last_token: int) -> None:
         if self.slow:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ipclocker.pid.async_client import Asker
+from ipclocker.pid.async_client import AsyncPidClient
 from ipclocker.process.identity import identify
 
 from ...support.servers import Peer, ThreadServer, wait_for
@@ -98,7 +98,7 @@ def test_a_lease_ends_at_once_if_its_process_is_gone_and_after_silence_if_nobody
         asked.append(address)
         answered(None)  # type: ignore[operator]
 
-    monkeypatch.setattr(Asker, "ask", ask)
+    monkeypatch.setattr(AsyncPidClient, "ask", ask)
     with ThreadServer() as server:
         holder, token = leased(server, 0.2, "autounlock 1; pid 7; hostname elsewhere; start 5; boot other; pidns 9;")
         assert holder.hear_line() == f"lost x {token}"

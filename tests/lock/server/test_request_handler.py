@@ -291,5 +291,5 @@ def test_one_that_is_at_fault_holds_up_nobody() -> None:
         holder.say("UNLOCK")
     broken.gone = True
     server.service.table.break_locks([b"x"], server.now)
-    server.service.settle()
+    server.service.deliver()
     assert b"print_obtained" in next_one.heard

@@ -10,14 +10,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
-from ipclocker.lock.model import Ask, Grant, Process, Record
+from ipclocker.lock.model import Ask, Grant, HolderProcess, Record
 from ipclocker.lock.server import table as table_module
 from ipclocker.lock.server.table import CONFIRM_WITHIN, LockTable
 
 NAMES = [b"a", b"b", b"c", b"d"]
 OWNERS = [(b"ann", b""), (b"ann", b"s1"), (b"ann", b"s2"), (b"bob", b""), (b"eve", b"s1")]
-PROCESSES = [None, Process(b"h", 7, None, b"", None, "1.1.1.1"), Process(b"h", 8, 5, b"B", 4, "2.2.2.2")]
-PROCESSES.append(Process(b"h", 7, None, b"", None, "2.2.2.2"))  # of another host with the same name
+PROCESSES = [None, HolderProcess(b"h", 7, None, b"", None, "1.1.1.1"), HolderProcess(b"h", 8, 5, b"B", 4, "2.2.2.2")]
+PROCESSES.append(HolderProcess(b"h", 7, None, b"", None, "2.2.2.2"))  # of another host with the same name
 
 
 class Client(Ask):
@@ -28,7 +28,7 @@ class Client(Ask):
         owner: tuple[bytes, bytes] = (b"ann", b""),
         names: tuple[bytes, ...] = (b"a",),
         hold: float = 0.0,
-        process: Process | None = None,
+        process: HolderProcess | None = None,
         confirms: bool = False,
         lease: bool = False,
     ) -> None:
@@ -146,7 +146,7 @@ class Model(RuleBasedStateMachine):
     def lock(self, client: Client, waits: bool) -> Client:
         own = [name for name in client.names if name in self.held and self.held[name].owner == client.owner]
         free = [name for name in client.names if name not in self.held]
-        grant = self.table.lock(client, self.now)
+        grant = self.table.acquire(client, self.now)
         if own:
             assert grant is not None and (grant.name, grant.token) == (own[0], self.held[own[0]].token)
             self.held[own[0]].set_terms(client, self.now)
@@ -160,7 +160,7 @@ class Model(RuleBasedStateMachine):
         return client
 
     def wait(self, client: Client) -> None:
-        self.table.wait(client)
+        self.table.enqueue(client)
         self.outcomes[client] = "waiting"
         replaced = []
         for name in client.names:
@@ -179,7 +179,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(client=clients_)
     def unlock(self, client: Client) -> None:
-        self.table.unlock(client, self.now)
+        self.table.release(client, self.now)
         for name in client.names:
             if name in self.held and self.held[name].owner == client.owner:
                 self.model_free(name)
@@ -200,7 +200,7 @@ class Model(RuleBasedStateMachine):
     def leave(self, client: Client) -> None:
         """The server notices that the client has hung up."""
         client.is_present = False
-        assert self.table.leave(client) == any(client in queue for queue in self.queues.values())
+        assert self.table.dequeue(client) == any(client in queue for queue in self.queues.values())
         self.model_leave(client)
         if self.outcomes.get(client) == "waiting":
             self.outcomes[client] = "left"
@@ -228,7 +228,7 @@ class Model(RuleBasedStateMachine):
             if holding.process and holding.process.pid == pid
             if holding.process.address != address or holding.process.boot or holding.outlasts
         ]
-        ended, to_look_at = self.table.said_dead(b"h", pid, address, self.now)
+        ended, to_look_at = self.table.report_dead(b"h", pid, address, self.now)
         assert sorted(map(repr, to_look_at)) == sorted(map(repr, doubtful))
         freed = [grant.name for grant in ended]
         assert {grant.name: grant.token for grant in ended} == dead
@@ -236,9 +236,9 @@ class Model(RuleBasedStateMachine):
             self.model_free(name)
 
     @rule(process=st.sampled_from([process for process in PROCESSES if process]))
-    def process_gone(self, process: Process) -> None:
+    def process_gone(self, process: HolderProcess) -> None:
         dead = {holding.token for holding in self.held.values() if holding.process == process and not holding.outlasts}
-        ended = self.table.process_gone(process, self.now)
+        ended = self.table.release_of(process, self.now)
         assert {grant.token for grant in ended} == dead
         for grant in ended:
             self.model_free(grant.name)
@@ -290,11 +290,11 @@ class Model(RuleBasedStateMachine):
         if grant is None or holding is None:
             return
         if lives:
-            self.table.outlive(grant)
+            self.table.mark_holder_alive(grant)
             holding.outlived |= holding.is_overdue
             holding.is_overdue = False
         else:
-            assert self.table.lapse(grant, self.now) == holding.is_overdue
+            assert self.table.expire_overdue(grant, self.now) == holding.is_overdue
             if holding.is_overdue:
                 self.model_free(name)
 
@@ -307,17 +307,17 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def keep(self) -> None:
-        for name, before in self.table.changes.items():
+        for name, before in self.table.before_images.items():
             grant = self.table.held.get(name)
             assert grant is None or before is None or before is not grant, "what stood before has changed since"
-        self.table.changes = {}
+        self.table.before_images = {}
         self.kept = {name: grant.record(0.0) for name, grant in self.table.held.items()}
         self.kept_holdings = {name: copy(holding) for name, holding in self.held.items()}
 
     @rule()
     def roll_back(self) -> None:
-        changes, self.table.changes = self.table.changes, {}
-        stranded = self.table.restore(changes, self.now)
+        changes, self.table.before_images = self.table.before_images, {}
+        stranded = self.table.rollback(changes, self.now)
         for name in changes:
             holding = copy(self.kept_holdings.get(name))
             if holding is None:
@@ -340,12 +340,12 @@ class Model(RuleBasedStateMachine):
         self.roll_back()
         records = [grant.record(1000.0) for grant in self.table.held.values()]
         again = LockTable(self.last_token)
-        again.load(records, self.now, 1000.0)
+        again.restore(records, self.now, 1000.0)
         assert [grant.record(1000.0) for grant in again.held.values()] == records
         for grant in again.held.values():
             assert grant.deadline == (self.now + grant.hold if grant.hold and not grant.outlived else inf)
             due = min(grant.deadline, grant.confirm_by)
-            assert (grant.alarm is None) == (due == inf)
+            assert (grant.expiry is None) == (due == inf)
 
     @precondition(lambda self: any(holding.due < inf for holding in self.held.values()))
     @rule()
@@ -394,7 +394,7 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def whoever_follows_the_changes_knows_all(self) -> None:
-        changes = self.table.changes
+        changes = self.table.before_images
         for name, before in changes.items():
             assert self.kept.get(name) == (before and before.record(0.0)), "what stood before is not what was kept"
         unchanged = {name: grant.record(0.0) for name, grant in self.table.held.items() if name not in changes}
@@ -404,11 +404,11 @@ class Model(RuleBasedStateMachine):
     def alarms_are_in_order_and_bounded(self) -> None:
         alarms = self.table._alarms
         assert len(alarms) <= 2 * len(self.held) + 2 * table_module._COMPACT_ABOVE
-        assert len(alarms) - self.table._stale == sum(grant.alarm is not None for grant in self.table.held.values())
+        assert len(alarms) - self.table._stale == sum(grant.expiry is not None for grant in self.table.held.values())
         for grant in self.table.held.values():
             due = min(grant.deadline, grant.confirm_by)
             if due < inf:
-                assert grant.alarm is not None and grant.alarm in alarms and grant.alarm[0] <= due
+                assert grant.expiry is not None and grant.expiry in alarms and grant.expiry[0] <= due
 
     @invariant()
     def the_index_of_processes_has_what_is_held(self) -> None:
@@ -445,28 +445,28 @@ ANN, BOB, EVE = (b"ann", b""), (b"bob", b""), (b"eve", b"")
 
 def test_the_first_free_of_several_names_is_granted() -> None:
     table = LockTable()
-    table.lock(Client(ANN, (b"a",)), 0)
-    grant = table.lock(Client(BOB, (b"a", b"b", b"c")), 0)
+    table.acquire(Client(ANN, (b"a",)), 0)
+    grant = table.acquire(Client(BOB, (b"a", b"b", b"c")), 0)
     assert grant is not None and grant.name == b"b"
     assert set(table.held) == {b"a", b"b"}
 
 
 def test_a_name_that_the_owner_holds_goes_before_one_that_is_free() -> None:
     table = LockTable()
-    first = table.lock(Client(ANN, (b"b",)), 0)
-    assert table.lock(Client(ANN, (b"a", b"b")), 1) is first
+    first = table.acquire(Client(ANN, (b"b",)), 0)
+    assert table.acquire(Client(ANN, (b"a", b"b")), 1) is first
     assert holder(table, b"a") is None
 
 
 def test_a_lock_asked_for_again_is_the_same_grant_under_new_terms() -> None:
     table = LockTable()
-    first = table.lock(Client(ANN, hold=5, process=PROCESSES[1]), 0)
+    first = table.acquire(Client(ANN, hold=5, process=PROCESSES[1]), 0)
     assert first is not None
     token = first.token
-    assert table.lock(Client(ANN, hold=7, process=PROCESSES[2]), 3) is first
+    assert table.acquire(Client(ANN, hold=7, process=PROCESSES[2]), 3) is first
     assert (first.token, first.deadline, first.process) == (token, 10, PROCESSES[2])
     assert table.expire(9.9) == []
-    table.said_dead(b"h", 7, "1.1.1.1", 9.9)
+    table.report_dead(b"h", 7, "1.1.1.1", 9.9)
     assert holder(table) == ANN
     assert table.expire(10) == [first]
 
@@ -478,29 +478,29 @@ def test_another_session_of_the_same_user_is_another_owner(
     holds: tuple[bytes, bytes], asks: tuple[bytes, bytes]
 ) -> None:
     table = LockTable()
-    table.lock(Client(holds), 0)
-    assert table.lock(Client(asks), 0) is None
-    table.unlock(Client(asks), 0)
+    table.acquire(Client(holds), 0)
+    assert table.acquire(Client(asks), 0) is None
+    table.release(Client(asks), 0)
     assert holder(table) == holds
     waiting = Client(asks)
-    table.wait(waiting)
-    table.wait(Client((b"u", b"third")))
+    table.enqueue(waiting)
+    table.enqueue(Client((b"u", b"third")))
     assert table.dropped == []
-    table.unlock(Client((b"u", b"fourth")), 0)
+    table.release(Client((b"u", b"fourth")), 0)
     assert table.dropped == []
-    table.unlock(Client(holds), 0)
+    table.release(Client(holds), 0)
     assert granted(table) == [(waiting, b"a")]
 
 
 def test_waiters_are_served_in_their_order() -> None:
     table = LockTable()
-    table.lock(Client(ANN), 0)
+    table.acquire(Client(ANN), 0)
     asks = [Client((b"w%d" % number, b"")) for number in range(20)]
     for ask in asks:
-        table.wait(ask)
+        table.enqueue(ask)
     served = []
     for owner in [ANN, *(ask.owner for ask in asks)]:
-        table.unlock(Client(owner), 0)
+        table.release(Client(owner), 0)
         served += granted(table)
     assert served == [(ask, b"a") for ask in asks]
     assert not table.held
@@ -509,10 +509,10 @@ def test_waiters_are_served_in_their_order() -> None:
 def test_a_waiter_on_several_names_gets_one_and_leaves_the_other_queues() -> None:
     table = LockTable()
     for name in (b"a", b"b"):
-        table.lock(Client(ANN, (name,)), 0)
+        table.acquire(Client(ANN, (name,)), 0)
     both, after = Client(BOB, (b"a", b"b")), Client(EVE, (b"a",))
-    table.wait(both)
-    table.wait(after)
+    table.enqueue(both)
+    table.enqueue(after)
     table.break_locks([b"b"], 0)
     assert granted(table) == [(both, b"b")]
     table.break_locks([b"a"], 0)
@@ -521,25 +521,25 @@ def test_a_waiter_on_several_names_gets_one_and_leaves_the_other_queues() -> Non
 
 def test_a_second_wait_of_an_owner_takes_the_place_of_the_first() -> None:
     table = LockTable()
-    table.lock(Client(ANN, (b"a",)), 0)
-    table.lock(Client(ANN, (b"b",)), 0)
+    table.acquire(Client(ANN, (b"a",)), 0)
+    table.acquire(Client(ANN, (b"b",)), 0)
     first, between, second = Client(BOB, (b"a", b"b")), Client(EVE), Client(BOB)
     for ask in (first, between, second):
-        table.wait(ask)
+        table.enqueue(ask)
     assert table.dropped == [first]
-    table.unlock(Client(ANN, (b"b",)), 0)
+    table.release(Client(ANN, (b"b",)), 0)
     assert granted(table) == []  # the first one waited for b too, and has left
-    table.unlock(Client(ANN), 0)
+    table.release(Client(ANN), 0)
     assert granted(table) == [(second, b"a")]
 
 
 def test_unlock_takes_a_waiter_off_all_its_queues() -> None:
     table = LockTable()
-    table.lock(Client(ANN, (b"a",)), 0)
-    table.lock(Client(ANN, (b"b",)), 0)
+    table.acquire(Client(ANN, (b"a",)), 0)
+    table.acquire(Client(ANN, (b"b",)), 0)
     waiting = Client(BOB, (b"a", b"b"))
-    table.wait(waiting)
-    table.unlock(Client(BOB, (b"b",)), 0)
+    table.enqueue(waiting)
+    table.release(Client(BOB, (b"b",)), 0)
     assert table.dropped == [waiting]
     table.break_locks([b"a", b"b"], 0)
     assert granted(table) == [] and not table.held
@@ -547,9 +547,9 @@ def test_unlock_takes_a_waiter_off_all_its_queues() -> None:
 
 def test_breaking_frees_whoever_holds_it_and_the_next_gets_it() -> None:
     table = LockTable()
-    first = table.lock(Client((b"ann", b"session")), 0)
+    first = table.acquire(Client((b"ann", b"session")), 0)
     waiting = Client(BOB)
-    table.wait(waiting)
+    table.enqueue(waiting)
     assert table.break_locks([b"z", b"a"], 0) == [first]
     assert granted(table) == [(waiting, b"a")]
     assert holder(table) == BOB
@@ -557,21 +557,21 @@ def test_breaking_frees_whoever_holds_it_and_the_next_gets_it() -> None:
 
 def test_a_client_that_is_gone_is_passed_over() -> None:
     table = LockTable(present=lambda ask: ask.is_present)  # type: ignore[attr-defined]
-    table.lock(Client(ANN), 0)
+    table.acquire(Client(ANN), 0)
     gone, there = Client(BOB), Client(EVE)
     gone.is_present = False
-    table.wait(gone)
-    table.wait(there)
-    table.unlock(Client(ANN), 0)
+    table.enqueue(gone)
+    table.enqueue(there)
+    table.release(Client(ANN), 0)
     assert granted(table) == [(there, b"a")]
-    assert not table.leave(gone)
+    assert not table.dequeue(gone)
 
 
 def test_a_hold_ends_on_time_and_not_before() -> None:
     table = LockTable()
-    table.lock(Client(ANN, hold=1), 100)
+    table.acquire(Client(ANN, hold=1), 100)
     waiting = Client(BOB, hold=2)
-    table.wait(waiting)
+    table.enqueue(waiting)
     assert table.next_alarm == 101
     assert table.expire(100.999) == []
     assert [grant.user for grant in table.expire(101)] == [b"ann"]
@@ -583,17 +583,17 @@ def test_a_hold_ends_on_time_and_not_before() -> None:
 
 def test_no_hold_time_is_for_ever() -> None:
     table = LockTable()
-    table.lock(Client(ANN), 0)
+    table.acquire(Client(ANN), 0)
     assert table.next_alarm == inf and table.expire(1e12) == []
 
 
 def test_a_waited_grant_that_is_not_confirmed_is_taken_back() -> None:
     table = LockTable()
-    table.lock(Client(ANN), 0)
+    table.acquire(Client(ANN), 0)
     silent, next_one = Client(BOB, confirms=True), Client(EVE, confirms=True, hold=100)
-    table.wait(silent)
-    table.wait(next_one)
-    table.unlock(Client(ANN), 50)
+    table.enqueue(silent)
+    table.enqueue(next_one)
+    table.release(Client(ANN), 50)
     assert table.expire(50 + CONFIRM_WITHIN - 0.01) == []
     table.expire(50 + CONFIRM_WITHIN)
     assert granted(table) == [(silent, b"a"), (next_one, b"a")]
@@ -605,13 +605,13 @@ def test_a_waited_grant_that_is_not_confirmed_is_taken_back() -> None:
 @pytest.mark.parametrize("sign_of_life", ["confirm", "renew", "lock"])
 def test_any_sign_of_life_confirms_a_waited_grant(sign_of_life: str) -> None:
     table = LockTable()
-    table.lock(Client(ANN), 0)
+    table.acquire(Client(ANN), 0)
     waiting = Client(BOB, confirms=True)
-    table.wait(waiting)
-    table.unlock(Client(ANN), 0)
+    table.enqueue(waiting)
+    table.release(Client(ANN), 0)
     token = table.held[b"a"].token
     if sign_of_life == "lock":
-        table.lock(Client(BOB, confirms=True), 5)
+        table.acquire(Client(BOB, confirms=True), 5)
     elif sign_of_life == "renew":
         table.renew(b"a", token, 5)
     else:
@@ -622,19 +622,19 @@ def test_any_sign_of_life_confirms_a_waited_grant(sign_of_life: str) -> None:
 
 def test_a_grant_at_once_and_one_without_the_extension_need_no_confirmation() -> None:
     table = LockTable()
-    table.lock(Client(ANN, (b"a",), confirms=True), 0)
-    table.lock(Client(ANN, (b"b",)), 0)
-    table.wait(Client(BOB, (b"b",)))
-    table.unlock(Client(ANN, (b"b",)), 0)
+    table.acquire(Client(ANN, (b"a",), confirms=True), 0)
+    table.acquire(Client(ANN, (b"b",)), 0)
+    table.enqueue(Client(BOB, (b"b",)))
+    table.release(Client(ANN, (b"b",)), 0)
     assert table.expire(1e9) == []
 
 
 def test_confirming_an_older_grant_does_not_confirm_the_present_one() -> None:
     table = LockTable()
-    old = table.lock(Client(ANN), 0)
+    old = table.acquire(Client(ANN), 0)
     assert old is not None
-    table.wait(Client(BOB, confirms=True))
-    table.unlock(Client(ANN), 0)
+    table.enqueue(Client(BOB, confirms=True))
+    table.release(Client(ANN), 0)
     table.confirm(b"a", old.token)
     assert table.renew(b"a", old.token, 1) is None
     assert [grant.user for grant in table.expire(CONFIRM_WITHIN)] == [b"bob"]
@@ -642,7 +642,7 @@ def test_confirming_an_older_grant_does_not_confirm_the_present_one() -> None:
 
 def test_renewing_starts_the_hold_anew_and_keeps_the_token() -> None:
     table = LockTable()
-    grant = table.lock(Client(ANN, hold=10), 0)
+    grant = table.acquire(Client(ANN, hold=10), 0)
     assert grant is not None
     token = grant.token
     for now in range(5, 100, 5):
@@ -657,38 +657,38 @@ def test_tokens_grow_from_the_last_one_whatever_the_name() -> None:
     table = LockTable(last_token=500)
     tokens = []
     for name in (b"a", b"b", b"a", b"c"):
-        grant = table.lock(Client(ANN, (name,)), 0)
+        grant = table.acquire(Client(ANN, (name,)), 0)
         assert grant is not None
         tokens.append(grant.token)
-        table.unlock(Client(ANN, (name,)), 0)
+        table.release(Client(ANN, (name,)), 0)
     assert tokens == [501, 502, 503, 504]
 
 
 def test_a_death_is_believed_only_from_the_address_that_took_the_lock() -> None:
     table = LockTable()
     for name in (b"a", b"b"):
-        table.lock(Client(ANN, (name,), process=PROCESSES[1]), 0)
-    table.lock(Client(BOB, (b"c",), process=PROCESSES[2]), 0)
-    table.lock(Client(BOB, (b"d",)), 0)
-    assert table.said_dead(b"h", 7, "9.9.9.9", 0) == ([], [PROCESSES[1], PROCESSES[1]])  # to be looked for
-    assert table.said_dead(b"other", 7, "1.1.1.1", 0) == ([], [])
+        table.acquire(Client(ANN, (name,), process=PROCESSES[1]), 0)
+    table.acquire(Client(BOB, (b"c",), process=PROCESSES[2]), 0)
+    table.acquire(Client(BOB, (b"d",)), 0)
+    assert table.report_dead(b"h", 7, "9.9.9.9", 0) == ([], [PROCESSES[1], PROCESSES[1]])  # to be looked for
+    assert table.report_dead(b"other", 7, "1.1.1.1", 0) == ([], [])
     assert len(table.held) == 4
-    assert [grant.name for grant in table.said_dead(b"h", 7, "1.1.1.1", 0)[0]] == [b"a", b"b"]
+    assert [grant.name for grant in table.report_dead(b"h", 7, "1.1.1.1", 0)[0]] == [b"a", b"b"]
     assert set(table.held) == {b"c", b"d"}
 
 
 def test_a_death_is_not_believed_of_a_process_that_is_known_by_more_than_its_number() -> None:
     """Who says it may be in a container at the same address, where that number is nobody's."""
     table = LockTable()
-    table.lock(Client(ANN, (b"a",), process=PROCESSES[2]), 0)
-    assert table.said_dead(b"h", 8, "2.2.2.2", 0) == ([], [PROCESSES[2]])
+    table.acquire(Client(ANN, (b"a",), process=PROCESSES[2]), 0)
+    assert table.report_dead(b"h", 8, "2.2.2.2", 0) == ([], [PROCESSES[2]])
     assert set(table.held) == {b"a"}
 
 
 def test_status_speaks_of_the_askers_own_lock_first_then_of_the_first_held_name() -> None:
     table = LockTable()
-    table.lock(Client(ANN, (b"b",)), 0)
-    own = table.lock(Client(BOB, (b"c",)), 0)
+    table.acquire(Client(ANN, (b"b",)), 0)
+    own = table.acquire(Client(BOB, (b"c",)), 0)
     names = (b"a", b"b", b"c")
     assert table.standing(Client(BOB, names)) is own
     other = table.standing(Client(EVE, names))
@@ -698,12 +698,12 @@ def test_status_speaks_of_the_askers_own_lock_first_then_of_the_first_held_name(
 
 def test_time_costs_nothing_however_often_locks_come_and_go() -> None:
     table = LockTable()
-    table.lock(Client(ANN, (b"kept",), hold=1e6), 0)
+    table.acquire(Client(ANN, (b"kept",), hold=1e6), 0)
     for number in range(20_000):
-        table.lock(Client(BOB, hold=1000), number)
-        table.lock(Client(BOB, hold=500), number)
-        table.unlock(Client(BOB), number)
-        table.changes.clear()
+        table.acquire(Client(BOB, hold=1000), number)
+        table.acquire(Client(BOB, hold=500), number)
+        table.release(Client(BOB), number)
+        table.before_images.clear()
         assert len(table._alarms) < 1500
     assert table.expire(1e6 - 1) == []
     assert len(table.expire(1e6)) == 1

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ipclocker.lock.model import Ask, Grant, Process
+from ipclocker.lock.model import Ask, Grant, HolderProcess
 from ipclocker.lock.wire import requests as protocol
 from ipclocker.lock.wire.info import HeldInfo, WaiterInfo, decode_command
 from ipclocker.lock.wire.replies import Answer, AnswerReader, Lost, Recall, Recalled, Reply
 
 words = st.binary(min_size=1, max_size=12).filter(lambda word: len(word.split()) == 1 and word.split()[0] == word)
 processes = st.none() | st.builds(
-    Process, words, st.integers(1, 2**31 - 1), st.none(), st.just(b""), st.none(), st.sampled_from(["", "::1"])
+    HolderProcess, words, st.integers(1, 2**31 - 1), st.none(), st.just(b""), st.none(), st.sampled_from(["", "::1"])
 )
 times = st.integers(0, 10**6).map(lambda number: number / 8)
 
@@ -24,7 +24,7 @@ def read(data: bytes) -> list[Reply]:
     return list(AnswerReader().read(data.split(b"\n")[:-1]))
 
 
-def ask(user: bytes, process: Optional[Process], command: bytes, hold: float = 0.0, lease: bool = False) -> Ask:
+def ask(user: bytes, process: Optional[HolderProcess], command: bytes, hold: float = 0.0, lease: bool = False) -> Ask:
     made = Ask()
     made.user, made.process, made.hold, made.lease = user, process, hold, lease
     made.command = protocol.encode_command(command)
@@ -34,7 +34,7 @@ def ask(user: bytes, process: Optional[Process], command: bytes, hold: float = 0
 asks = st.builds(ask, words, processes, st.binary(max_size=60), times, st.booleans())
 
 
-def about(process: Process | None) -> tuple[bytes | None, int | None, bytes | None]:
+def about(process: HolderProcess | None) -> tuple[bytes | None, int | None, bytes | None]:
     return (None, None, None) if process is None else (process.host, process.pid, process.address.encode() or None)
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ipclocker.lock.model import Ask, Grant, Process
+from ipclocker.lock.model import Ask, Grant, HolderProcess
 from ipclocker.lock.wire import requests as protocol
 from ipclocker.lock.wire.replies import Answer, AnswerReader, Broke, LookFor, Obtained, Reply, Waiting
-from ipclocker.lock.wire.requests import VARIABLES, Variables
+from ipclocker.lock.wire.requests import VARIABLES, RequestVariables
 from ipclocker.net.line_buffer import split_lines
 
 from ...support.memory import MemoryServer
@@ -47,7 +47,7 @@ def heard_in_pieces(stream: bytes, cuts: list[int]) -> tuple[bytes, bytes, bool]
     for start, end in zip(places, places[1:]):
         peer.send(stream[start:end])
     server.service.table.break_locks([b"a", b"b"], server.now)  # those that wait are served
-    server.service.settle()
+    server.service.deliver()
     return peer.heard, other.heard, peer.closed
 
 
@@ -92,8 +92,8 @@ def test_no_crowd_brings_the_service_down(steps: list[tuple[int, bytes, bool]]) 
         assert not server.service.table.granted and not server.service.table.dropped
 
 
-def read_back(request: bytes) -> Variables:
-    variables = Variables()
+def read_back(request: bytes) -> RequestVariables:
+    variables = RequestVariables()
     lines, rest = split_lines(b"", request)
     assert rest == b""
     for line in lines[:-1]:
@@ -175,7 +175,7 @@ def answers(user: bytes, name: bytes, number: int) -> list[tuple[bytes, Reply]]:
     """What the server writes, with what the client is to read."""
     grant, own, other = make_grant(user, name, number), Ask(), Ask()
     own.user, other.session = user, b"s"
-    process = Process(name, number, None, b"", None, "")
+    process = HolderProcess(name, number, None, b"", None, "")
     return [
         (protocol.granted(grant, False), Answer(owner=user, locked=True, name=name)),
         (protocol.granted(grant, True), Answer(owner=user, locked=True, name=name, token=number)),

@@ -13,7 +13,7 @@ import pytest
 
 from ipclocker.errors import UsageError
 from ipclocker.net.loop import Loop
-from ipclocker.supervise.output.collector import Lines, Output, Place, to_file, to_files, to_log
+from ipclocker.supervise.output.collector import Lines, Output, Sink, to_file, to_files, to_log
 from ipclocker.supervise.output.nonblocking_writer import Stream
 
 from ...support.loop_turns import turn_until
@@ -163,7 +163,7 @@ class TestAPlaceThatIsFull:
         source, sink = reader
         streams: list[Stream] = []
 
-        def make(loop: Loop, drained: object) -> Place:
+        def make(loop: Loop, drained: object) -> Sink:
             streams.append(Stream(loop, "the test", lambda: sink, drained))  # type: ignore[arg-type]
             return Lines(streams[0])
 
