@@ -1,8 +1,9 @@
-"""What may import what: the core runs on the standard library alone, and what is pure stays pure."""
+"""What may import what: rooms only from those below, the core from the standard library, pure modules nothing else."""
 
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,23 +16,40 @@ PACKAGE = PROJECT / "ipclocker"
 # Python 3.9 has no list of its own modules; an older list may lack a module, which then shows here.
 STANDARD = getattr(sys, "stdlib_module_names", None)
 IMPURE = {"socket", "select", "selectors", "time", "os", "subprocess", "signal", "threading", "pathlib", "random"}
+# Modules that know no socket, clock, file or process, nor bring in another of ours that does.
 PURE = {
-    "lock/server/table.py": IMPURE,
-    "lock/wire/requests.py": IMPURE,
-    "lock/wire/replies.py": IMPURE,
-    "lock/model.py": IMPURE,
-    "lock/wire/info.py": IMPURE,
-    "lock/server/request_handler.py": IMPURE,
-    "lock/client/lease.py": IMPURE,
-    "lock/server/service.py": IMPURE - {"time"},
-    "net/line_buffer.py": IMPURE,
-    "supervise/output/line_splitter.py": IMPURE,
-    "supervise/state_machine.py": IMPURE,
-    "process/restart_policy.py": IMPURE,
-    "supervise/program_list.py": IMPURE,
-    "prefork/pool.py": IMPURE,
+    "docs/tool_spec.py",
+    "lock/client/lease.py",
+    "lock/model.py",
+    "lock/server/poll_schedule.py",
+    "lock/server/request_handler.py",
+    "lock/server/table.py",
+    "lock/wire/info.py",
+    "lock/wire/replies.py",
+    "lock/wire/requests.py",
+    "net/line_buffer.py",
+    "prefork/pool.py",
+    "process/restart_policy.py",
+    "supervise/output/line_splitter.py",
+    "supervise/program_list.py",
+    "supervise/state_machine.py",
 }
-CORE = ("lock/", "daemon/", "pid/", "supervise/")
+# The rooms from the top to the ground. A module imports from its own room and from those in the lines below it.
+ROOMS = (
+    ("__main__",),
+    ("cli",),
+    ("supervise", "run", "doctor", "service_files", "docs", "zipapp"),
+    ("lock",),
+    ("pid", "prefork"),
+    ("daemon",),
+    ("process",),
+    ("net",),
+    ("errors", "version"),
+)
+# The same inside lock: neither of the first two ever imports the other.
+LOCK_ROOMS = (("server", "client"), ("report",), ("snapshot",), ("wire", "storage"), ("model", "endpoint"))
+# The package itself brings every part in, at the first use of a name; who imports it imports the library.
+LIBRARY = "__init__"
 MODULES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))
 
 
@@ -61,18 +79,103 @@ def test_the_core_imports_the_standard_library_only(module: str) -> None:
     assert set(imports_of(module)) <= STANDARD | {"ipclocker"}
 
 
-@pytest.mark.parametrize("module", PURE)
-def test_a_pure_module_knows_no_socket_and_no_clock(module: str) -> None:
-    assert not set(imports_of(module)) & PURE[module]
+def modules_of(root: Path) -> dict[str, Path]:
+    """The modules below `root` by dotted name; a package is PACKAGE.__init__."""
+    return {".".join(path.relative_to(root).with_suffix("").parts): path for path in root.rglob("*.py")}
 
 
-@pytest.mark.parametrize("module", ["lock/wire/requests.py", "lock/server/table.py"])
-def test_a_pure_module_brings_no_other_in_that_is_not(module: str) -> None:
-    """What it imports from this package is pure too."""
-    for node in ast.walk(ast.parse((PACKAGE / module).read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            name = f"lock/{node.module}.py" if node.level == 1 else f"{node.module}.py".replace(".", "/", 1)
-            assert name in PURE or not set(imports_of(name)) & IMPURE
+def arrows_of(root: Path) -> dict[str, set[str]]:
+    """Which of the modules below `root` each of them imports, wherever in it and even for a type checker alone."""
+    modules = modules_of(root)
+    arrows: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        arrows[module] = found = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            if node.level:
+                place = module.split(".")[: -node.level]
+            elif node.module is not None and node.module.split(".")[0] == PACKAGE.name:
+                place = []
+            else:
+                continue
+            said = node.module.split(".") if node.module else []
+            place += said if node.level else said[1:]
+            for alias in node.names:
+                names = (".".join([*place, alias.name]), ".".join([*place, alias.name, "__init__"]))
+                homes = (".".join(place), ".".join([*place, "__init__"]))
+                found.update([name for name in (*names, *homes) if name in modules][:1])
+    return arrows
+
+
+def faults_of(root: Path) -> list[str]:
+    """What is wrong with the imports below `root`, a line each."""
+    arrows = arrows_of(root)
+    rank = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
+    lock_rank = {room: number for number, rooms in enumerate(LOCK_ROOMS) for room in rooms}
+    faults = [f"{module} is in no room" for module in arrows if module.split(".")[0] not in {*rank, LIBRARY}]
+    for module, others in sorted(arrows.items()):
+        for other in sorted(others):
+            (here, *inner), (there, *other_inner) = module.split("."), other.split(".")
+            if LIBRARY in (here, there):
+                continue
+            if here != there and rank.get(here, -1) >= rank.get(there, -1):
+                faults.append(f"{module} imports {other}, which is not below it")
+            if here == there == "lock" and inner[0] != other_inner[0]:
+                if lock_rank.get(inner[0], -1) >= lock_rank.get(other_inner[0], -1):
+                    faults.append(f"{module} imports {other}, which is not below it")
+    for circle in circles_of(arrows):
+        faults.append(f"a circle: {' '.join(circle)}")
+    return faults
+
+
+def circles_of(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """Modules that import each other, directly or not: sets of more than one, each sorted."""
+    reach: dict[str, set[str]] = {}
+    for module in arrows:
+        seen: set[str] = set()
+        new = set(arrows[module])
+        while new:
+            seen |= new
+            new = set().union(*(arrows[other] for other in new)) - seen
+        reach[module] = seen
+    circles = {tuple(sorted(m for m in reach if m in reach[module] and module in reach[m])) for module in reach}
+    return [list(circle) for circle in sorted(circles) if len(circle) > 1]
+
+
+def test_imports_go_from_room_to_room_downwards_and_never_in_a_circle() -> None:
+    assert faults_of(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "fault"),
+    [
+        ("net/loop.py", "from ..daemon import log", "net.loop imports daemon.log, which is not below it"),
+        ("run/options.py", "from ..supervise import settings", "run.options imports supervise.settings, which is not"),
+        ("lock/server/table.py", "from ..client import lease", "lock.server.table imports lock.client.lease, which"),
+        ("lock/client/lease.py", "from ..server import table", "lock.client.lease imports lock.server.table, which"),
+        ("lock/wire/info.py", "from ..client import lease", "lock.wire.info imports lock.client.lease, which is not"),
+        ("lock/model.py", "from .wire import info", "lock.model imports lock.wire.info, which is not below it"),
+        ("net/address.py", "def f(): from .loop import Loop\nfrom . import address", "a circle: net.address net.loop"),
+        ("hosts/new.py", "", "hosts.new is in no room"),
+    ],
+)
+def test_a_planted_import_is_found(tmp_path: Path, module: str, line: str, fault: str) -> None:
+    copy = tmp_path / PACKAGE.name
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    path = copy / module
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"{path.read_text() if path.exists() else ''}\n{line}\n")
+    if "circle" in fault:
+        (copy / "net/loop.py").write_text((copy / "net/loop.py").read_text() + "\nfrom . import address\n")
+    assert any(found.startswith(fault) for found in faults_of(copy))
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_a_pure_module_knows_no_socket_and_no_clock_and_brings_none_in(module: str) -> None:
+    assert not set(imports_of(module)) & IMPURE
+    brought = {name.replace(".", "/") + ".py" for name in arrows_of(PACKAGE)[module[:-3].replace("/", ".")]}
+    assert all(not set(imports_of(other)) & IMPURE for other in brought)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +194,7 @@ def test_what_imports_no_command_line_library(statement: str) -> None:
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith(CORE)])
+@pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith("cli/")])
 def test_a_module_can_be_imported_first(module: str) -> None:
     """No circle of imports depends on who came first."""
     name = "ipclocker." + module[:-3].replace("/", ".").replace(".__init__", "")
@@ -101,7 +204,15 @@ def test_a_module_can_be_imported_first(module: str) -> None:
 
 def test_what_lockersh_does_without_as_long_as_it_can() -> None:
     """Where a command runs under no lease: each module is time before it starts, and memory beside it."""
-    later = ("lock.keeper", "lock.lease", "lock.info", "run.beside", "run.deputy", "run.ending", "daemon.loop")
+    later = (
+        "lock.client.keepalive",
+        "lock.client.lease",
+        "lock.wire.info",
+        "run.lock_guard",
+        "process.watchdog",
+        "process.tree_killer",
+        "net.loop",
+    )
     names = [f"ipclocker.{name}" for name in later] + ["threading", "subprocess", "logging"]
     check = f"import ipclocker.cli.lockersh, sys; print(*sorted(set({names}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", check], cwd=PROJECT, capture_output=True, text=True, check=True)

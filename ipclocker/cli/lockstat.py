@@ -11,10 +11,11 @@ import typer
 from ..docs.exit_codes import exit_codes
 from ..errors import OK, TEMPORARY, UNAVAILABLE, UsageError
 from ..lock import report
-from ..lock.client.breaker import FREE, HELD, LockBreaker, Outcome
+from ..lock.client.breaker import LockBreaker
 from ..lock.client.connection import ServerConnection
 from ..lock.client.inspector import Inspector
 from ..lock.client.settings import LockSettings
+from ..lock.snapshot import FREE, HELD, Outcome
 from ..process.stderr import tell
 from ..version import VERSION
 from .tool_specs import Declaration

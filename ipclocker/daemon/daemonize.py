@@ -75,9 +75,9 @@ def run(
         set_up(name, foreground=foreground, log_file=log_file, debug=debug)
         file.acquire()
         if not foreground:
-            guardian = _run_away(start, name, file, care)
+            monitor = _run_away(start, name, file, care)
             if manager is not None:
-                manager.handed_over(guardian)
+                manager.handed_over(monitor)
         elif care is None:
             _run_here(start, name, file, log_file)
         else:
@@ -144,18 +144,18 @@ def _failure(word: StartupStatus) -> IpclockerError:
 
 def _run_away(start: ServiceFactory, name: str, file: PidFile, care: MonitorOptions | None) -> int:
     """Start a guardian and wait for its word; its pid. IpclockerError if that is an error, or if it says none."""
-    guardian, launcher = socket.socketpair()
+    monitor, launcher = socket.socketpair()
     try:
         pid = fork_with_signals_blocked()
     except OSError as error:
         file.remove()
         raise IpclockerError(f"cannot go to the background: {error}") from error
     if pid == 0:
-        guardian.close()
+        monitor.close()
         _become_guardian(start, name, file, launcher, care)
     launcher.close()
     file.close_in_parent()
-    word = _hear(guardian)
+    word = _hear(monitor)
     if word is None:
         how = _how_child_ended(pid)
         raise IpclockerError(f"the guardian process died before the server was ready ({how})")
@@ -164,10 +164,10 @@ def _run_away(start: ServiceFactory, name: str, file: PidFile, care: MonitorOpti
     return pid
 
 
-def _hear(guardian: socket.socket) -> StartupStatus | None:
+def _hear(monitor: socket.socket) -> StartupStatus | None:
     heard = b""
-    with guardian:
-        while chunk := guardian.recv(4096):
+    with monitor:
+        while chunk := monitor.recv(4096):
             heard += chunk
     return parse_word(heard)
 

@@ -122,7 +122,7 @@ class ServerMonitor:
         self._server, self._hearing, self._heard = pid, ours, b""
         self._loop.watch(ours, READ, self._listen)
 
-    def _become_server(self, guardian: socket.socket) -> NoReturn:
+    def _become_server(self, monitor: socket.socket) -> NoReturn:
         """In the new process. The signals stay blocked until there are handlers for them."""
         status = INTERNAL
         try:
@@ -133,7 +133,7 @@ class ServerMonitor:
                 signal.signal(number, signal.SIG_DFL)
             for further in self._care.signals:
                 signal.signal(further, signal.SIG_IGN)  # until it has handlers of its own
-            status = self._serve(lambda word: say(guardian, word))
+            status = self._serve(lambda word: say(monitor, word))
         except BaseException:
             log.exception("the server ends by an error of its own")
         finally:

@@ -14,8 +14,7 @@ from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any, Optional
 
-from .client.breaker import BROKEN, HELD, RECALLED, Outcome
-from .client.inspector import Ping, Snapshot
+from .snapshot import BROKEN, HELD, RECALLED, Outcome, Ping, Snapshot
 from .wire.info import HeldInfo, WaiterInfo
 
 _COLUMNS = ("NAME", "HOLDER", "HOST", "PID", "SINCE", "HOLD", "TOKEN", "WAIT", "STATE")

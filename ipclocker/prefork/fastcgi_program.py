@@ -71,9 +71,9 @@ class FastCgiManager(ProcManager):
         """As ProcManager's; and says where the programs listen."""
         super().managing_init()
         self.pm_notify(f"listening on {self._listening}")
-        if self._service_manager is not None and self._crew is not None:
+        if self._service_manager is not None and self._workers is not None:
             self._service_manager.ready(f"listening on {self._listening}")
-            self._service_manager.keep_alive(self._crew.loop)
+            self._service_manager.keep_alive(self._workers.loop)
 
     def pm_die(self, msg: str = "", n: int = 0) -> NoReturn:
         """As ProcManager's; the service manager, if there is one, is told before."""
@@ -97,9 +97,9 @@ class FastCgiManager(ProcManager):
     def _new_crew(self) -> WorkerProcesses:
         return WorkerProcesses(Pool(random.random), self.pm_notify, self._stop_signal, groups=True)
 
-    def _adjust(self, crew: WorkerProcesses) -> None:
-        super()._adjust(crew)
-        crew.pool.up_after = self._up_after
+    def _adjust(self, workers: WorkerProcesses) -> None:
+        super()._adjust(workers)
+        workers.pool.up_after = self._up_after
 
     def _become_worker(self, line: WorkerEnd, manager: int, mask: set[int]) -> NoReturn:
         status = INTERNAL

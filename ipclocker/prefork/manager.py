@@ -63,7 +63,7 @@ class ProcManager(Parametrized):
         self._received: dict[str, int] = {}
         self._on_signal: Callable[[str], object] | None = None
         self._pid_files = PidFiles()
-        self._crew: WorkerProcesses | None = None  # in a manager
+        self._workers: WorkerProcesses | None = None  # in a manager
         self._manager_pid: int | None = None  # in a worker
         self._requests = Requests()
         self._waits = False  # in a worker: whether a signal ends it at once
@@ -83,13 +83,13 @@ class ProcManager(Parametrized):
             self._requests = Requests(WorkerEnd.from_environment(os.environ))
             return self._handle()
         self.role("manager")
-        self._crew = crew = self._new_crew()
+        self._workers = workers = self._new_crew()
         self.managing_init()
         self.pm_notify("initialized")
         while self.n_processes() > 0:
-            self._adjust(crew)
-            while crew.wants():
-                if self._start_worker(crew):
+            self._adjust(workers)
+            while workers.wants():
+                if self._start_worker(workers):
                     return self._handle()
             self.pm_wait()
         return self.pm_die("no processes are wanted")
@@ -97,8 +97,8 @@ class ProcManager(Parametrized):
     def managing_init(self) -> None:
         """Prepare the manager: signals, its name and its pid file. An override has to call this one."""
         if not self.no_signals():
-            assert self._crew is not None
-            self._crew.hear(_MANAGER_SIGNALS)
+            assert self._workers is not None
+            self._workers.hear(_MANAGER_SIGNALS)
             self._on_signal = self.sig_manager
         self.pm_change_process_name(self.pm_parameter("pm_title"))
         self.pm_write_pid_file()
@@ -110,25 +110,25 @@ class ProcManager(Parametrized):
         """
         self._on_signal = None
         self.pm_remove_pid_file()
-        if self._crew is not None:
-            self._crew.begin_to_end(self.die_timeout() or inf)
-            while self._crew.pids:
+        if self._workers is not None:
+            self._workers.begin_to_end(self.die_timeout() or inf)
+            while self._workers.pids:
                 self.pm_wait()
-                if self._crew.is_overdue:
+                if self._workers.is_overdue:
                     self.pm_abort("wait timeout")
         self.pm_exit(f"dying: {msg}", n)
 
     def pm_wait(self) -> int | None:
         """Wait until a worker has ended, and return its pid; None if there is something else to do before."""
-        crew = self._crew
-        if crew is None:
+        workers = self._workers
+        if workers is None:
             return None
-        crew.turn()
-        end = crew.next_end()
+        workers.turn()
+        end = workers.next_end()
         if end is not None:
             self.pm_notify(f"server (pid {end.pid}) {end.text}")
             return end.pid
-        number = crew.next_signal()
+        number = workers.next_signal()
         if number is not None:
             self.sig_sub(signal_name(number))
         return None
@@ -140,8 +140,8 @@ class ProcManager(Parametrized):
             self.pm_die(f"safe exit from signal {name}")
         elif name == "HUP":
             self.pm_notify(f"received signal {name}")
-            if self._crew is not None:
-                self._crew.tell_to_stop(self._crew.pool.renew())
+            if self._workers is not None:
+                self._workers.tell_to_stop(self._workers.pool.renew())
         elif name in ("TTIN", "TTOU"):
             wanted = self.n_processes() + (1 if name == "TTIN" else -1)
             number = self.n_processes(min(max(wanted, 1), MOST_PROCESSES))
@@ -240,12 +240,12 @@ class ProcManager(Parametrized):
     def pm_exit(self, msg: str, n: int = 0) -> NoReturn:
         """Say why, and end this process with that status; workers that are left are killed. Raises SystemExit."""
         self._waits = False
-        if self._crew is not None:
-            self._crew.kill(msg)
-            while self._crew.has_ends:
+        if self._workers is not None:
+            self._workers.kill(msg)
+            while self._workers.has_ends:
                 self.pm_wait()
-            self._crew.close()
-            self._crew = None
+            self._workers.close()
+            self._workers = None
         self.pm_warn(msg)
         sys.exit(n)
 
@@ -258,14 +258,14 @@ class ProcManager(Parametrized):
     def _new_crew(self) -> WorkerProcesses:
         return WorkerProcesses(Pool(random.random), self.pm_notify)
 
-    def _adjust(self, crew: WorkerProcesses) -> None:
+    def _adjust(self, workers: WorkerProcesses) -> None:
         """Let what the parameters say by now be so."""
-        crew.pool.start_delay = crew.pool.up_after = self.start_delay()
-        crew.pool.rolling = self.rolling()
-        crew.patience = self.die_timeout() or inf
-        crew.tell_to_stop(crew.pool.resize(self.n_processes()))
+        workers.pool.start_delay = workers.pool.up_after = self.start_delay()
+        workers.pool.rolling = self.rolling()
+        workers.patience = self.die_timeout() or inf
+        workers.tell_to_stop(workers.pool.resize(self.n_processes()))
 
-    def _start_worker(self, crew: WorkerProcesses) -> bool:
+    def _start_worker(self, workers: WorkerProcesses) -> bool:
         """Make a worker, in which this returns True."""
         _flush()
         manager = os.getpid()
@@ -275,14 +275,14 @@ class ProcManager(Parametrized):
             line, pid = _fork()
         except OSError as problem:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            self.pm_warn(f"fork: {problem.strerror}; tried again in {crew.start_failed():.1f} s")
+            self.pm_warn(f"fork: {problem.strerror}; tried again in {workers.start_failed():.1f} s")
             return False
         if pid == 0:
             line.close()
-            crew.leave()
+            workers.leave()
             self._become_worker(line.worker, manager, before)
         else:
-            crew.started(pid, line)
+            workers.started(pid, line)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if pid != 0:
             self.pm_notify(f"server (pid {pid}) started")
@@ -290,7 +290,7 @@ class ProcManager(Parametrized):
 
     def _become_worker(self, line: WorkerEnd, manager: int, mask: set[int]) -> None:
         """In the new process, with all signals blocked; before, only those of the mask were."""
-        self._crew = None
+        self._workers = None
         self._on_signal = None
         self._pid_files.forget()
         self._manager_pid = manager

@@ -37,30 +37,30 @@ class LockGuard:
         foreground: Foreground,
         command: ProcessIdentity,
         mark: str,
-        claim: LockAcquisition,
-        terms: RunOptions,
+        acquisition: LockAcquisition,
+        options: RunOptions,
         additions: dict[str, str],
         tell: Callable[[str], None],
     ) -> None:
         """`mark` is in the command's environment; `additions` are for that of what is run because of a loss."""
         self.loss: LockLoss | None = None
         self._foreground = foreground
-        self._claim = claim
-        self._terms = terms
+        self._acquisition = acquisition
+        self._options = options
         self._additions = additions
         self._tell = tell
-        self._names = ", ".join(os.fsdecode(held.name) for held in claim.grants)
-        self._ending = TreeKiller(command, MARKS, mark, tell)
+        self._names = ", ".join(os.fsdecode(held.name) for held in acquisition.grants)
+        self._tree_killer = TreeKiller(command, MARKS, mark, tell)
         self._kill_at = inf
         self._killed = False
         self._handler: OnLostHook | None = None
         self._lease: Lease | None = None
-        self._deputy: Watchdog | None = None
-        if claim.settings.lease:
-            lease = self._lease = Lease(claim.settings.lease, min(held.asked for held in claim.grants))
-            self._deputy = Watchdog(lease.kill_at, lambda: TreeKiller(command, MARKS, mark).kill_all())
+        self._watchdog: Watchdog | None = None
+        if acquisition.settings.lease:
+            lease = self._lease = Lease(acquisition.settings.lease, min(held.asked for held in acquisition.grants))
+            self._watchdog = Watchdog(lease.kill_at, lambda: TreeKiller(command, MARKS, mark).kill_all())
             foreground.first = self._look_at_time
-        self._keeper = KeepAlive(claim.contact, claim.grants, self._lease)
+        self._keepalive = KeepAlive(acquisition.connector, acquisition.grants, self._lease)
 
     @property
     def is_ending(self) -> bool:
@@ -75,39 +75,39 @@ class LockGuard:
     def step(self) -> None:
         """Do what is to be done next, or wait for it; to be called again and again until the command has ended."""
         self._look_at_time()
-        if self.loss is not None or self._ending.has_ended:
+        if self.loss is not None or self._tree_killer.has_ended:
             # A server that sees the command's end by itself frees the lock, and says so: that is no loss.
             self._foreground.wait(None, 0, inf if self._killed else self._kill_at)
             return
         lease = self._lease
-        self._keeper.step(inf if lease is None else lease.stop_at)
-        if self._keeper.loss is not None:
-            if not self._ending.has_ended:
-                self._lose(self._keeper.loss)
-        elif lease is not None and self._deputy is not None:
-            self._deputy.set_deadline(lease.kill_at)
+        self._keepalive.step(inf if lease is None else lease.stop_at)
+        if self._keepalive.loss is not None:
+            if not self._tree_killer.has_ended:
+                self._lose(self._keepalive.loss)
+        elif lease is not None and self._watchdog is not None:
+            self._watchdog.set_deadline(lease.kill_at)
 
     def finish(self) -> None:
         """The command has ended: end what it has left behind, if it was made to end."""
         if self._lease is not None and self.loss is None and self._was_killed_by_deputy():
             self._lose(self._overdue(self._lease))
         if self.is_ending:
-            self._ending.signal_rest(self._terms.lost_signal)
+            self._tree_killer.signal_rest(self._options.lost_signal)
             pause = _LOOK_AGAIN
-            while time.monotonic() < self._kill_at and self._ending.find_remaining():
+            while time.monotonic() < self._kill_at and self._tree_killer.find_remaining():
                 self._foreground.wait(None, 0, min(self._kill_at, time.monotonic() + pause))
                 pause = min(pause * 2, _LONGEST_PAUSE)
-            self._ending.kill_all()
+            self._tree_killer.kill_all()
         self._foreground.first = None
-        if self._deputy is not None:
-            self._deputy.disarm()
+        if self._watchdog is not None:
+            self._watchdog.disarm()
 
     def give_back(self, within: float) -> None:
         """Give back what the server may have of it still, in so many seconds, but not longer than the lease."""
         if self._lease is not None:
             within = min(within, self._lease.expires_at - time.monotonic())
-        if within > 0 and (self._lease is not None or len(self._claim.grants) > 1):
-            self._claim.abandon(within)
+        if within > 0 and (self._lease is not None or len(self._acquisition.grants) > 1):
+            self._acquisition.abandon(within)
 
     def wait_for_handler(self) -> None:
         """Let what was run because of the loss come to its end, if that does not take long."""
@@ -116,7 +116,12 @@ class LockGuard:
 
     def _look_at_time(self) -> None:
         now = time.monotonic()
-        if self._lease is not None and self.loss is None and now >= self._lease.stop_at and not self._ending.has_ended:
+        if (
+            self._lease is not None
+            and self.loss is None
+            and now >= self._lease.stop_at
+            and not self._tree_killer.has_ended
+        ):
             self._lose(self._overdue(self._lease))
         if now >= self._kill_at and not self._killed:
             self._kill()
@@ -124,7 +129,7 @@ class LockGuard:
 
     def _overdue(self, lease: Lease) -> LockLoss:
         since = time.monotonic() - lease.sent
-        problem = self._keeper.problem or "lockersh itself was stopped"
+        problem = self._keepalive.problem or "lockersh itself was stopped"
         return LockLoss(self._names, f"it could not be renewed for {since:.0f} s ({problem})")
 
     def _was_killed_by_deputy(self) -> bool:
@@ -135,25 +140,25 @@ class LockGuard:
         """The lock is lost: end the command first, then say so."""
         self.loss = loss
         now = time.monotonic()
-        number = self._terms.lost_signal
+        number = self._options.lost_signal
         if self._lease is not None:
             self._lease.end(now)
             self._kill_at = self._lease.kill_at
-        elif self._terms.on_lost == KILL:
+        elif self._options.on_lost == KILL:
             self._kill_at = now + _GRACE
         outcome = ""
         if now >= self._kill_at:
             self._kill()
             outcome = "; it is killed"
         elif self.is_ending:
-            self._ending.signal_command(number)
+            self._tree_killer.signal_command(number)
             outcome = f"; it gets SIG{signal_name(number)}"
-        if self._deputy is not None:
-            self._deputy.set_deadline(self._kill_at)
+        if self._watchdog is not None:
+            self._watchdog.set_deadline(self._kill_at)
         self._tell(f"lock {loss.name} was lost while the command runs: {loss.why}{outcome}")
-        if self._terms.on_lost not in (WARN, KILL):
-            self._handler = OnLostHook(self._terms.on_lost, self._additions, self._tell)
+        if self._options.on_lost not in (WARN, KILL):
+            self._handler = OnLostHook(self._options.on_lost, self._additions, self._tell)
 
     def _kill(self) -> None:
         self._killed = True
-        self._ending.kill_all()
+        self._tree_killer.kill_all()

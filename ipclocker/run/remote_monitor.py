@@ -61,7 +61,7 @@ class RemoteProcessMonitor:
         self._target = target
         self._gone = gone
         self._listener = listener
-        self._asker = AsyncPidClient(loop, target.port)
+        self._pid_client = AsyncPidClient(loop, target.port)
         self._addresses = [target.host] if _is_address(target.host) else []
         self._resolver = None if self._addresses else Resolver(loop)
         # Short enough that no single datagram, if it is lost, makes the process count as gone.
@@ -74,7 +74,7 @@ class RemoteProcessMonitor:
     def close(self) -> None:
         """Ask no more; nobody is called."""
         self._timer.cancel()
-        self._asker.close()
+        self._pid_client.close()
         if self._resolver is not None:
             self._resolver.close()
 
@@ -89,7 +89,7 @@ class RemoteProcessMonitor:
         if self._silence >= _PATIENCE:
             self._tell_once(f"{self._why_silent()}: whether process {self._target.pid} is there can't be seen")
         for address in self._where_to_ask():
-            self._asker.ask(
+            self._pid_client.ask(
                 address, ProcessIdentity(self._target.pid), partial(self._answered, address), _ANSWER_WITHIN
             )
         looking_up = not self._addresses and self._silence < 1.0

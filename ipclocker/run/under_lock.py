@@ -89,23 +89,23 @@ def list_locks(settings: LockSettings) -> None:
     sys.stdout.buffer.write(os.fsencode("".join(lines)))  # as bytes: a name comes out as it was given
 
 
-def run_locked(child: CommandProcess, settings: LockSettings, terms: RunOptions) -> int:
+def run_locked(child: CommandProcess, settings: LockSettings, options: RunOptions) -> int:
     """Get the lock, let the child run, give the lock back, and end as the command did.
 
     Returns an exit code only if the command was not run, or was ended because the lock was lost. Raises LockBusy,
     ServerUnavailable, ServerRefused.
     """
-    reporter = Reporter(terms.verbose)
+    reporter = Reporter(options.verbose)
     foreground = Foreground(child, reporter.tick if reporter.ticks else None)
-    claim = LockAcquisition(settings, reporter, foreground.wait)
-    claim.tells = True
-    claim.contact.look_up = lambda server: foreground.interruptibly(lambda: settings.addresses(server))
+    acquisition = LockAcquisition(settings, reporter, foreground.wait)
+    acquisition.tells = True
+    acquisition.connector.look_up = lambda server: foreground.interruptibly(lambda: settings.addresses(server))
     try:
-        deadline = inf if terms.wait is None else time.monotonic() + terms.wait
-        while not claim.grants or _is_stale(claim):
-            if not claim.acquire(terms.wait != 0, deadline):
-                raise LockBusy(_busy_message(claim, terms.wait))
-        run = _Run(child, foreground, claim, terms, reporter)
+        deadline = inf if options.wait is None else time.monotonic() + options.wait
+        while not acquisition.grants or _is_stale(acquisition):
+            if not acquisition.acquire(options.wait != 0, deadline):
+                raise LockBusy(_busy_message(acquisition, options.wait))
+        run = _Run(child, foreground, acquisition, options, reporter)
     except Interrupted as interrupted:
         foreground.finish()
         end_by_signal(interrupted.number)
@@ -113,21 +113,25 @@ def run_locked(child: CommandProcess, settings: LockSettings, terms: RunOptions)
         foreground.end_like_command()
     except BaseException:
         foreground.finish()
-        claim.abandon()
+        acquisition.abandon()
         raise
     return run.to_the_end()
 
 
-def _is_stale(claim: LockAcquisition) -> bool:
+def _is_stale(acquisition: LockAcquisition) -> bool:
     """Whether a lease has run for so long already, since this process was stopped, that the command is not to start."""
-    lease = claim.settings.lease
-    return lease > 0 and time.monotonic() >= min(held.asked for held in claim.grants) + lease / 3
+    lease = acquisition.settings.lease
+    return lease > 0 and time.monotonic() >= min(held.asked for held in acquisition.grants) + lease / 3
 
 
-def _busy_message(claim: LockAcquisition, wait: float | None) -> str:
-    names = os.fsdecode(claim.busy) if claim.settings.all else ", ".join(map(os.fsdecode, claim.settings.names))
+def _busy_message(acquisition: LockAcquisition, wait: float | None) -> str:
+    names = (
+        os.fsdecode(acquisition.busy)
+        if acquisition.settings.all
+        else ", ".join(map(os.fsdecode, acquisition.settings.names))
+    )
     waited = f" after {wait:g} s" if wait else ""
-    return f"lock {names} is busy{waited}: {claim.holder} holds it"
+    return f"lock {names} is busy{waited}: {acquisition.holder} holds it"
 
 
 class _Run:
@@ -137,46 +141,46 @@ class _Run:
         self,
         child: CommandProcess,
         foreground: Foreground,
-        claim: LockAcquisition,
-        terms: RunOptions,
+        acquisition: LockAcquisition,
+        options: RunOptions,
         reporter: Reporter,
     ) -> None:
         self._child = child
         self._foreground = foreground
-        self._claim = claim
-        self._terms = terms
+        self._acquisition = acquisition
+        self._options = options
         self._reporter = reporter
-        self._names = ", ".join(os.fsdecode(held.name) for held in claim.grants)
+        self._names = ", ".join(os.fsdecode(held.name) for held in acquisition.grants)
         self._mark = os.urandom(12).hex()
-        self._beside: LockGuard | None = None
-        if claim.settings.lease:
-            self._beside = self._make_beside()  # before the command starts; from here on its deputy watches over it
-            if self._beside.is_late:
+        self._guard: LockGuard | None = None
+        if acquisition.settings.lease:
+            self._guard = self._make_beside()  # before the command starts; from here on its deputy watches over it
+            if self._guard.is_late:
                 raise LockLost(f"lock {self._names} was lost before the command began: lockersh was stopped meanwhile")
 
     def to_the_end(self) -> int:
         """Let the command run, and give the lock back; the exit code, if it does not end as the command did."""
         self._foreground.start(self._additions())
         self._foreground.run(self._keep)
-        beside = self._beside
-        if beside is not None:
-            beside.finish()
+        guard = self._guard
+        if guard is not None:
+            guard.finish()
         self._release()
-        if beside is not None:
-            beside.wait_for_handler()
-        if beside is None or not beside.is_ending:
+        if guard is not None:
+            guard.wait_for_handler()
+        if guard is None or not guard.is_ending:
             self._foreground.end_like_command()
         return LOST
 
     def _additions(self) -> dict[str, str | None]:
         """To the command's environment; what is None is taken from it."""
-        grants = self._claim.grants
+        grants = self._acquisition.grants
         tokens = [held.token for held in grants]
         additions = {
             "IPCLOCKER_LOCK": " ".join(os.fsdecode(held.name) for held in grants),
             "IPCLOCKER_TOKEN": None if None in tokens else " ".join(map(str, tokens)),
         }
-        if self._claim.settings.lease or self._terms.on_lost == KILL:
+        if self._acquisition.settings.lease or self._options.on_lost == KILL:
             # By that its processes are found again; those of a run within it belong to both.
             outer = os.environ.get(MARKS)
             additions[MARKS] = f"{outer}:{self._mark}" if outer else self._mark
@@ -184,15 +188,15 @@ class _Run:
 
     def _keep(self) -> None:
         """Wait beside the command."""
-        if self._beside is None:
-            if any(held.token is None for held in self._claim.grants):
+        if self._guard is None:
+            if any(held.token is None for held in self._acquisition.grants):
                 self._foreground.wait(None, 0, inf)  # a classic server has nothing to say
                 return
-            link = self._claim.contact.link
-            if link is not None and not link.has_unread:
-                self._foreground.wait(link.sock, READ, inf)
-            self._beside = self._make_beside()  # only now: most commands end before there is anything to hear
-        self._beside.step()
+            connection = self._acquisition.connector.connection
+            if connection is not None and not connection.has_unread:
+                self._foreground.wait(connection.sock, READ, inf)
+            self._guard = self._make_beside()  # only now: most commands end before there is anything to hear
+        self._guard.step()
 
     def _make_beside(self) -> LockGuard:
         from .lock_guard import LockGuard
@@ -200,19 +204,19 @@ class _Run:
         additions = {name: value for name, value in self._additions().items() if value is not None and name != MARKS}
         command = identify(self._child.pid)
         return LockGuard(
-            self._foreground, command, self._mark, self._claim, self._terms, additions, self._reporter.tell
+            self._foreground, command, self._mark, self._acquisition, self._options, additions, self._reporter.tell
         )
 
     def _release(self) -> None:
-        claim, beside, within = self._claim, self._beside, self._terms.release_within
-        loss = None if beside is None else beside.loss
-        if beside is not None and loss is not None and not loss.recalled:
-            beside.give_back(within)
+        acquisition, guard, within = self._acquisition, self._guard, self._options.release_within
+        loss = None if guard is None else guard.loss
+        if guard is not None and loss is not None and not loss.recalled:
+            guard.give_back(within)
             return
-        until = min(held.until for held in claim.grants)
+        until = min(held.until for held in acquisition.grants)
         try:
             # A server that sees the command's end by itself has freed the lock by now, which is no loss.
-            if not claim.release(within) and loss is None and time.monotonic() >= until:
+            if not acquisition.release(within) and loss is None and time.monotonic() >= until:
                 self._reporter.tell(f"lock {self._names} was lost before the command ended: its hold time was over")
         except IpclockerError as error:
             self._reporter.tell(

@@ -70,7 +70,7 @@ class ClusterLock:
         self._ending = False
         self._timer: Timer | None = None
         self._kill = kill
-        self._deputy: Watchdog | None = None
+        self._watchdog: Watchdog | None = None
         self._news: deque[Callable[[], None]] = deque()
         self._receiver, self._sender = socket.socketpair()
         self._receiver.setblocking(False)
@@ -151,28 +151,28 @@ class ClusterLock:
         lease.end(self._loop.now)
         log.error("the lock %s is lost: the programs are ended", self.name)
         self._stop_watching()
-        if self._deputy is not None:
-            self._deputy.set_deadline(lease.kill_at)
+        if self._watchdog is not None:
+            self._watchdog.set_deadline(lease.kill_at)
         self.name, self.token = "", None
         self._is_lost = True
         self._listener.lost(lease.kill_at)
 
     def _instruct(self, kill_at: float) -> bool:
         """Tell the deputy how long programs may run; False if there can be none."""
-        if self._deputy is not None:
-            self._deputy.set_deadline(kill_at)
+        if self._watchdog is not None:
+            self._watchdog.set_deadline(kill_at)
             return True
         try:
-            self._deputy = Watchdog(kill_at, self._kill)
+            self._watchdog = Watchdog(kill_at, self._kill)
         except IpclockerError as error:
             log.error("%s", error)
             return False
         return True
 
     def _dismiss(self) -> None:
-        if self._deputy is not None:
-            self._deputy.disarm()
-            self._deputy = None
+        if self._watchdog is not None:
+            self._watchdog.disarm()
+            self._watchdog = None
 
     def _known_lease(self) -> Lease:
         return Lease(self._lease, self._until - self._lease)

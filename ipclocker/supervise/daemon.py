@@ -75,12 +75,12 @@ class ProgramSource:
         return by_name([*self._given, *read])
 
 
-def run_supervisor(settings: SupervisorSettings, listed: ProgramSource, exit_hook: str | None, daemon: Daemon) -> int:
+def run_supervisor(settings: SupervisorSettings, source: ProgramSource, exit_hook: str | None, daemon: Daemon) -> int:
     """Run a supervisor, until it ends or, in the background, until it is there; the exit code."""
-    origins = CallerContext.here()
+    caller = CallerContext.here()
     lifeline, held = os.pipe()  # the guardian keeps the other end, by not closing it
-    surroundings = RunContext(
-        origins,
+    context = RunContext(
+        caller,
         output_to_log=not daemon.foreground,
         control=control_path(daemon.pid_file),
         control_matters=daemon.pid_file is not None,
@@ -97,7 +97,7 @@ def run_supervisor(settings: SupervisorSettings, listed: ProgramSource, exit_hoo
         if daemon.foreground:
             keep_log_from_blocking()
         raise_descriptor_limit()
-        service = SupervisorService(settings, listed.latest(), listed.read, surroundings)
+        service = SupervisorService(settings, source.latest(), source.read, context)
         service.handle_signals()
         return service
 

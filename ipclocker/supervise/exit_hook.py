@@ -28,26 +28,26 @@ class Hook:
         try:
             output = shared.output.open(NAME)
             try:
-                self._leader = Leader(start_process(command, shared.origins, {}, mark, output), mark)
+                self._leader = Leader(start_process(command, shared.caller, {}, mark, output), mark)
             finally:
                 os.close(output)
         except OSError as error:
             log.error("the exit hook can't be started: %s", error.strerror)
             shared.loop.call_at(shared.loop.now, done)
             return
-        shared.families.began(self._leader)
+        shared.groups.began(self._leader)
         log.info("the exit hook runs as process %d", self._leader.pid)
 
     def end(self) -> None:
         """It is not to be waited for: end it."""
         if self._leader is not None:
-            self._shared.families.signal(self._leader, self._rules.stop_signal)
+            self._shared.groups.signal(self._leader, self._rules.stop_signal)
             self._shared.loop.call_at(self._shared.loop.now + self._rules.stop_timeout, self.kill)
 
     def kill(self) -> None:
         """Kill it, if it still runs."""
         if self._leader is not None:
-            self._shared.families.signal(self._leader, signal.SIGKILL)
+            self._shared.groups.signal(self._leader, signal.SIGKILL)
 
     def reaped(self, pid: int, status: int) -> None:
         """A process has ended: it may have been this one."""

@@ -32,9 +32,9 @@ class Shared(NamedTuple):
     """What all programs of a supervisor share. `mark` is the supervisor's own, unique on its host."""
 
     loop: Loop
-    families: ProcessGroups
+    groups: ProcessGroups
     output: Output
-    origins: CallerContext
+    caller: CallerContext
     mark: str
 
 
@@ -63,7 +63,7 @@ class ManagedProgram:
         self._shared = shared
         self._rules = rules
         self._changed = changed
-        self._life = ProgramStateMachine(policy, stop_timeout=rules.stop_timeout, allowed=allowed)
+        self._machine = ProgramStateMachine(policy, stop_timeout=rules.stop_timeout, allowed=allowed)
         self._leader: Leader | None = None  # the latest
         self._started_at = 0.0
         self._timer: Timer | None = None
@@ -77,29 +77,29 @@ class ManagedProgram:
 
     @property
     def state(self) -> str:
-        return self._life.state
+        return self._machine.state
 
     @property
     def pid(self) -> int | None:
         """The process of its leader, if that lives."""
-        return self._leader.pid if self._leader is not None and self._life.alive else None
+        return self._leader.pid if self._leader is not None and self._machine.alive else None
 
     @property
     def is_gone(self) -> bool:
         """Whether there is no process of it."""
-        return not (self._life.alive or self._life.has_orphans)
+        return not (self._machine.alive or self._machine.has_orphans)
 
     def describe(self) -> dict[str, Any]:
         """Its state, for people and programs: what `supervise status --json` shows."""
         now, last = self._shared.loop.now, self.last_exit
-        next_start = self._life.next_start
+        next_start = self._machine.next_start
         code = None if last is None else os.waitstatus_to_exitcode(last.status)
         return {
             "name": self.name,
             "state": self.state,
             "pid": self.pid,
-            "uptime": round(now - self._started_at, 3) if self._life.alive else None,
-            "restarts": max(0, self._life.starts - 1),
+            "uptime": round(now - self._started_at, 3) if self._machine.alive else None,
+            "restarts": max(0, self._machine.starts - 1),
             "next_start": None if next_start is None else round(max(0.0, next_start - now), 3),
             "last_exit": None
             if last is None or code is None
@@ -115,28 +115,28 @@ class ManagedProgram:
 
     def start(self) -> None:
         """Let it run, now."""
-        self._do(self._life.start(self._shared.loop.now))
+        self._do(self._machine.start(self._shared.loop.now))
 
     def stop(self) -> None:
         """End it, with all that it has started."""
-        self._do(self._life.stop(self._shared.loop.now))
+        self._do(self._machine.stop(self._shared.loop.now))
 
     def restart(self) -> None:
         """End it if it runs, and start it."""
-        self._do(self._life.restart(self._shared.loop.now))
+        self._do(self._machine.restart(self._shared.loop.now))
 
     def allow(self) -> None:
         """It may run."""
-        self._do(self._life.allow(self._shared.loop.now))
+        self._do(self._machine.allow(self._shared.loop.now))
 
     def forbid(self, kill_at: float) -> None:
         """It may not run any more, and nothing of it may live longer than until `kill_at` (the loop's time)."""
-        self._do(self._life.forbid(self._shared.loop.now, kill_at))
+        self._do(self._machine.forbid(self._shared.loop.now, kill_at))
 
     def kill(self) -> None:
         """Kill all that there is of it, at once; for the end of a supervisor that has no time."""
         if self._leader is not None and not self.is_gone:
-            self._shared.families.signal(self._leader, signal.SIGKILL)
+            self._shared.groups.signal(self._leader, signal.SIGKILL)
 
     # What happens
 
@@ -146,14 +146,14 @@ class ManagedProgram:
         now = self._shared.loop.now
         self.last_exit = LastExit(status, now)
         expected = self.state not in UP
-        actions = self._life.died(now, self._shared.families.has_left(self._leader))
+        actions = self._machine.died(now, self._shared.groups.has_left(self._leader))
         self._report_death(status, expected)
         self._do(actions)
 
     def look_for_rest(self) -> None:
         """Some process has ended: it may have been the last that was left of this one."""
-        if self._life.has_orphans and self._leader is not None and not self._shared.families.has_left(self._leader):
-            self._do(self._life.cleared(self._shared.loop.now))
+        if self._machine.has_orphans and self._leader is not None and not self._shared.groups.has_left(self._leader):
+            self._do(self._machine.cleared(self._shared.loop.now))
 
     # Inside
 
@@ -179,9 +179,9 @@ class ManagedProgram:
         try:
             output = shared.output.open(self.name)
             additions = {**self.additions, "IPCLOCKER_PROGRAM": self.name}
-            pid = start_process(self.program.command, shared.origins, additions, mark, output)
+            pid = start_process(self.program.command, shared.caller, additions, mark, output)
         except OSError as error:
-            actions = self._life.failed(now)
+            actions = self._machine.failed(now)
             log.error("%s: it can't be started (%s)%s", self.name, error.strerror, self._what_next())
             self._do(actions)
             return
@@ -190,22 +190,22 @@ class ManagedProgram:
                 os.close(output)
         self._leader = Leader(pid, mark)
         self._started_at = now
-        shared.families.began(self._leader)
-        self._life.started(now)
+        shared.groups.began(self._leader)
+        self._machine.started(now)
         log.info("%s: started as process %d", self.name, pid)
 
     def _terminate(self) -> None:
         assert self._leader is not None
-        families, number = self._shared.families, self._rules.stop_signal
-        pids = families.signal(self._leader, number)
-        families.signal(self._leader, signal.SIGCONT)  # what was stopped has to go on to take it
-        log.debug("%s: SIG%s to %s", self.name, signal_name(number), _listed(pids))
+        groups, number = self._shared.groups, self._rules.stop_signal
+        pids = groups.signal(self._leader, number)
+        groups.signal(self._leader, signal.SIGCONT)  # what was stopped has to go on to take it
+        log.debug("%s: SIG%s to %s", self.name, signal_name(number), _source(pids))
 
     def _kill(self) -> None:
         assert self._leader is not None
-        pids = self._shared.families.signal(self._leader, signal.SIGKILL)
+        pids = self._shared.groups.signal(self._leader, signal.SIGKILL)
         if pids:
-            log.warning("%s: it did not end in time: SIGKILL to %s", self.name, _listed(pids))
+            log.warning("%s: it did not end in time: SIGKILL to %s", self.name, _source(pids))
 
     def _report_death(self, status: int, expected: bool) -> None:
         assert self._leader is not None
@@ -228,16 +228,16 @@ class ManagedProgram:
     def _what_next(self) -> str:
         if self.state == FATAL:
             return ": too often, it is not started again"
-        if self._life.next_start is None:
+        if self._machine.next_start is None:
             return ""
-        return f"; it is started again in {max(0.0, self._life.next_start - self._shared.loop.now):.1f} s"
+        return f"; it is started again in {max(0.0, self._machine.next_start - self._shared.loop.now):.1f} s"
 
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self._life.due
-        if self._life.has_orphans:
+        due = self._machine.due
+        if self._machine.has_orphans:
             due = min(due, self._shared.loop.now + _LOOK_AGAIN)
         if due != float("inf"):
             self._timer = self._shared.loop.call_at(due, self._tick)
@@ -245,11 +245,11 @@ class ManagedProgram:
     def _tick(self) -> None:
         self._timer = None
         self.look_for_rest()
-        if self._shared.loop.now >= self._life.due:
-            self._do(self._life.tick(self._shared.loop.now))
+        if self._shared.loop.now >= self._machine.due:
+            self._do(self._machine.tick(self._shared.loop.now))
         elif self._timer is None:
             self._set_timer()
 
 
-def _listed(pids: list[int]) -> str:
+def _source(pids: list[int]) -> str:
     return ", ".join(map(str, pids)) or "nobody"

@@ -32,93 +32,93 @@ class ProgramSet:
         self._reaped = reaped
         self._allowed = allowed
         self._additions: dict[str, str] = {}
-        self._wards: dict[str, ManagedProgram] = {}
+        self._programs: dict[str, ManagedProgram] = {}
         self._leaving: dict[str, ManagedProgram] = {}  # those that are ended since nobody wants them any more
 
     def __iter__(self) -> Iterator[ManagedProgram]:
-        return iter(self._wards.values())
+        return iter(self._programs.values())
 
     @property
     def are_gone(self) -> bool:
         """Whether there is no process of any program."""
-        return all(ward.is_gone for ward in self._all())
+        return all(managed.is_gone for managed in self._all())
 
     def find(self, names: Iterable[str]) -> list[ManagedProgram]:
         """The programs of these names; all, if there are none. Raises UsageError."""
-        names = list(names) or list(self._wards)
-        unknown = [name for name in names if name not in self._wards]
+        names = list(names) or list(self._programs)
+        unknown = [name for name in names if name not in self._programs]
         if unknown:
-            raise UsageError(f"there is no program '{unknown[0]}': there are {', '.join(self._wards) or 'none'}")
-        return [self._wards[name] for name in names]
+            raise UsageError(f"there is no program '{unknown[0]}': there are {', '.join(self._programs) or 'none'}")
+        return [self._programs[name] for name in names]
 
     def describe(self, names: Iterable[str]) -> list[dict[str, Any]]:
         """The state of each of these programs; of those that there are not any more, nothing."""
-        return [self._wards[name].describe() for name in names if name in self._wards]
+        return [self._programs[name].describe() for name in names if name in self._programs]
 
     def replace(self, programs: dict[str, Program]) -> None:
         """There are these programs from now on: new ones start, the others restart unless they are stopped."""
-        for name in [name for name in self._wards if name not in programs]:
-            ward = self._leaving[name] = self._wards.pop(name)
-            ward.stop()
+        for name in [name for name in self._programs if name not in programs]:
+            managed = self._leaving[name] = self._programs.pop(name)
+            managed.stop()
         self._forget_left()
         for name, program in programs.items():
-            ward = self._wards.get(name) or self._leaving.pop(name, None) or self._new(program)
-            is_new = name not in self._wards
-            self._wards[name] = ward
-            ward.program = program
-            if is_new or ward.state != STOPPED:
-                ward.restart()
-        self._wards = {name: self._wards[name] for name in programs}
+            managed = self._programs.get(name) or self._leaving.pop(name, None) or self._new(program)
+            is_new = name not in self._programs
+            self._programs[name] = managed
+            managed.program = program
+            if is_new or managed.state != STOPPED:
+                managed.restart()
+        self._programs = {name: self._programs[name] for name in programs}
 
     def stop(self) -> None:
         """End them all."""
-        for ward in self._all():
-            ward.stop()
+        for managed in self._all():
+            managed.stop()
 
     def kill(self) -> None:
         """Kill them all."""
-        for ward in self._all():
-            ward.kill()
+        for managed in self._all():
+            managed.kill()
 
     def allow(self, additions: dict[str, str]) -> None:
         """They may run, with these additions to their environment."""
         self._allowed, self._additions = True, additions
-        for ward in self._all():
-            ward.additions = additions
-            ward.allow()
+        for managed in self._all():
+            managed.additions = additions
+            managed.allow()
 
     def forbid(self, kill_at: float) -> None:
         """They may not run any more, and nothing of them may live longer than until `kill_at` (the loop's time)."""
         self._allowed = False
-        for ward in self._all():
-            ward.forbid(kill_at)
+        for managed in self._all():
+            managed.forbid(kill_at)
 
     def reap(self) -> None:
         """Ask how children have ended, of which the kernel has said that there are some."""
         ended = _ended_children()
         for pid, _ in ended:  # all of them, before anybody looks at who is left
-            self._shared.families.ended(pid)
-        by_pid = {ward.pid: ward for ward in self._all()}
+            self._shared.groups.ended(pid)
+        by_pid = {managed.pid: managed for managed in self._all()}
         for pid, status in ended:
-            ward = by_pid.get(pid)
-            if ward is not None:
-                ward.reaped(status)
+            managed = by_pid.get(pid)
+            if managed is not None:
+                managed.reaped(status)
             else:
                 self._reaped(pid, status)
-        for ward in self._all():
-            ward.look_for_rest()
+        for managed in self._all():
+            managed.look_for_rest()
         self._forget_left()
 
     def _new(self, program: Program) -> ManagedProgram:
-        ward = ManagedProgram(program, self._shared, self._new_policy(), self._rules, self._changed, self._allowed)
-        ward.additions = self._additions
-        return ward
+        managed = ManagedProgram(program, self._shared, self._new_policy(), self._rules, self._changed, self._allowed)
+        managed.additions = self._additions
+        return managed
 
     def _all(self) -> list[ManagedProgram]:
-        return [*self._wards.values(), *self._leaving.values()]
+        return [*self._programs.values(), *self._leaving.values()]
 
     def _forget_left(self) -> None:
-        self._leaving = {name: ward for name, ward in self._leaving.items() if not ward.is_gone}
+        self._leaving = {name: managed for name, managed in self._leaving.items() if not managed.is_gone}
 
 
 def _ended_children() -> list[tuple[int, int]]:

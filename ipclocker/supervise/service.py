@@ -51,7 +51,7 @@ class RunContext(NamedTuple):
     alone: whether all children of this process are the supervisor's, so that in the end there shall be none
     """
 
-    origins: CallerContext
+    caller: CallerContext
     output_to_log: bool = False
     control: Optional[str] = None
     control_matters: bool = True
@@ -64,13 +64,13 @@ class SupervisorService:
     """Keeps programs alive from `run` until it is told to end."""
 
     def __init__(
-        self, settings: SupervisorSettings, programs: Programs, read: Callable[[], Programs], surroundings: RunContext
+        self, settings: SupervisorSettings, programs: Programs, read: Callable[[], Programs], context: RunContext
     ) -> None:
         """`read` says what programs there are when that is asked for anew. Raises UsageError."""
         self._settings = settings
         self._programs = programs
         self._read = read
-        self._surroundings = surroundings
+        self._context = context
         self._loop = loop = Loop()
         self._ending = False
         self._hook: Hook | None = None
@@ -78,14 +78,14 @@ class SupervisorService:
         self._failure: IpclockerError | None = None
         self._turn: Any = None
         self._control: ControlServer | None = None
-        self._deputy: Watchdog | None = None
+        self._watchdog: Watchdog | None = None
         self._started_at = loop.now
         self._this = identify(os.getpid())
         self._mark = f"{self._this.pid}.{self._this.start or 0}"  # which no other supervisor of this host has
-        families = ProcessGroups(loop)
+        groups = ProcessGroups(loop)
         self._output = Output(loop, self._output_place())
-        self._shared = Shared(loop, families, self._output, surroundings.origins, self._mark)
-        self._wards = ProgramSet(
+        self._shared = Shared(loop, groups, self._output, context.caller, self._mark)
+        self._program_set = ProgramSet(
             self._shared,
             settings.new_policy,
             settings.rules,
@@ -126,19 +126,19 @@ class SupervisorService:
 
         Raises ProgramFailed, and IpclockerError if the guardian has gone or there can be no further process.
         """
-        if self._surroundings.lifeline is not None:
-            self._loop.watch(self._surroundings.lifeline, READ, self._orphaned)  # type: ignore[arg-type]
+        if self._context.lifeline is not None:
+            self._loop.watch(self._context.lifeline, READ, self._orphaned)  # type: ignore[arg-type]
         else:  # somebody else has to end what is left if this process is killed
-            self._deputy = Watchdog(inf, self._kill_programs)
+            self._watchdog = Watchdog(inf, self._kill_programs)
         libc.adopt_orphans()
-        self._wards.replace(self._programs)
+        self._program_set.replace(self._programs)
         if self._settings.lock is not None:
             from .cluster_lock import ClusterLock  # only here: most do without
 
             parameters = {**self._settings.lock, "command": f"supervise {' '.join(self._programs)}"}
             self._turn = ClusterLock(self._loop, parameters, self, random.random, self._kill_programs)
         self._loop.run()
-        if self._surroundings.alone:
+        if self._context.alone:
             sweep()
         if self._failure is not None:
             raise self._failure
@@ -152,8 +152,8 @@ class SupervisorService:
             self._turn.close()
         self._output.close()
         self._loop.close()
-        if self._deputy is not None:
-            self._deputy.disarm()
+        if self._watchdog is not None:
+            self._watchdog.disarm()
         libc.adopt_orphans(False)
 
     def stop(self) -> None:
@@ -162,7 +162,7 @@ class SupervisorService:
             self._hook.end()
         elif not self._ending:
             self._ending = True
-            self._wards.stop()
+            self._program_set.stop()
             self._go_on()
 
     def reload(self) -> None:
@@ -176,7 +176,7 @@ class SupervisorService:
             return
         self._programs = programs
         log.info("the programs are restarted: %s", ", ".join(programs) or "none")
-        self._wards.replace(programs)
+        self._program_set.replace(programs)
 
     # As one who is asked and told over the control socket
 
@@ -188,32 +188,32 @@ class SupervisorService:
                 "uptime": round(self._loop.now - self._started_at, 3),
                 "lock": self._describe_lock(),
             },
-            "programs": [ward.describe() for ward in self._wards.find(names)],
+            "programs": [program.describe() for program in self._program_set.find(names)],
         }
 
     def tell(self, command: str, names: list[str]) -> list[str]:
         """Start, stop or restart these programs, or all; their names. Raises UsageError."""
         if self._ending:
             raise UsageError(f"the supervisor ends, and does not {command} programs any more")
-        wards = self._wards.find(names)
-        log.info("told to %s %s", command, ", ".join(ward.name for ward in wards) or "nothing")
-        for ward in wards:
-            {"start": ward.start, "stop": ward.stop, "restart": ward.restart}[command]()
-        return [ward.name for ward in wards]
+        wards = self._program_set.find(names)
+        log.info("told to %s %s", command, ", ".join(program.name for program in wards) or "nothing")
+        for program in wards:
+            {"start": program.start, "stop": program.stop, "restart": program.restart}[command]()
+        return [program.name for program in wards]
 
     def are_settled(self, names: list[str]) -> bool:
         """Whether none of these programs is about to become something else."""
-        return not any(ward.state in PASSING for ward in self._wards if ward.name in names)
+        return not any(program.state in PASSING for program in self._program_set if program.name in names)
 
     # As one who has the cluster lock, or not
 
     def granted(self, name: str, token: int | None) -> None:
         """The programs may run."""
-        self._wards.allow({"IPCLOCKER_LOCK": name, **({} if token is None else {"IPCLOCKER_TOKEN": str(token)})})
+        self._program_set.allow({"IPCLOCKER_LOCK": name, **({} if token is None else {"IPCLOCKER_TOKEN": str(token)})})
 
     def lost(self, kill_at: float) -> None:
         """They may not any more."""
-        self._wards.forbid(kill_at)
+        self._program_set.forbid(kill_at)
         if self._hook is not None:
             self._hook.end()
             self._loop.call_at(kill_at, self._hook.kill)
@@ -226,30 +226,30 @@ class SupervisorService:
     # What happens
 
     def _reap(self) -> None:
-        self._wards.reap()
+        self._program_set.reap()
         self._go_on()
 
     def _reaped(self, pid: int, status: int) -> None:
         if self._hook is not None:
             self._hook.reaped(pid, status)
 
-    def _changed(self, ward: ManagedProgram) -> None:
-        if ward.state == FATAL and self._settings.fatal_exit and not self._ending:
-            self._failure = ProgramFailed(f"the program '{ward.name}' died too often ({self._settings.give_up})")
+    def _changed(self, program: ManagedProgram) -> None:
+        if program.state == FATAL and self._settings.fatal_exit and not self._ending:
+            self._failure = ProgramFailed(f"the program '{program.name}' died too often ({self._settings.give_up})")
             self._loop.call_at(self._loop.now, self.stop)
         if self._control is not None:
             self._control.changed()
 
     def _go_on(self) -> None:
         """Something may have been what was waited for."""
-        if not self._wards.are_gone or self._hook is not None:
+        if not self._program_set.are_gone or self._hook is not None:
             return
         if not self._ending:
             if self._turn is not None:
                 self._turn.ask_again()
-        elif self._surroundings.exit_hook is not None and not self._hooked:
+        elif self._context.exit_hook is not None and not self._hooked:
             self._hooked = True
-            self._hook = Hook(self._surroundings.exit_hook, self._shared, self._settings.rules, self._hook_done)
+            self._hook = Hook(self._context.exit_hook, self._shared, self._settings.rules, self._hook_done)
         elif self._turn is not None:
             self._turn.give_back()
         else:
@@ -262,20 +262,20 @@ class SupervisorService:
     def _orphaned(self, events: int) -> None:
         """The guardian was killed: whoever did that wants an end of all this."""
         log.error("the guardian process is gone: all programs are killed")
-        self._loop.unwatch(self._surroundings.lifeline)  # type: ignore[arg-type]
-        self._wards.kill()
+        self._loop.unwatch(self._context.lifeline)  # type: ignore[arg-type]
+        self._program_set.kill()
         sweep()
         self._failure = IpclockerError("its guardian was killed")
         self._loop.stop()
 
     def _listen(self) -> None:
-        if self._surroundings.control is None:
+        if self._context.control is None:
             return
         try:
-            self._control = ControlServer(self._loop, self._surroundings.control, self)
+            self._control = ControlServer(self._loop, self._context.control, self)
         except UsageError as error:
             # A pid file may have a longer name than a socket; that is no reason not to keep programs alive.
-            if self._surroundings.control_matters and len(os.fsencode(self._surroundings.control)) <= LONGEST_PATH:
+            if self._context.control_matters and len(os.fsencode(self._context.control)) <= LONGEST_PATH:
                 raise
             log.warning("%s; this supervisor can't be asked for its status", error)
 
@@ -298,4 +298,4 @@ class SupervisorService:
             return to_files(self._settings.output_dir)
         if self._settings.output is not None:
             return to_file(self._settings.output)
-        return to_log if self._surroundings.output_to_log else to_stdout
+        return to_log if self._context.output_to_log else to_stdout

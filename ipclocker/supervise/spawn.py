@@ -47,15 +47,15 @@ def _folder() -> str | None:
         return None
 
 
-def start_process(command: str, origins: CallerContext, additions: dict[str, str], mark: str, output: int) -> int:
+def start_process(command: str, caller: CallerContext, additions: dict[str, str], mark: str, output: int) -> int:
     """Start a command whose stdout and stderr go to a descriptor, leader of a session and a group; its pid.
 
     `additions` and the mark go to its environment. If it can't be executed, that is what it writes, and it ends with
     126 or 127. Raises OSError if there can be no further process.
     """
-    outer = origins.environment.get(MARKS)
+    outer = caller.environment.get(MARKS)
     marks = [*([outer] if outer else []), mark.partition("/")[0], mark]
-    environment = {**origins.environment, **additions, MARKS: ":".join(marks)}
+    environment = {**caller.environment, **additions, MARKS: ":".join(marks)}
     words = command_line([command], environment)
     parent = os.getpid()
     # A signal to the new process waits until that has none of our handlers any more.
@@ -67,12 +67,12 @@ def start_process(command: str, origins: CallerContext, additions: dict[str, str
         if pid != 0:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if pid == 0:
-        _become_program(words, environment, origins, output, parent)
+        _become_program(words, environment, caller, output, parent)
     return pid
 
 
 def _become_program(
-    words: Sequence[str], environment: dict[str, str], origins: CallerContext, output: int, parent: int
+    words: Sequence[str], environment: dict[str, str], caller: CallerContext, output: int, parent: int
 ) -> NoReturn:
     """In the new process. Nothing of the parent's may be waited for here: its other threads are not there any more."""
     status = INTERNAL
@@ -84,12 +84,12 @@ def _become_program(
         null = os.open(os.devnull, os.O_RDONLY)
         for standard, descriptor in enumerate((null, output, output)):
             os.dup2(descriptor, standard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, origins.descriptors)
-        if origins.umask is not None:
-            os.umask(origins.umask)
+        resource.setrlimit(resource.RLIMIT_NOFILE, caller.descriptors)
+        if caller.umask is not None:
+            os.umask(caller.umask)
         _default_signals()
         program = find_program(words[0], environment)
-        status = become("supervise", program, list(words), origins.folder, environment)
+        status = become("supervise", program, list(words), caller.folder, environment)
     finally:
         os._exit(status)
 

@@ -46,10 +46,8 @@ class Supervisor:
         runs, all children of this process are asked for their status here. Raises ProgramFailed at the end if a
         program was given up and `fatal_exit` is set, UsageError if output can't be written where it should be.
         """
-        surroundings = RunContext(CallerContext.here(dict(os.environ)))
-        service = SupervisorService(
-            self._settings, by_name(self._programs), lambda: by_name(self._programs), surroundings
-        )
+        context = RunContext(CallerContext.here(dict(os.environ)))
+        service = SupervisorService(self._settings, by_name(self._programs), lambda: by_name(self._programs), context)
         try:
             service.handle_signals()
             service.run()

@@ -67,7 +67,7 @@ def _stat(pid: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def keeper(*command: str) -> Iterator[Keeper]:
+def keepalive(*command: str) -> Iterator[Keeper]:
     """Start one, in a folder of its own; {} in its command is that folder."""
     with tempfile.TemporaryDirectory() as folder:
         words = [word.replace("{}", folder) for word in command]
@@ -86,7 +86,7 @@ def supervise(*programs: str, longest_pause: str = "30") -> contextlib.AbstractC
     """Ours, from the built file."""
     words = [word for program in programs for word in ("--program", program)]
     pauses = ["--first-pause", min("0.1", longest_pause), "--longest-pause", longest_pause]
-    return keeper(PYTHON, "-IS", FILE, "supervise", "--nofork", "--pid-file", "{}/pid", *pauses, *words)
+    return keepalive(PYTHON, "-IS", FILE, "supervise", "--nofork", "--pid-file", "{}/pid", *pauses, *words)
 
 
 def supervisord(folder: str, name: str, command: str) -> contextlib.AbstractContextManager[Keeper]:
@@ -96,7 +96,7 @@ def supervisord(folder: str, name: str, command: str) -> contextlib.AbstractCont
         f"[supervisord]\nnodaemon=true\nlogfile=/dev/null\nlogfile_maxbytes=0\npidfile={folder}/supervisord.pid\n"
         f"[program:{name}]\ncommand=/bin/sh -c '{command}'\nautorestart=true\nstartsecs=0\n"
     )
-    return keeper(shutil.which("supervisord") or "", "-c", str(path))
+    return keepalive(shutil.which("supervisord") or "", "-c", str(path))
 
 
 def failing() -> None:
@@ -134,7 +134,7 @@ def up_again() -> None:
     with contextlib.ExitStack() as stack:
         peers = {"supervise": stack.enter_context(supervise(f"web: {command}", longest_pause="0.001"))}
         peers["a shell loop"] = stack.enter_context(
-            keeper("/bin/sh", "-c", f"while :; do /bin/sh -c '{command}'; done")
+            keepalive("/bin/sh", "-c", f"while :; do /bin/sh -c '{command}'; done")
         )
         if shutil.which("supervisord"):
             folder = stack.enter_context(tempfile.TemporaryDirectory())

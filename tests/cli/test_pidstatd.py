@@ -13,14 +13,14 @@ import pytest
 
 from ipclocker.process.identity import exists
 
-from ..support.pid_servers import asker, pidstatd
+from ..support.pid_servers import pid_client, pidstatd
 from ..support.servers import PROJECT, wait_for
 
 
 def answers(address: str) -> bool:
     """Whether a server is there, and right."""
     try:
-        with asker(address) as sock:
+        with pid_client(address) as sock:
             sock.settimeout(0.5)
             sock.send(b"PIDR 1 h 7\n")
             return sock.recv(100) == b"EXIS 1 1 h"
@@ -76,18 +76,18 @@ def test_in_the_background(tmp_path: Path) -> None:
     path, pid_file, log = (str(tmp_path / name) for name in ("socket", "pid", "log"))
     command = [sys.executable, "-m", "ipclocker", "pidstatd", "--port", path, "--pid-file", pid_file, "--log-file", log]
     subprocess.run(command, cwd=PROJECT, check=True, timeout=60)
-    guardian = int(Path(pid_file).read_text())
+    monitor = int(Path(pid_file).read_text())
     try:
         assert answers(path)
         second = subprocess.run(command, cwd=PROJECT, capture_output=True, timeout=60)
         assert second.returncode == 64 and b"already running" in second.stderr
         server = int(re.findall(r"pidstatd\[(\d+)\] INFO: .*listening", Path(log).read_text())[-1])
-        assert server != guardian
+        assert server != monitor
         os.kill(server, signal.SIGKILL)
         wait_for(lambda: answers(path), "the server to be started again")
     finally:
-        os.kill(guardian, signal.SIGTERM)
-        wait_for(lambda: not exists(guardian), "the guardian's end")
+        os.kill(monitor, signal.SIGTERM)
+        wait_for(lambda: not exists(monitor), "the guardian's end")
     assert not Path(pid_file).exists() and not Path(path).exists()
 
 
@@ -101,7 +101,7 @@ def test_without_root() -> None:
     with pidstatd("--port", "0", "--host", "127.0.0.1", before=become) as (_, address, line):
         assert "without root" in line
         assert answers(address)
-        with asker(address) as sock:
+        with pid_client(address) as sock:
             sock.send(b"PIDR 4194305 h 7")
             assert sock.recv(100) == b"EXIS 4194305 0 h"
 

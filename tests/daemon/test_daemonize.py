@@ -75,11 +75,11 @@ def test_foreground_stopped_while_starting_ends_at_once(fake: Fake) -> None:
 
 def test_background_serves_when_the_launcher_returns(fake: Fake) -> None:
     assert fake.run() == (0, "")
-    server, guardian = fake.ask(), fake.pid_file()
+    server, monitor = fake.ask(), fake.pid_file()
     assert is_alive(server)
-    assert is_alive(guardian)
-    assert server != guardian
-    assert os.getsid(server) == guardian
+    assert is_alive(monitor)
+    assert server != monitor
+    assert os.getsid(server) == monitor
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -11,12 +11,12 @@ from ..support.fake_daemon import DEADLINE, Fake, is_alive, wait_for
 
 def test_a_server_that_dies_is_replaced(fake: Fake) -> None:
     fake.run()
-    first, guardian = fake.ask(), fake.pid_file()
+    first, monitor = fake.ask(), fake.pid_file()
     os.kill(first, signal.SIGSEGV)
     second = fake.server(other_than=first)
-    assert fake.pid_file() == guardian
+    assert fake.pid_file() == monitor
     assert f"the server process {first} died (killed by SIGSEGV); another is started in 0.1 s" in fake.log()
-    os.kill(guardian, signal.SIGTERM)
+    os.kill(monitor, signal.SIGTERM)
     fake.wait_until_gone()
     assert not is_alive(second)
 
@@ -56,11 +56,11 @@ def test_a_guardian_told_to_end_between_two_servers_ends(fake: Fake) -> None:
 
 def test_hang_up_starts_the_server_anew(fake: Fake) -> None:
     fake.run()
-    first, guardian = fake.ask(), fake.pid_file()
-    os.kill(guardian, signal.SIGHUP)
+    first, monitor = fake.ask(), fake.pid_file()
+    os.kill(monitor, signal.SIGHUP)
     wait_for(lambda: fake.log().count("listening on") == 2, "a second start")
     assert fake.server() == first
-    assert fake.pid_file() == guardian
+    assert fake.pid_file() == monitor
 
 
 def test_a_start_anew_that_fails_becomes_a_restart(fake: Fake) -> None:
@@ -84,9 +84,9 @@ def test_a_server_that_does_not_end_is_killed(fake: Fake) -> None:
 
 def test_a_server_outlives_a_killed_guardian(fake: Fake) -> None:
     fake.run()
-    server, guardian = fake.ask(), fake.pid_file()
-    os.kill(guardian, signal.SIGKILL)
-    wait_for(lambda: not is_alive(guardian), "the end of the guardian")
+    server, monitor = fake.ask(), fake.pid_file()
+    os.kill(monitor, signal.SIGKILL)
+    wait_for(lambda: not is_alive(monitor), "the end of the guardian")
     assert fake.ask() == server
     os.kill(server, signal.SIGTERM)
     fake.wait_until_gone()
@@ -97,23 +97,23 @@ def test_no_signal_is_lost_while_processes_are_being_made(fake: Fake) -> None:
     for milliseconds in range(0, 100, 7):
         (fake.folder / "pid").unlink(missing_ok=True)
         process = fake.launch("--end-within", "600")
-        guardian = wait_for(lambda p=process: fake.pid_file() not in (0, p.pid) and fake.pid_file(), "a pid")  # type: ignore[misc]
-        fake.seen.append(guardian)
+        monitor = wait_for(lambda p=process: fake.pid_file() not in (0, p.pid) and fake.pid_file(), "a pid")  # type: ignore[misc]
+        fake.seen.append(monitor)
         time.sleep(milliseconds / 1000)  # not waiting for anything: the moment is what is varied
-        os.kill(guardian, signal.SIGTERM)
+        os.kill(monitor, signal.SIGTERM)
         process.communicate(timeout=DEADLINE)
         assert process.returncode in (0, 70)
-        wait_for(lambda pid=guardian: not is_alive(pid), "the guardian's end")  # type: ignore[misc]
+        wait_for(lambda pid=monitor: not is_alive(pid), "the guardian's end")  # type: ignore[misc]
         assert not (fake.folder / "pid").exists()
         fake.wait_until_gone()
 
 
 def test_many_hang_ups_and_then_the_end(fake: Fake) -> None:
     fake.run("--end-within", "600")
-    guardian = fake.pid_file()
+    monitor = fake.pid_file()
     for _ in range(50):
-        os.kill(guardian, signal.SIGHUP)
+        os.kill(monitor, signal.SIGHUP)
         time.sleep(0.001)  # so that they are not one
-    os.kill(guardian, signal.SIGTERM)
+    os.kill(monitor, signal.SIGTERM)
     fake.wait_until_gone()
     assert "died" not in fake.log()

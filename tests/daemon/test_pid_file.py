@@ -91,12 +91,12 @@ def test_the_lock_is_not_passed_to_other_programs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [[], ["--foreground"]])
 def test_a_second_server_with_the_same_pid_file_is_refused(fake: Fake, mode: list[str]) -> None:
     fake.run()
-    guardian = fake.pid_file()
+    monitor = fake.pid_file()
     code, stderr = fake.run(*mode)
     assert code == 64
     file = fake.folder / "pid"
-    assert stderr == f"fake: already running as process {guardian}: it holds the pid file {file}\n"
-    assert fake.pid_file() == guardian
+    assert stderr == f"fake: already running as process {monitor}: it holds the pid file {file}\n"
+    assert fake.pid_file() == monitor
     assert fake.ask() != 0
 
 
@@ -120,9 +120,9 @@ def test_a_stale_pid_file_is_taken_over(fake: Fake) -> None:
 
 def test_the_pid_file_of_a_killed_guardian_is_stale(fake: Fake) -> None:
     fake.run()
-    guardian, server = fake.pid_file(), fake.ask()
-    os.kill(guardian, signal.SIGKILL)
-    wait_for(lambda: not is_alive(guardian), "the end of the guardian")
+    monitor, server = fake.pid_file(), fake.ask()
+    os.kill(monitor, signal.SIGKILL)
+    wait_for(lambda: not is_alive(monitor), "the end of the guardian")
     with (fake.folder / "pid").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # else BlockingIOError: the server holds it
     os.kill(server, signal.SIGTERM)
@@ -130,10 +130,10 @@ def test_the_pid_file_of_a_killed_guardian_is_stale(fake: Fake) -> None:
 
 def test_a_pid_file_that_is_somebody_elses_by_now_is_left_alone(fake: Fake) -> None:
     fake.run()
-    guardian = fake.pid_file()
+    monitor = fake.pid_file()
     (fake.folder / "pid").unlink()
     (fake.folder / "pid").write_text("1234567\n")
-    os.kill(guardian, signal.SIGTERM)
+    os.kill(monitor, signal.SIGTERM)
     fake.wait_until_gone()
     assert fake.pid_file() == 1234567
 

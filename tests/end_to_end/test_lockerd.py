@@ -26,15 +26,15 @@ class Background:
         """Start it; the exit code of what was called."""
         done = self.site.run("lockerd", "--pid-file", self.pid_file, "--log-file", self.log_file, *words)
         assert done.stdout == done.stderr == "", "nothing on the terminal"
-        self.site.ends_with(*children(self.guardian()), self.guardian())
+        self.site.ends_with(*children(self.monitor()), self.monitor())
         return done.returncode
 
-    def guardian(self) -> int:
+    def monitor(self) -> int:
         return int(self.pid_file.read_text())
 
     def server(self, other_than: int = 0) -> int:
         """The process that serves."""
-        pids = wait_for(lambda: [pid for pid in children(self.guardian()) if pid != other_than], "a server")
+        pids = wait_for(lambda: [pid for pid in children(self.monitor()) if pid != other_than], "a server")
         self.site.ends_with(*pids)
         wait_for(self.site.answers, "an answer")
         return pids[0]
@@ -48,18 +48,18 @@ def background(bare_site: Site) -> Iterator[Background]:
     yield Background(bare_site)
     # What is started anew while the rest is being ended has no other parent.
     if (bare_site.folder / "pid").exists():
-        guardian = int((bare_site.folder / "pid").read_text())
-        bare_site.ends_with(guardian, *children(guardian))
+        monitor = int((bare_site.folder / "pid").read_text())
+        bare_site.ends_with(monitor, *children(monitor))
 
 
 def test_from_start_to_end(background: Background) -> None:
     assert background.start() == 0
     assert background.site.answers(), "it serves when the call returns"
     assert background.site.lockersh("exit 3").returncode == 3
-    guardian, server = background.guardian(), background.server()
-    assert os.getsid(server) == os.getsid(guardian) != os.getsid(0)
-    os.kill(guardian, signal.SIGTERM)
-    wait_for(lambda: not is_alive(guardian) and not is_alive(server), "the end")
+    monitor, server = background.monitor(), background.server()
+    assert os.getsid(server) == os.getsid(monitor) != os.getsid(0)
+    os.kill(monitor, signal.SIGTERM)
+    wait_for(lambda: not is_alive(monitor) and not is_alive(server), "the end")
     assert not background.pid_file.exists() and not background.socket.exists()
     assert "listening on" in background.log()
 
@@ -67,9 +67,9 @@ def test_from_start_to_end(background: Background) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_the_server(background: Background, number: signal.Signals) -> None:
     background.start()
-    guardian, server = background.guardian(), background.server()
+    monitor, server = background.monitor(), background.server()
     os.kill(server, number)
-    wait_for(lambda: not is_alive(guardian), "the end")
+    wait_for(lambda: not is_alive(monitor), "the end")
     assert not background.pid_file.exists() and not background.socket.exists()
 
 
@@ -86,11 +86,11 @@ def test_anew(background: Background) -> None:
     background.start()
     background.site.ask(b"user somebody\nlocks x\nLOCK")
     before = background.site.locks()
-    os.kill(background.guardian(), signal.SIGHUP)
+    os.kill(background.monitor(), signal.SIGHUP)
     wait_for(lambda: "started anew" in background.log(), "the news")
     wait_for(background.site.answers, "an answer")
     assert background.site.locks() == before == {"x": "somebody"}
-    assert background.guardian()
+    assert background.monitor()
 
 
 def test_taken(background: Background) -> None:

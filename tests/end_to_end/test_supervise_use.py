@@ -225,14 +225,14 @@ class TestSurroundings:
             env={**bare_site.environment, "NOTES": str(notes)}, cwd=bare_site.folder,
         )  # fmt: skip
         assert (started.returncode, started.stderr) == (0, "")
-        guardian = int(pid_file.read_text())
-        bare_site.ends_with(guardian)
+        monitor = int(pid_file.read_text())
+        bare_site.ends_with(monitor)
         web = wait_for(lambda: (notes / "web").exists() and (notes / "web").read_text(), "the program")
         wait_for(lambda: f"INFO: web: {bare_site.folder}" in log.read_text(), "its output in the log")
         again = bare_site.run("supervise", "--program", "sleep 1", "--pid-file", pid_file)
         assert again.returncode == 64 and "already running" in again.stderr
-        os.kill(guardian, signal.SIGTERM)
-        all_gone([guardian, int(web)])
+        os.kill(monitor, signal.SIGTERM)
+        all_gone([monitor, int(web)])
         assert not pid_file.exists()
 
     def test_names_in_the_background_are_of_the_callers_folder(self, bare_site: Site) -> None:
@@ -242,17 +242,17 @@ class TestSurroundings:
             (folder / name).chmod(0o755)
         words = ["--file", "list", "--output", "out", "--pid-file", "pid", "--log-file", "log"]
         assert bare_site.run("supervise", *words, cwd=folder).returncode == 0
-        guardian = int((folder / "pid").read_text())
-        bare_site.ends_with(guardian)
+        monitor = int((folder / "pid").read_text())
+        bare_site.ends_with(monitor)
         wait_for(partial(has_lines, folder / "out"), "output")
         (folder / "list").write_text("two: ./run")
-        os.kill(guardian, signal.SIGHUP)
+        os.kill(monitor, signal.SIGHUP)
         wait_for(lambda: "two: one" in (folder / "out").read_text(), "the list to be read again")
         (folder / "out").rename(folder / "out.1")
-        os.kill(guardian, signal.SIGUSR1)
+        os.kill(monitor, signal.SIGUSR1)
         wait_for((folder / "out").exists, "output in a new file")
-        os.kill(guardian, signal.SIGTERM)
-        all_gone([guardian])
+        os.kill(monitor, signal.SIGTERM)
+        all_gone([monitor])
 
     def test_in_the_background_it_ends_too_when_one_is_given_up(self, bare_site: Site) -> None:
         pid_file, log = bare_site.folder / "pid", bare_site.folder / "log"
@@ -265,14 +265,14 @@ class TestSurroundings:
     def test_killed_in_the_background_it_is_started_again(self, bare_site: Site) -> None:
         pid_file, log = bare_site.folder / "bg.pid", bare_site.folder / "log"
         bare_site.run("supervise", "--program", "sleep 77005.5", "--pid-file", pid_file, "--log-file", log)
-        guardian = int(pid_file.read_text())
-        bare_site.ends_with(guardian)
+        monitor = int(pid_file.read_text())
+        bare_site.ends_with(monitor)
         first = wait_for(lambda: processes_with("sleep 77005.5"), "the program")[0]
         server = int(re.findall(r"supervise\[(\d+)\]", log.read_text())[-1])
         os.kill(server, signal.SIGKILL)
         wait_for(lambda: [pid for pid in processes_with("sleep 77005.5") if pid != first], "the next")
         assert not is_alive(first)
-        os.kill(guardian, signal.SIGKILL)
+        os.kill(monitor, signal.SIGKILL)
         wait_for(lambda: not processes_with("sleep 77005.5"), "the end of all")
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a pid namespace")

@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipclocker.lock.client.breaker import BROKEN, FREE, HELD, RECALLED, Outcome
-from ipclocker.lock.client.inspector import Ping, Snapshot
 from ipclocker.lock.report import (
     details,
     document,
@@ -26,6 +24,7 @@ from ipclocker.lock.report import (
     table,
     text,
 )
+from ipclocker.lock.snapshot import BROKEN, FREE, HELD, RECALLED, Outcome, Ping, Snapshot
 from ipclocker.lock.wire.info import HeldInfo, WaiterInfo
 
 NOON = time.mktime((2026, 7, 1, 12, 0, 0, 0, 0, -1))

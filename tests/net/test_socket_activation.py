@@ -18,7 +18,7 @@ import pytest
 
 from ..support.activation import Activated, activated, launch, refused
 from ..support.fake_daemon import is_alive
-from ..support.pid_servers import asker
+from ..support.pid_servers import pid_client
 from ..support.servers import PROJECT, Peer, wait_for
 
 LOCKERD = ("lockerd", "--nofork", "--state", "none")
@@ -63,7 +63,7 @@ def is_served(place: str) -> bool:
 
 def is_asked(place: str) -> bool:
     """Whether a pid server is there."""
-    with asker(place) as sock:
+    with pid_client(place) as sock:
         sock.send(b"PIDR 1 h 7\n")
         return sock.recv(100) == b"EXIS 1 1 h"
 
@@ -121,15 +121,15 @@ def test_in_the_background_all_servers_of_a_guardian_have_them(tmp_path: Path) -
     with listener() as sock:
         with launch(words, [sock]) as launcher:
             assert launcher.communicate(timeout=20)[1] == "" and launcher.returncode == 0
-        guardian = int(pid_file.read_text())
+        monitor = int(pid_file.read_text())
         try:
-            (first,) = children(guardian)
+            (first,) = children(monitor)
             assert is_served(address(sock))
             os.kill(first, signal.SIGKILL)
             assert is_served(address(sock)), "after a moment without a server"
         finally:
-            os.kill(guardian, signal.SIGTERM)
-        wait_for(lambda: not is_alive(guardian), "the end")
+            os.kill(monitor, signal.SIGTERM)
+        wait_for(lambda: not is_alive(monitor), "the end")
 
 
 def children(pid: int) -> list[int]:

@@ -142,7 +142,7 @@ def test_this_process_and_those_above_it_are_spared(scene: Scene) -> None:
     script = (
         "import os, sys; from ipclocker.process.identity import ProcessIdentity\n"
         "from ipclocker.process.tree_killer import TreeKiller; "
-        f"TreeKiller(ProcessIdentity(2**22 + 1), '{MARKS}', sys.argv[1]).kill(); open('done', 'w').close()"
+        f"TreeKiller(ProcessIdentity(2**22 + 1), '{MARKS}', sys.argv[1]).kill_all(); open('done', 'w').close()"
     )
     outer = f'{says("beside")} & {sys.executable} -c "{script}" {MARK}; echo $$ >above; exec sleep 1000'
     scene.folder.joinpath("ipclocker").symlink_to(Path(__file__).parents[2] / "ipclocker")

@@ -106,7 +106,7 @@ class Chaos:
                 return False
             pids = worker.job()
         else:
-            pids = [{"command": worker.command, "deputy": worker.deputy}.get(whom, worker.lockersh)]
+            pids = [{"command": worker.command, "deputy": worker.watchdog}.get(whom, worker.lockersh)]
         if what == "kill":
             if worker.is_family and whom != "deputy":
                 return False

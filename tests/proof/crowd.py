@@ -121,7 +121,7 @@ class Worker(NamedTuple):
         return WITNESS in words and "lockersh" not in words
 
     @property
-    def deputy(self) -> int:
+    def watchdog(self) -> int:
         """The number here of the process that ends the command if lockersh can't; 0 if it is not there."""
         lockersh = self.lockersh
         others = [pid for pid in self.job() if pid not in (lockersh, self.command) and "lockersh" in _words(pid)]

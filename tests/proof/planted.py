@@ -47,11 +47,11 @@ def granted_twice() -> None:
 
     numbers = count()
 
-    def lock(method: Any, table: Any, ask: Any, now: float) -> Any:
+    def acquire(method: Any, table: Any, ask: Any, now: float) -> Any:
         grant = method(table, ask, now)
         return table._grant(ask.names[0], ask, now) if grant is None and next(numbers) % 3 == 2 else grant
 
-    _wrap(LockTable, "lock", lock)
+    _wrap(LockTable, "acquire", acquire)
 
 
 @fault
@@ -127,7 +127,7 @@ def not_awaited() -> None:
     """Answers do not wait until what they say is kept."""
     from ipclocker.lock.server.group_commit import GroupCommit
 
-    _wrap(GroupCommit, "holds_back", lambda method, committer, client: False)
+    _wrap(GroupCommit, "must_wait", lambda method, group_commit, client: False)
 
 
 @fault
@@ -135,10 +135,10 @@ def silence_frees_at_once() -> None:
     """A lease that runs out is free, and nobody looks whether its holder lives."""
     from ipclocker.lock.server.holder_monitor import HolderMonitor
 
-    def look(method: Any, lookout: Any, process: Any, seen: Callable[[bool | None], None]) -> None:
-        lookout._loop.call_at(lookout._loop.now, lambda: seen(None))
+    def check_now(method: Any, holder_monitor: Any, process: Any, seen: Callable[[bool | None], None]) -> None:
+        holder_monitor._loop.call_at(holder_monitor._loop.now, lambda: seen(None))
 
-    _wrap(HolderMonitor, "look", look)
+    _wrap(HolderMonitor, "check_now", check_now)
 
 
 @fault
@@ -148,7 +148,7 @@ def lease_not_checked() -> None:
 
     def start(method: Any, lease: Any, sent: float) -> None:
         method(lease, sent)
-        lease.end_at = lease.kill_at = lease.over_at = inf
+        lease.stop_at = lease.kill_at = lease.expires_at = inf
 
     _wrap(Lease, "_start", start)
 

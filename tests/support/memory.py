@@ -41,8 +41,8 @@ class MemoryServer:
         """Each held name and its user."""
         return {name: grant.user for name, grant in self.service.table.held.items()}
 
-    def _speak(self, conversation: RequestHandler) -> None:
-        self.peers[conversation].pump()
+    def _speak(self, handler: RequestHandler) -> None:
+        self.peers[handler].pump()
 
     def _is_present(self, ask: Ask) -> bool:
         assert isinstance(ask, RequestHandler)
@@ -58,12 +58,12 @@ class MemoryPeer:
         self.closed = False  # by the server
         self.gone = False  # the client has hung up
         self.reads = True
-        self.conversation = RequestHandler(server.service, address)
-        server.peers[self.conversation] = self
+        self.handler = RequestHandler(server.service, address)
+        server.peers[self.handler] = self
 
     def send(self, data: bytes) -> None:
         if not self.closed:
-            self.conversation.receive(data, self.server.now)
+            self.handler.receive(data, self.server.now)
             self.pump()
 
     def say(self, text: str) -> None:
@@ -81,21 +81,21 @@ class MemoryPeer:
 
     def hang_up(self) -> None:
         self.gone = True
-        self.conversation.on_disconnect(self.server.now)
+        self.handler.on_disconnect(self.server.now)
 
     def pump(self) -> None:
         """Do for the conversation what a server with a client that reads does."""
-        conversation = self.conversation
+        handler = self.handler
         while self.reads and not self.gone:
-            self.heard += b"".join(conversation.output)
-            conversation.output.clear()
-            conversation.undelivered = None
-            if not conversation.paused or conversation.waiting or conversation.closing:
+            self.heard += b"".join(handler.output)
+            handler.output.clear()
+            handler.undelivered = None
+            if not handler.paused or handler.waiting or handler.closing:
                 break
-            conversation.resume(self.server.now)
-        if conversation.closing and not self.closed:
+            handler.resume(self.server.now)
+        if handler.closing and not self.closed:
             self.closed = True
-            conversation.on_disconnect(self.server.now)
+            handler.on_disconnect(self.server.now)
 
 
 def as_lines(text: str) -> bytes:

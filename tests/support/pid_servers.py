@@ -35,7 +35,7 @@ def thread_server(port: str | int = 0, host: str | list[str] | None = "127.0.0.1
         yield server
     finally:
         server.stop()
-        with asker(server.addresses[0]) as sock:
+        with pid_client(server.addresses[0]) as sock:
             sock.send(b"wake up")
         thread.join(DEADLINE)
         server.close()
@@ -47,7 +47,7 @@ def port_of(server: PidServer) -> int:
 
 
 @contextlib.contextmanager
-def asker(address: str) -> Iterator[socket.socket]:
+def pid_client(address: str) -> Iterator[socket.socket]:
     """A bare socket that is connected to a server, as its `addresses` has it."""
     host, _, port = address.rpartition(":")
     host = "::1" if host == "[::]" else host.strip("[]")

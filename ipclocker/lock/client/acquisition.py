@@ -68,7 +68,7 @@ class LockAcquisition:
     def __init__(
         self, settings: LockSettings, listener: AcquisitionListener, wait: Wait = wait_ready, suffix: str = ""
     ) -> None:
-        self.contact = ServerConnector(settings, wait, listener.retry)
+        self.connector = ServerConnector(settings, wait, listener.retry)
         self.grants: tuple[HeldGrant, ...] = ()
         self.busy = b""  # the lock that was not to be had when it was last asked for
         self.holder = ""  # who held it
@@ -88,7 +88,7 @@ class LockAcquisition:
 
     @settings.setter
     def settings(self, settings: LockSettings) -> None:
-        self._settings = self.contact.settings = settings
+        self._settings = self.connector.settings = settings
 
     @property
     def held(self) -> HeldGrant | None:
@@ -103,21 +103,21 @@ class LockAcquisition:
         Raises ServerUnavailable if no server answers before the deadline or within the tries, ServerRefused, LockLost
         if it holds a lease that was recalled; what it held is given back then.
         """
-        contact = self.contact
+        connector = self.connector
         servers: Iterator[ServerConnection] | None = None
         try:
             while True:
-                if contact.link is None and not contact.reconnect(deadline):
+                if connector.connection is None and not connector.reconnect(deadline):
                     if self.grants:
-                        raise contact.unavailable()
-                    if contact.address is not None:
+                        raise connector.unavailable()
+                    if connector.address is not None:
                         self.abandon(within=1.0)  # left for another one, it may have granted what it was asked for
-                    servers = servers or contact.each_server(deadline)
-                    contact.link = next(servers)
+                    servers = servers or connector.each_server(deadline)
+                    connector.connection = next(servers)
                 try:
                     return self._ask_for_all(wait, deadline)
                 except ConnectionLost as problem:
-                    contact.on_lost(problem)
+                    connector.on_lost(problem)
                 except _AskAgain:
                     continue
         except DeadlineExceeded:
@@ -156,10 +156,10 @@ class LockAcquisition:
                 self.grants = tuple(self._renew(self.grants))
                 return True
         self.grants = ()
-        link = self._link(inf)
+        connection = self._connection(inf)
         for names in self.settings.groups:
-            link.send_request(b"UNLOCK", **self._who(), locks=names)
-            self._refuse_error(self._answer(link))
+            connection.send_request(b"UNLOCK", **self._who(), locks=names)
+            self._refuse_error(self._answer(connection))
         self._has_part = False
         return False
 
@@ -171,26 +171,26 @@ class LockAcquisition:
         Raises _AskAgain if the answer came too late: the grant does not stand any more.
         """
         asked = time.monotonic()
-        link = self._link(deadline)
-        self.contact.address = link.address  # from here on there may be a grant
-        link.send_request(b"LOCK", **self._variables(link, names, wait))
-        answer, waited, ask_again = self._await_answer(link, names, got, wait, deadline)
+        connection = self._connection(deadline)
+        self.connector.address = connection.address  # from here on there may be a grant
+        connection.send_request(b"LOCK", **self._variables(connection, names, wait))
+        answer, waited, ask_again = self._await_answer(connection, names, got, wait, deadline)
         if not answer.locked or answer.name is None:
             self.busy, self.holder = names[0], os.fsdecode(answer.owner)
             # A classic server would still grant the lock to this connection some time, so it has to go.
-            self.contact.drop()
+            self.connector.drop()
             if ask_again or waited:
                 raise _AskAgain
             if not got:
-                self.contact.address = None
+                self.connector.address = None
             return None, False
-        link.heard("locks", (answer.name,))
+        connection.heard("locks", (answer.name,))
         if answer.token is None:
             if self.settings.lease:
                 raise ServerUnavailable(
-                    f"the lock server {self.contact.server} knows no leases: use one of this release"
+                    f"the lock server {self.connector.server} knows no leases: use one of this release"
                 )
-            self.contact.drop()  # for a classic server every open connection is work, and of no use
+            self.connector.drop()  # for a classic server every open connection is work, and of no use
             return self._held_since(time.monotonic() if waited else asked, answer.name, None), waited
         held = self._held_since(asked, answer.name, answer.token)
         if waited:
@@ -198,16 +198,21 @@ class LockAcquisition:
         return held, waited
 
     def _await_answer(
-        self, link: ServerConnection, names: tuple[bytes, ...], got: Sequence[HeldGrant], wait: bool, deadline: float
+        self,
+        connection: ServerConnection,
+        names: tuple[bytes, ...],
+        got: Sequence[HeldGrant],
+        wait: bool,
+        deadline: float,
     ) -> tuple[Answer, bool, bool]:
         """The answer to a LOCK, whether that took a wait, and whether there is reason to ask once more."""
         waited = ask_again = False
         while True:
             if waited:
-                reply = self._next_in_queue(link, got, deadline)
+                reply = self._next_in_queue(connection, got, deadline)
             else:
-                reply = prompt_reply(link, deadline if wait else inf)
-            self.contact.on_reply()
+                reply = prompt_reply(connection, deadline if wait else inf)
+            self.connector.on_reply()
             if isinstance(reply, Waiting):
                 waited = True
                 self.busy, self.holder = names[0], os.fsdecode(reply.holder)
@@ -215,7 +220,7 @@ class LockAcquisition:
             elif isinstance(reply, Broke):
                 self._listener.broke(os.fsdecode(reply.holder))
             elif isinstance(reply, LookFor):
-                ask_again = self._look_for(reply, link) or ask_again
+                ask_again = self._look_for(reply, connection) or ask_again
             elif isinstance(reply, (Lost, Recall)):
                 if any((held.name, held.token) == (reply.name, reply.token) for held in got):
                     raise ConnectionLost(errno.ECANCELED, "what was held already was lost")
@@ -232,11 +237,11 @@ class LockAcquisition:
         word = b"RENEW" if self.settings.hold else b"CHECK"
         named = [grant for grant in grants if grant.token is not None]
         if named:
-            link = self._link(inf)
+            connection = self._connection(inf)
             lines = b"".join(grant.line(word) for grant in named)
             tell: dict[str, Value] = {"tell": 1} if self.tells else {}
-            link.send_request(lines[:-1], first, **tell)
-            answers = [self._answer(link) for _ in named]
+            connection.send_request(lines[:-1], first, **tell)
+            answers = [self._answer(connection) for _ in named]
             if not all(answer.renewed or answer.current for answer in answers):
                 raise _AskAgain
         return [self._held_since(asked, grant.name, grant.token) for grant in grants]
@@ -245,15 +250,15 @@ class LockAcquisition:
         settings = self.settings
         return HeldGrant(name, token, asked, asked + settings.hold if settings.hold and not settings.lease else inf)
 
-    def _next_in_queue(self, link: ServerConnection, got: Sequence[HeldGrant], deadline: float) -> Reply:
+    def _next_in_queue(self, connection: ServerConnection, got: Sequence[HeldGrant], deadline: float) -> Reply:
         """What comes next while the claim is in the queue; meanwhile what it holds already is renewed."""
         if not (got and self.settings.hold) or got[0].token is None:
-            return link.reply(deadline)
+            return connection.reply(deadline)
         from .keepalive import reply_while_holding  # only here, for an import that most runs do without
 
-        return reply_while_holding(link, self.contact, got, self.settings.hold, deadline)
+        return reply_while_holding(connection, self.connector, got, self.settings.hold, deadline)
 
-    def _look_for(self, sought: LookFor, link: ServerConnection) -> bool:
+    def _look_for(self, sought: LookFor, connection: ServerConnection) -> bool:
         """Look for the process that the holder's lock depends on, if it is of this host; whether it was told dead.
 
         A server that can't look for itself, as a classic one at times, then frees the lock.
@@ -264,12 +269,14 @@ class LockAcquisition:
             return False
         self._told_dead.add(sought)
         with contextlib.suppress(OSError):
-            messenger = ServerConnection.connect(link.address, time.monotonic() + ANSWER_WITHIN, self.contact.wait)
+            messenger = ServerConnection.connect(
+                connection.address, time.monotonic() + ANSWER_WITHIN, self.connector.wait
+            )
             messenger.send(b"DEAD_PID %b %d\n\nEOF\n\n" % (sought.host, sought.pid))
             messenger.close()
         return True
 
-    def _variables(self, link: ServerConnection, names: tuple[bytes, ...], wait: bool) -> dict[str, Value]:
+    def _variables(self, connection: ServerConnection, names: tuple[bytes, ...], wait: bool) -> dict[str, Value]:
         settings = self.settings
         variables: dict[str, Value] = {
             **self._who(),
@@ -280,7 +287,7 @@ class LockAcquisition:
         }
         command = encode_command(os.fsencode(settings.command or ""))
         for name, value in (("lease", int(settings.lease > 0)), ("tell", int(self.tells)), ("command", command)):
-            if value or link.has_said(name):  # most do without them
+            if value or connection.has_said(name):  # most do without them
                 variables[name] = value
         if settings.autounlock:
             pid = os.getpid() if settings.pid is None else settings.pid
@@ -305,11 +312,11 @@ class LockAcquisition:
 
     def _refuse_error(self, answer: Answer) -> None:
         if answer.error is not None:
-            self.contact.drop()
+            self.connector.drop()
             if answer.error == b"recalled":
                 names = ", ".join(map(os.fsdecode, self.settings.names))
                 raise LockLost(f"the lock {names} was asked for back (lockstat break): it is given back")
-            raise ServerRefused(os.fsdecode(answer.error), self.contact.server)
+            raise ServerRefused(os.fsdecode(answer.error), self.connector.server)
 
     # Giving back
 
@@ -322,83 +329,83 @@ class LockAcquisition:
         grants, self.grants = self.grants, ()
         assert grants
         stood = self._unlock(grants, [(held.name,) for held in grants], within)
-        self.contact.address = None
+        self.connector.address = None
         self._has_part = False
         return stood
 
     def abandon(self, within: float = RELEASE_WITHIN) -> None:
         """Give back what was asked for and may have been granted meanwhile; silent if the server is gone."""
-        self.contact.drop()
+        self.connector.drop()
         self.grants = ()
         self._has_part = False
-        if self.contact.address is not None:
+        if self.connector.address is not None:
             with contextlib.suppress(IpclockerError):
                 self._unlock((), self.settings.groups, within)
-            self.contact.drop()
-            self.contact.address = None
+            self.connector.drop()
+            self.connector.address = None
 
     def _unlock(self, grants: Sequence[HeldGrant], groups: Sequence[tuple[bytes, ...]], within: float) -> bool:
         """Tell the server, over a new connection if need be, until it has answered or the time is over.
 
         False if it says that one of the grants did not stand any more.
         """
-        contact = self.contact
+        connector = self.connector
         deadline = time.monotonic() + within
         pause = FIRST_PAUSE
         told = False
         while True:
             try:
-                link = contact.link or contact.connect(deadline)
-                link.receive()  # if the server is gone since, that is said here
+                connection = connector.connection or connector.connect(deadline)
+                connection.receive()  # if the server is gone since, that is said here
                 # In one packet: do the grants stand, and may they end. Asked again after an answer that was lost, the
                 # former says nothing.
                 named = [held for held in grants if held.token is not None and not told]
                 check = b"".join(held.line(b"CHECK") for held in named)
                 told = True
-                link.send_request(b"UNLOCK", check, deadline, **self._who(), locks=groups[0])
-                stood = [link.answer(deadline).current is not False for _ in named]
-                self._refuse_error(link.answer(deadline))
+                connection.send_request(b"UNLOCK", check, deadline, **self._who(), locks=groups[0])
+                stood = [connection.answer(deadline).current is not False for _ in named]
+                self._refuse_error(connection.answer(deadline))
                 for names in groups[1:]:  # one by one, as every server knows it
-                    link.send_request(b"UNLOCK", b"", deadline, locks=names)
-                    self._refuse_error(link.answer(deadline))
+                    connection.send_request(b"UNLOCK", b"", deadline, locks=names)
+                    self._refuse_error(connection.answer(deadline))
                 return all(stood)
             except (OSError, DeadlineExceeded) as problem:
-                contact.drop()
+                connector.drop()
                 if time.monotonic() + pause >= deadline:
-                    raise contact.unavailable(problem) from None
-            contact.wait(None, 0, time.monotonic() + pause)
+                    raise connector.unavailable(problem) from None
+            connector.wait(None, 0, time.monotonic() + pause)
             pause *= 2
 
     # One question, without a claim
 
     def query(self, command: bytes, deadline: float = inf) -> Answer:
         """Ask a server something that has one answer at once. Raises ServerUnavailable, ServerRefused."""
-        for link in self.contact.each_server(deadline):
+        for connection in self.connector.each_server(deadline):
             try:
-                link.send_request(command, **self._who(), locks=self.settings.names)
-                answer = self._answer(link)
+                connection.send_request(command, **self._who(), locks=self.settings.names)
+                answer = self._answer(connection)
             except ConnectionLost as problem:
-                self.contact.reasons.append(f"{link.address}: {problem.strerror}")
+                self.connector.reasons.append(f"{connection.address}: {problem.strerror}")
                 continue
             finally:
-                link.close()
+                connection.close()
             self._refuse_error(answer)
             return answer
         raise AssertionError("without a server there is an error")
 
-    def _answer(self, link: ServerConnection) -> Answer:
+    def _answer(self, connection: ServerConnection) -> Answer:
         while True:
-            reply = prompt_reply(link)
+            reply = prompt_reply(connection)
             if isinstance(reply, Broke):
                 self._listener.broke(os.fsdecode(reply.holder))
             elif isinstance(reply, Answer):
                 return reply
 
-    def _link(self, deadline: float) -> ServerConnection:
+    def _connection(self, deadline: float) -> ServerConnection:
         """The connection; a new one to the same server if it was dropped. Raises LinkLost."""
-        if self.contact.link is not None:
-            return self.contact.link
+        if self.connector.connection is not None:
+            return self.connector.connection
         try:
-            return self.contact.connect(deadline)
+            return self.connector.connect(deadline)
         except OSError as problem:
             raise ConnectionLost(problem.errno, problem.strerror) from None

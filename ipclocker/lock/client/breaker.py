@@ -12,25 +12,13 @@ from collections.abc import Iterable
 from typing import Callable, NamedTuple, Optional
 
 from ...errors import ServerUnavailable
+from ..snapshot import HELD, RECALLED, Outcome
 from ..wire.info import HeldInfo
-from .inspector import BROKEN, FREE, RECALLED, Inspector
+from .inspector import Inspector
 from .settings import lock_names
 
-HELD = "held"  # with BROKEN, RECALLED and FREE, what became of a lock: it was recalled and is held even so
 LOOK_WITHIN = 15.0  # seconds after the end of a lease in which its server finds out whether the holder lives
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # seconds from one look to the next
-
-__all__ = ["BROKEN", "FREE", "HELD", "LOOK_WITHIN", "RECALLED", "Breaking", "Outcome"]
-
-
-class Outcome(NamedTuple):
-    """What became of a lock, and who held it. `waited` seconds; `lives`: that process is known to live."""
-
-    name: str
-    what: str
-    holder: bytes = b""
-    waited: float = 0.0
-    lives: bool = False
 
 
 class _Recalled(NamedTuple):

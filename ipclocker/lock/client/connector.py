@@ -32,7 +32,7 @@ class ServerConnector:
     ) -> None:
         self.settings = settings
         self.wait = wait
-        self.link: ServerConnection | None = None
+        self.connection: ServerConnection | None = None
         self.address: Address | None = None  # the server to stay with
         self.server = ""  # the server that was last tried
         self.problem: OSError = ConnectionLost(errno.ECONNRESET, "the connection was lost")
@@ -47,9 +47,9 @@ class ServerConnector:
 
     def drop(self) -> None:
         """Hang up."""
-        if self.link is not None:
-            self.link.close()
-            self.link = None
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
 
     def on_reply(self) -> None:
         """The server has answered."""
@@ -58,8 +58,8 @@ class ServerConnector:
     def on_lost(self, problem: OSError) -> None:
         """The connection broke, or could not be made; the next one to this server is made after a pause."""
         now = time.monotonic()
-        if self.link is not None:
-            self.reasons.append(f"{self.link.address}: {problem.strerror}")
+        if self.connection is not None:
+            self.reasons.append(f"{self.connection.address}: {problem.strerror}")
         self.drop()
         self.problem = problem
         self._lost_at = min(self._lost_at, now)
@@ -74,8 +74,8 @@ class ServerConnector:
     def connect(self, deadline: float) -> ServerConnection:
         """Connect to that server. Raises OSError."""
         assert self.address is not None
-        self.link = ServerConnection.connect(self.address, deadline, self.wait)
-        return self.link
+        self.connection = ServerConnection.connect(self.address, deadline, self.wait)
+        return self.connection
 
     def reconnect(self, deadline: float) -> bool:
         """Connect to that server; False if there is none, or if it has been gone for so long that it is given up.
@@ -121,9 +121,9 @@ class ServerConnector:
         settings = self.settings
         for tries_left in reversed(range(settings.connect_tries)):
             self.reasons = []
-            for link in self._each_address(deadline):
+            for connection in self._each_address(deadline):
                 self._answered, self._pause, self._lost_at = False, 0.0, inf
-                yield link
+                yield connection
             reason = f"no lock server answers ({'; '.join(self.reasons)}): start lockerd there, or name its host"
             from random import uniform  # only here, for an import that most runs do without
 
@@ -144,11 +144,11 @@ class ServerConnector:
             for address in addresses:
                 self.server = str(address)
                 try:
-                    link = ServerConnection.connect(address, deadline, self.wait)
+                    connection = ServerConnection.connect(address, deadline, self.wait)
                 except OSError as problem:
                     self.reasons.append(f"{address}: {problem.strerror or problem}")
                 else:
-                    yield link
+                    yield connection
 
     def _sleep_until(self, until: float, deadline: float) -> None:
         if until > time.monotonic():
@@ -163,13 +163,13 @@ class ServerConnector:
         return ServerUnavailable(f"the lock server {self.server} does not answer: {why}")
 
 
-def prompt_reply(link: ServerConnection, deadline: float = inf) -> Reply:
+def prompt_reply(connection: ServerConnection, deadline: float = inf) -> Reply:
     """A reply that depends on nobody else: a server that does not give it is none.
 
     Raises LinkLost after ANSWER_WITHIN seconds, or at the deadline, but not in less than one second.
     """
     now = time.monotonic()
     try:
-        return link.reply(min(now + ANSWER_WITHIN, max(now + 1, deadline)))
+        return connection.reply(min(now + ANSWER_WITHIN, max(now + 1, deadline)))
     except DeadlineExceeded:
         raise ConnectionLost(errno.ETIMEDOUT, "it does not answer") from None

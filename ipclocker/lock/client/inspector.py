@@ -9,42 +9,11 @@ from __future__ import annotations
 
 import os
 import time
-from typing import NamedTuple, Optional
 
-from ..wire.info import HeldInfo
+from ..snapshot import BROKEN, FREE, RECALLED, Ping, Snapshot, Taking
 from ..wire.replies import Answer
 from .acquisition import LockAcquisition
 from .settings import LockSettings, lock_names
-
-BROKEN, RECALLED, FREE = "broken", "recalled", "free"  # what became of a lock that was to be taken from its holder
-
-
-class Snapshot(NamedTuple):
-    """The locks that a server holds, sorted by name, at `time` (seconds since 1970).
-
-    Without `detailed` the server has told no more of each than its name and its user.
-    """
-
-    server: str
-    time: float
-    locks: tuple[HeldInfo, ...]
-    detailed: bool
-
-
-class Ping(NamedTuple):
-    """A server that answered in `seconds`; `started` is in seconds since 1970, None if it did not tell."""
-
-    server: str
-    seconds: float
-    version: str
-    started: Optional[float]
-
-
-class Taking(NamedTuple):
-    """What a server did when a lock was to be taken: BROKEN, RECALLED or FREE; and from whom."""
-
-    what: str
-    holder: bytes
 
 
 class Inspector:
@@ -99,12 +68,12 @@ class Inspector:
 
     def _query(self, command: bytes, name: str | None = None, listener: _Broken | None = None) -> Answer:
         settings = self._settings if name is None else self._settings.changed(lock=name)
-        claim = LockAcquisition(settings, listener or _Broken())
-        answer = claim.query(command)
+        acquisition = LockAcquisition(settings, listener or _Broken())
+        answer = acquisition.query(command)
         if not self.server:
-            self.server = claim.contact.server
+            self.server = acquisition.connector.server
             if settings.endpoint.path is None:
-                host, _, port = claim.contact.server.rpartition(":")
+                host, _, port = acquisition.connector.server.rpartition(":")
                 self._settings = self._settings.changed(host=host, port=port)
         return answer
 

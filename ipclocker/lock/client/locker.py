@@ -75,7 +75,7 @@ class Locker:
 
     def _start_afresh(self) -> None:
         self._process = os.getpid()
-        self._claim = self._new_claim()
+        self._acquisition = self._new_claim()
         self._turn = ThreadLock()  # taken by the thread that asks for the lock, until it is given back
         self._thread = 0  # the one that has it
         self._renewing: RenewalThread | None = None
@@ -90,7 +90,7 @@ class Locker:
         """
         self._check_process()
         self._change(**parameters)
-        if self._claim.held is not None and self._thread == get_ident():
+        if self._acquisition.held is not None and self._thread == get_ident():
             return self if self._renew() else None
         return self if self._acquire(self._settings.block, inf) else None
 
@@ -103,33 +103,33 @@ class Locker:
     def until(self) -> float:
         """Until when the lock is surely held, if nobody breaks it: seconds, monotonic; 0 if it is not."""
         self._check_process()
-        if not self._claim.grants:
+        if not self._acquisition.grants:
             return 0.0
         if self._renewing is not None:
             loss = self._renewing.loss
             return self._renewing.lease.expires_at if loss is None or loss.recalled else 0.0
-        return min(held.until for held in self._claim.grants)
+        return min(held.until for held in self._acquisition.grants)
 
     def lock_name(self) -> str:
         """The name of the lock that is held, or the first of those that are asked for; with `all`, all, by spaces."""
         self._check_process()
         if self._settings.all:
             return os.fsdecode(b" ".join(name for (name,) in self._settings.groups))
-        held = self._claim.held
+        held = self._acquisition.held
         return os.fsdecode(self._settings.names[0] if held is None else held.name)
 
     @property
     def token(self) -> int | None:
         """The fencing token of the grant: greater than that of all earlier ones; None from a classic server."""
         self._check_process()
-        held = self._claim.held
+        held = self._acquisition.held
         return None if held is None else held.token
 
     @property
     def tokens(self) -> dict[str, int | None]:
         """The fencing token of each lock that is held."""
         self._check_process()
-        return {os.fsdecode(held.name): held.token for held in self._claim.grants}
+        return {os.fsdecode(held.name): held.token for held in self._acquisition.grants}
 
     @_OnClassToo
     def check(self, name: str, token: int) -> bool:
@@ -148,7 +148,7 @@ class Locker:
     def unlock(self) -> Locker:
         """Give the lock back, if it is held. Raises ServerUnavailable if the server can't be told in 5 s."""
         self._check_process()
-        if self._claim.held is not None:
+        if self._acquisition.held is not None:
             self._release()
         return self
 
@@ -166,7 +166,7 @@ class Locker:
             query.query(b"VERSION")
         except IpclockerError as error:
             return {"ok": False, "status": str(error)}
-        return {"ok": True, "status": f"{time.monotonic() - start:.3f} second response on {query.contact.server}"}
+        return {"ok": True, "status": f"{time.monotonic() - start:.3f} second response on {query.connector.server}"}
 
     def break_lock(self) -> None:
         """Free the lock, whoever holds it. Raises ServerUnavailable, ServerRefused."""
@@ -203,7 +203,7 @@ class Locker:
     def release(self) -> None:
         """Give the lock back. Raises NotHeld if it is not held, LockLost if it was lost meanwhile."""
         self._check_process()
-        if self._claim.held is None:
+        if self._acquisition.held is None:
             raise NotHeld(f"cannot release the lock '{self.lock_name()}': it is not held")
         name = self.lock_name()
         if not self._release():
@@ -212,10 +212,10 @@ class Locker:
     def __enter__(self) -> Locker:
         """Get the lock, unless this thread has it already. Raises LockBusy if it is busy and `block` is false."""
         self._check_process()
-        if self._claim.held is not None and self._thread == get_ident():
+        if self._acquisition.held is not None and self._thread == get_ident():
             return self  # with Locker(...).lock(): it was obtained on the way here
         if not self._acquire(self._settings.block, inf):
-            raise LockBusy(f"the lock '{self.lock_name()}' is busy: {self._claim.holder} holds it")
+            raise LockBusy(f"the lock '{self.lock_name()}' is busy: {self._acquisition.holder} holds it")
         return self
 
     def __exit__(
@@ -229,22 +229,22 @@ class Locker:
                 self.unlock()
 
     def __del__(self) -> None:
-        claim = getattr(self, "_claim", None)
-        if claim is None:
+        acquisition = getattr(self, "_acquisition", None)
+        if acquisition is None:
             return
         with contextlib.suppress(Exception):
             if self._process == os.getpid():
                 self._stop_renewing()
-                if claim.held is not None and self._settings.destroy_unlock:
-                    claim.release(within=1.0)
+                if acquisition.held is not None and self._settings.destroy_unlock:
+                    acquisition.release(within=1.0)
         with contextlib.suppress(Exception):
-            claim.contact.drop()
+            acquisition.connector.drop()
 
     # Inside
 
     def _check_process(self) -> None:
         if self._process != os.getpid():
-            self._claim.contact.drop()
+            self._acquisition.connector.drop()
             if self._renewing is not None:
                 self._renewing.abandon()
             self._start_afresh()
@@ -253,16 +253,16 @@ class Locker:
         if not parameters:
             return
         settings = self._settings.changed(**parameters)
-        if self._claim.held is not None and settings.names != self._settings.names:
+        if self._acquisition.held is not None and settings.names != self._settings.names:
             raise UsageError(f"the lock '{self.lock_name()}' is held: unlock it before you ask for another")
-        self._settings = self._claim.settings = settings
+        self._settings = self._acquisition.settings = settings
 
     def _acquire(self, wait: bool, deadline: float) -> bool:
         left = -1 if deadline == inf else max(0.0, deadline - time.monotonic())
         if not self._turn.acquire(wait, left if wait else -1):
             return False
         try:
-            got = self._claim.acquire(wait, deadline)
+            got = self._acquisition.acquire(wait, deadline)
         except BaseException as error:
             self._turn.release()
             if isinstance(error, ServerUnavailable) and self._settings.print_down is not None:
@@ -278,9 +278,9 @@ class Locker:
     def _renew(self) -> bool:
         self._stop_renewing()
         try:
-            return self._claim.acquire(self._settings.block, inf)
+            return self._acquisition.acquire(self._settings.block, inf)
         finally:
-            if self._claim.held is None:
+            if self._acquisition.held is None:
                 self.lost.set()
                 self._turn.release()
             else:
@@ -290,7 +290,7 @@ class Locker:
         """Give the lock back; whether it stood until then."""
         self._stop_renewing()
         try:
-            if not self._claim.release():
+            if not self._acquisition.release():
                 self.lost.set()
         except ServerUnavailable:
             if not self.lost.is_set():
@@ -304,7 +304,7 @@ class Locker:
         if self._settings.lease:
             from .renewal_thread import RenewalThread  # only here: most do without
 
-            self._renewing = RenewalThread(self._claim, self.lost)
+            self._renewing = RenewalThread(self._acquisition, self.lost)
 
     def _stop_renewing(self) -> None:
         if self._renewing is not None:

@@ -24,11 +24,11 @@ class _Stopped(Exception):
 class RenewalThread:
     """Renews what a claim holds until it is stopped; `lost` is set when that can't be done, or the server says so."""
 
-    def __init__(self, claim: LockAcquisition, lost: Event) -> None:
-        self.lease = Lease(claim.settings.lease, min(held.asked for held in claim.grants))
-        self._contact = ServerConnector(claim.settings, self._wait)
-        self._contact.address, self._contact.server = claim.contact.address, claim.contact.server
-        self._keeper = KeepAlive(self._contact, claim.grants, self.lease)
+    def __init__(self, acquisition: LockAcquisition, lost: Event) -> None:
+        self.lease = Lease(acquisition.settings.lease, min(held.asked for held in acquisition.grants))
+        self._connector = ServerConnector(acquisition.settings, self._wait)
+        self._connector.address, self._connector.server = acquisition.connector.address, acquisition.connector.server
+        self._keepalive = KeepAlive(self._connector, acquisition.grants, self.lease)
         self._lost = lost
         self._woken, self._waker = socket.socketpair()
         self._thread = Thread(target=self._run, name="ipclocker lease", daemon=True)
@@ -37,7 +37,7 @@ class RenewalThread:
     @property
     def loss(self) -> LockLoss | None:
         """What the server has said of a loss."""
-        return self._keeper.loss
+        return self._keepalive.loss
 
     def stop(self) -> None:
         """Renew no more; on return the thread is at its end."""
@@ -49,19 +49,19 @@ class RenewalThread:
 
     def abandon(self) -> None:
         """For a fork, which has no such thread: give up our share in its connections."""
-        self._contact.drop()
+        self._connector.drop()
         self._woken.close()
         self._waker.close()
 
     def _run(self) -> None:
         try:
-            while self._keeper.loss is None and time.monotonic() < self.lease.stop_at:
-                self._keeper.step(self.lease.stop_at)
+            while self._keepalive.loss is None and time.monotonic() < self.lease.stop_at:
+                self._keepalive.step(self.lease.stop_at)
             self._lost.set()
         except _Stopped:
             pass
         finally:
-            self._contact.drop()
+            self._connector.drop()
 
     def _wait(self, sock: socket.socket | None, events: int, deadline: float) -> bool:
         """As `link.block` does, but for a stop."""

@@ -29,26 +29,26 @@ class ClientConnection:
     `closed` is called when it was closed, for whatever reason.
     """
 
-    __slots__ = ("_closed", "_committer", "_events", "_loop", "_patience", "_unread", "_unsent", "conversation", "sock")
+    __slots__ = ("_closed", "_events", "_group_commit", "_loop", "_patience", "_unread", "_unsent", "handler", "sock")
 
     def __init__(
         self,
         loop: Loop,
-        committer: GroupCommit | None,
+        group_commit: GroupCommit | None,
         sock: socket.SocketType,
-        conversation: RequestHandler,
+        handler: RequestHandler,
         closed: Callable[[ClientConnection], None],
     ) -> None:
         self.sock = sock
-        self.conversation = conversation
+        self.handler = handler
         self._closed = closed
         self._loop = loop
-        self._committer = committer
+        self._group_commit = group_commit
         self._unsent = b""
         self._unread = 0  # bytes that the kernel had for the client when its patience was last looked at
         self._patience: Timer | None = None
         self._events = 0
-        if not conversation.closing:
+        if not handler.closing:
             self._await(READ)
 
     def flush(self) -> None:
@@ -61,37 +61,37 @@ class ClientConnection:
 
     def flush_durable(self) -> None:
         """Send all that the conversation has for the client just now: it is kept."""
-        conversation = self.conversation
+        handler = self.handler
         if self.sock.fileno() < 0:
             return
         try:
             while True:
-                output = conversation.output
+                output = handler.output
                 if output:
                     self._unsent += output[0] if len(output) == 1 else b"".join(output)
                     output.clear()
-                    conversation.reveals_uncommitted = False
+                    handler.reveals_uncommitted = False
                 if self._unsent and not self._send():
                     break
-                conversation.undelivered = None
-                if not conversation.paused or conversation.waiting or conversation.closing:
+                handler.undelivered = None
+                if not handler.paused or handler.waiting or handler.closing:
                     break
-                conversation.resume(self._loop.now)
+                handler.resume(self._loop.now)
                 if self._is_held_back():
                     return
         except OSError:
             self.close()
             return
         if self._unsent:
-            self._await(WRITE | READ if conversation.waiting else WRITE)
-        elif conversation.closing:
+            self._await(WRITE | READ if handler.waiting else WRITE)
+        elif handler.closing:
             self.close()
         elif self._events != READ:
             self._await(READ)
 
     def abort_uncommitted(self) -> None:
         """What was done for the client could not be kept and was taken back: say so, and no more."""
-        self.conversation.abort(b"unwritable")
+        self.handler.abort(b"unwritable")
         self.flush_durable()
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class ClientConnection:
         self._await(0)
         self.sock.close()
         self._closed(self)
-        self.conversation.on_disconnect(self._loop.now)
+        self.handler.on_disconnect(self._loop.now)
 
     def _ready(self, events: int) -> None:
         try:
@@ -112,7 +112,7 @@ class ClientConnection:
                 if not data:
                     self._hung_up()
                     return
-                self.conversation.receive(data, time.monotonic())  # as in the server: behind the read
+                self.handler.receive(data, time.monotonic())  # as in the server: behind the read
             self.flush()
         except BlockingIOError:
             pass
@@ -124,32 +124,32 @@ class ClientConnection:
 
     def _is_held_back(self) -> bool:
         """Whether there is something to tell the client that shows what is not kept yet."""
-        conversation = self.conversation
-        if self._committer is None or not conversation.output or not conversation.reveals_uncommitted:
+        handler = self.handler
+        if self._group_commit is None or not handler.output or not handler.reveals_uncommitted:
             return False
-        if not self._committer.must_wait(self):
+        if not self._group_commit.must_wait(self):
             return False
-        if (self._unsent or conversation.paused or conversation.closing) and self.sock.fileno() >= 0:
+        if (self._unsent or handler.paused or handler.closing) and self.sock.fileno() >= 0:
             self._pause()
         return True
 
     def _pause(self) -> None:
         """Read no more of a client that has stopped, and send what it may be told."""
-        conversation = self.conversation
+        handler = self.handler
         try:
             if self._unsent and not self._send():
-                self._await(WRITE | READ if conversation.waiting else WRITE)
+                self._await(WRITE | READ if handler.waiting else WRITE)
                 return
         except OSError:
             self.close()
             return
-        self._await(READ if conversation.waiting else 0)
+        self._await(READ if handler.waiting else 0)
 
     def _hung_up(self) -> None:
-        conversation = self.conversation
-        if conversation.output and not conversation.waiting and conversation.undelivered is None:
+        handler = self.handler
+        if handler.output and not handler.waiting and handler.undelivered is None:
             # It has only closed its half; an answer that waits for the disk is still for it.
-            conversation.closing = True
+            handler.closing = True
             self._await(0)
         else:
             self.close()

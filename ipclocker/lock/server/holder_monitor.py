@@ -37,9 +37,9 @@ class HolderMonitor:
         self._loop = loop
         self._gone = gone
         self._watch = ExitWatcher(loop)
-        self._asker = AsyncPidClient(loop, pid_port)
+        self._pid_client = AsyncPidClient(loop, pid_port)
         self._resolver = Resolver(loop)
-        self._rounds = PollSchedule()
+        self._schedule = PollSchedule()
         self._locks: dict[HolderProcess, int] = {}  # how many depend on each
         self._own: dict[HolderProcess, Subscription] = {}
         self._abandoned: set[HolderProcess] = set()  # the client that asked in their name has hung up
@@ -59,7 +59,7 @@ class HolderMonitor:
         elif is_own(identity, os.fsdecode(process.host)) and (process.boot or _is_own_address(process.address)):
             self._own[process] = self._watch.add(identity, lambda: self._end(process))
         else:
-            self._rounds.add(process, self._loop.now)
+            self._schedule.add(process, self._loop.now)
 
     def unwatch(self, process: HolderProcess) -> None:
         """A lock does not depend on it any more."""
@@ -69,7 +69,7 @@ class HolderMonitor:
             self._abandoned.discard(process)
             self._ended.discard(process)
             self._silences.pop(process, None)
-            self._rounds.remove(process)
+            self._schedule.remove(process)
             watched = self._own.pop(process, None)
             if watched is not None:
                 self._watch.remove(watched)
@@ -78,7 +78,7 @@ class HolderMonitor:
         """Its client is gone, or somebody says that it is gone itself: look as soon as possible."""
         if process in self._locks:
             self._abandoned.add(process)
-            self._rounds.check_soon(process)
+            self._schedule.check_soon(process)
             self._report(process)
 
     def report_again(self) -> None:
@@ -108,27 +108,27 @@ class HolderMonitor:
             self._loop.call_at(self._loop.now, lambda: seen(None))
             return
         address = addresses[self._silences.get(process, 0) % len(addresses)]
-        self._asker.ask(address, _identity(process), answered)
+        self._pid_client.ask(address, _identity(process), answered)
 
     def tick(self, now: float) -> float:
         """Ask after those whose turn it is; when it is the next one's."""
         while True:
-            process = self._rounds.due(now)
+            process = self._schedule.due(now)
             if process is None:
-                return self._rounds.next_due
+                return self._schedule.next_due
             self._ask(process)
 
     def close(self) -> None:
         """Look no more."""
         self._watch.close()
-        self._asker.close()
+        self._pid_client.close()
         self._resolver.close()
 
     def _ask(self, process: HolderProcess) -> None:
         addresses = self._addresses(process)
         if addresses:
             address = addresses[self._silences.get(process, 0) % len(addresses)]
-            self._asker.ask(address, _identity(process), lambda answer: self._answered(process, answer))
+            self._pid_client.ask(address, _identity(process), lambda answer: self._answered(process, answer))
 
     def _addresses(self, process: HolderProcess) -> list[str]:
         """Where to ask: the host's name is looked up only when the address has been silent once."""

@@ -77,13 +77,15 @@ class LockServer(LoopServer):
         else:
             self._listeners = tcp_listeners([host] if isinstance(host, str) else host, where.port)
         super().__init__(Loop(self._tick))
-        self._lookout = HolderMonitor(self._loop, service_port("pidstatd", "udp", DEFAULT_PID_PORT), self._process_gone)
+        self._holder_monitor = HolderMonitor(
+            self._loop, service_port("pidstatd", "udp", DEFAULT_PID_PORT), self._process_gone
+        )
         self._follow_at = inf  # when what has changed since is looked at
         self._followed: dict[bytes, tuple[int, HolderProcess]] = {}  # the tokens and processes that locks depend on
         self._service = LockService(self._speak, self._is_connected, self._doubt, last_token=time.time_ns() // 1000)
         self._clients: dict[RequestHandler, ClientConnection] = {}
         self._state_place: str | None = None
-        self._committer: GroupCommit | None = None
+        self._group_commit: GroupCommit | None = None
         try:
             self._open_state(state, state_dir)
         except BaseException:
@@ -117,9 +119,9 @@ class LockServer(LoopServer):
             listener.close()
         if self._unix_listener is not None:
             self._unix_listener.close()
-        if self._committer is not None:
-            self._committer.close()
-        self._lookout.close()
+        if self._group_commit is not None:
+            self._group_commit.close()
+        self._holder_monitor.close()
         super().close()
 
     # What outlives the server
@@ -141,9 +143,11 @@ class LockServer(LoopServer):
             raise
         # The counter goes on where it was; a file that was lost, or an old copy, must not give a number twice.
         table.last_token = max(table.last_token, kept.last_token)
-        self._committer = GroupCommit(store, table, self._loop, self._service.fail_waiters, self._lookout.report_again)
-        self._service.is_durable = self._committer.is_durable
-        self._committer.changed.update(dict.fromkeys(table.held))
+        self._group_commit = GroupCommit(
+            store, table, self._loop, self._service.fail_waiters, self._holder_monitor.report_again
+        )
+        self._service.is_durable = self._group_commit.is_durable
+        self._group_commit.changed.update(dict.fromkeys(table.held))
 
     def _state_name(self) -> str:
         """A file name that tells the servers of one host apart."""
@@ -174,38 +178,38 @@ class LockServer(LoopServer):
             self._welcome(sock, host)
 
     def _welcome(self, sock: socket.SocketType, address: str) -> None:
-        conversation = RequestHandler(self._service, address)
-        self._newcomer = (conversation, sock)
+        handler = RequestHandler(self._service, address)
+        self._newcomer = (handler, sock)
         try:
             data = sock.recv(PIECE, DONTWAIT)
             if not data:
                 sock.close()
                 return
             # The time is taken behind the read: a lease counts from when its renewal was sent, so not from before.
-            conversation.receive(data, time.monotonic())
-            if conversation.closing and (
-                self._committer is None or not (conversation.reveals_uncommitted and self._committer.is_behind)
+            handler.receive(data, time.monotonic())
+            if handler.closing and (
+                self._group_commit is None or not (handler.reveals_uncommitted and self._group_commit.is_behind)
             ):
-                answer = b"".join(conversation.output)
+                answer = b"".join(handler.output)
                 sent = sock.send(answer, DONTWAIT)
                 if sent == len(answer):
                     sock.close()
                     return
-                conversation.output = [answer[sent:]]
+                handler.output = [answer[sent:]]
         except BlockingIOError:
             pass  # it has said nothing yet
         except OSError:
-            conversation.on_disconnect(self._loop.now)
+            handler.on_disconnect(self._loop.now)
             sock.close()
             return
         except Exception:
             # A fault of ours must cost one client its connection, and nobody a lock.
             log.exception("a request could not be served")
-            conversation.on_disconnect(self._loop.now)
+            handler.on_disconnect(self._loop.now)
             sock.close()
             return
-        client = ClientConnection(self._loop, self._committer, sock, conversation, self._forget_client)
-        self._clients[conversation] = client
+        client = ClientConnection(self._loop, self._group_commit, sock, handler, self._forget_client)
+        self._clients[handler] = client
         client.flush()
 
     def _pause_accepting(self, problem: OSError) -> None:
@@ -230,24 +234,24 @@ class LockServer(LoopServer):
 
     def _tick(self, now: float) -> float:
         table = self._service.table
-        committer = self._committer
-        if committer is not None and committer.failing:
+        group_commit = self._group_commit
+        if group_commit is not None and group_commit.failing:
             next_alarm = inf  # nothing ends while its end can't be kept
         else:
             if table.next_alarm <= now:
                 self._expire(now)
             next_alarm = table.next_alarm
-        if committer is not None:
-            if committer.flush(now):
+        if group_commit is not None:
+            if group_commit.flush(now):
                 next_alarm = now
-            changed: Collection[bytes] = committer.changed
+            changed: Collection[bytes] = group_commit.changed
         else:
             changed = table.before_images
         if changed and self._follow_at == inf:
             self._follow_at = now + _FOLLOW_AFTER
         elif self._follow_at <= now:
             self._follow_changes()
-        return min(next_alarm, self._lookout.tick(now), self._follow_at)
+        return min(next_alarm, self._holder_monitor.tick(now), self._follow_at)
 
     def _expire(self, now: float) -> None:
         table = self._service.table
@@ -258,11 +262,11 @@ class LockServer(LoopServer):
             self._follow_changes()  # who is looked at has to be known
         for grant in overdue:
             assert grant.process is not None
-            self._lookout.check_now(grant.process, partial(self._seen, grant))
+            self._holder_monitor.check_now(grant.process, partial(self._seen, grant))
 
     def _seen(self, grant: Grant, lives: bool | None) -> None:
         """What the look at the process of a lease that has run out has shown."""
-        if self._committer is not None and self._committer.failing:
+        if self._group_commit is not None and self._group_commit.failing:
             self._loop.call_at(self._loop.now + RETRY, lambda: self._seen(grant, lives))
             return
         name, user = os.fsdecode(grant.name), os.fsdecode(grant.user)
@@ -274,7 +278,7 @@ class LockServer(LoopServer):
 
     def _doubt(self, process: HolderProcess) -> None:
         self._follow_changes()
-        self._lookout.check_soon(process)
+        self._holder_monitor.check_soon(process)
 
     def _follow_changes(self) -> None:
         """Look out for the processes that locks have come to depend on, and no more for those that they don't.
@@ -284,11 +288,11 @@ class LockServer(LoopServer):
         self._follow_at = inf
         table = self._service.table
         changed: Iterable[bytes] = table.before_images
-        if self._committer is None:
+        if self._group_commit is None:
             table.before_images = {}
         else:
-            changed = [*self._committer.changed, *table.before_images]
-            self._committer.changed.clear()
+            changed = [*self._group_commit.changed, *table.before_images]
+            self._group_commit.changed.clear()
         for name in changed:
             before = self._followed.get(name)
             grant = table.held.get(name)
@@ -297,31 +301,31 @@ class LockServer(LoopServer):
                 continue
             if after is not None:
                 self._followed[name] = after
-                self._lookout.watch(after[1])
+                self._holder_monitor.watch(after[1])
             if before is not None:
                 if after is None:
                     del self._followed[name]
-                self._lookout.unwatch(before[1])
+                self._holder_monitor.unwatch(before[1])
 
     def _process_gone(self, process: HolderProcess) -> None:
-        if self._committer is not None and self._committer.failing:
+        if self._group_commit is not None and self._group_commit.failing:
             self._loop.call_at(self._loop.now + RETRY, lambda: self._process_gone(process))
             return
         for grant in self._service.process_gone(process, self._loop.now):
             name, host = os.fsdecode(grant.name), os.fsdecode(process.host)
             log.info("lock %s is free: process %d on %s, which held it, is gone", name, process.pid, host)
 
-    def _speak(self, conversation: RequestHandler) -> None:
-        client = self._clients.get(conversation)
+    def _speak(self, handler: RequestHandler) -> None:
+        client = self._clients.get(handler)
         if client is not None:
             client.flush()
 
-    def _is_connected(self, conversation: RequestHandler) -> bool:
+    def _is_connected(self, handler: RequestHandler) -> bool:
         """Whether a waiting client is still there, as far as the kernel knows at this instant."""
-        client = self._clients.get(conversation)
+        client = self._clients.get(handler)
         if client is not None:
             sock = client.sock
-        elif self._newcomer is not None and self._newcomer[0] is conversation:
+        elif self._newcomer is not None and self._newcomer[0] is handler:
             sock = self._newcomer[1]
         else:
             return False
@@ -331,5 +335,5 @@ class LockServer(LoopServer):
 
     def _forget_client(self, client: ClientConnection) -> None:
         """A client was closed; with its descriptor, another one may be let in."""
-        del self._clients[client.conversation]
+        del self._clients[client.handler]
         self._accept_again()

@@ -23,7 +23,7 @@ class LockService:
     def __init__(
         self,
         speak: Callable[[RequestHandler], None],
-        present: Callable[[RequestHandler], bool] = lambda conversation: True,
+        present: Callable[[RequestHandler], bool] = lambda handler: True,
         doubt: Callable[[HolderProcess], None] = lambda process: None,
         last_token: int = 0,
     ) -> None:
@@ -85,16 +85,16 @@ class LockService:
 
     # Who wants to hear of a grant's end. The one who asked last about a grant is the one who is told.
 
-    def subscribe(self, conversation: RequestHandler, grant: Grant) -> None:
+    def subscribe(self, handler: RequestHandler, grant: Grant) -> None:
         """Tell this client of the grant's end, if it takes such lines."""
-        if conversation.tells:
-            self.listens[grant.token] = conversation
-            conversation.listens_to |= {grant.token}
+        if handler.tells:
+            self.listens[grant.token] = handler
+            handler.listens_to |= {grant.token}
 
-    def forget_listener(self, conversation: RequestHandler) -> None:
+    def forget_listener(self, handler: RequestHandler) -> None:
         """The client is gone."""
-        for token in conversation.listens_to:
-            if self.listens.get(token) is conversation:
+        for token in handler.listens_to:
+            if self.listens.get(token) is handler:
                 del self.listens[token]
 
     def forget_listeners_of(self, ask: Ask) -> None:

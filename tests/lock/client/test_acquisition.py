@@ -71,7 +71,7 @@ class Scene:
 def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every link goes to the network of the scene that was made last; nobody waits for real."""
     with monkeypatch.context() as patch:
-        patch.setattr(claim_module, "block", lambda *_: True)
+        patch.setattr(claim_module, "wait_ready", lambda *_: True)
         original = MemoryNetwork.__init__
 
         def remember(self: MemoryNetwork, *args: Any, **more: Any) -> None:
@@ -155,7 +155,7 @@ def test_an_exception_while_waiting_gives_the_request_back(error: type[BaseExcep
     claim = scene.claim()
     with pytest.raises(error):
         claim.acquire(True, inf)
-    assert claim.held is None and claim.contact.link is None
+    assert claim.held is None and claim.connector.connection is None
     assert scene.is_free()
 
 
@@ -226,11 +226,11 @@ def test_an_error_of_the_server_is_raised() -> None:
 
 def stands(claim: LockAcquisition) -> bool:
     """Whether the server, asked over a new connection, still knows what the claim holds."""
-    claim.contact.drop()
-    keeper = KeepAlive(claim.contact, claim.grants)
-    while keeper.loss is None and not keeper.settled:
-        keeper.step(inf)
-    return keeper.loss is None
+    claim.connector.drop()
+    keepalive = KeepAlive(claim.connector, claim.grants)
+    while keepalive.loss is None and not keepalive.settled:
+        keepalive.step(inf)
+    return keepalive.loss is None
 
 
 def whole_life(scene: Scene, busy: bool, hold: float) -> LockAcquisition:
@@ -245,7 +245,7 @@ def whole_life(scene: Scene, busy: bool, hold: float) -> LockAcquisition:
     assert claim.held.token == scene.server.service.table.held[b"x"].token
     assert stands(claim)
     assert claim.release()
-    claim.contact.drop()
+    claim.connector.drop()
     return claim
 
 
@@ -301,8 +301,8 @@ def test_a_release_that_reaches_nobody_says_so() -> None:
     claim = scene.claim()
     assert claim.acquire(True, inf)
     scene.network.up = False
-    assert claim.contact.link is not None
-    claim.contact.drop()
+    assert claim.connector.connection is not None
+    claim.connector.drop()
     with pytest.raises(ServerUnavailable):
         claim.release(within=0.05)
     assert claim.held is None
@@ -318,45 +318,45 @@ def make_link() -> tuple[ServerConnection, socket.socket]:
 
 
 def test_a_link_says_only_what_the_server_does_not_know_yet() -> None:
-    link, server = make_link()
+    connection, server = make_link()
     with server:
-        link.send_request(b"LOCK", user=b"u", locks=(b"a", b"b"), timeout=5.0)
+        connection.send_request(b"LOCK", user=b"u", locks=(b"a", b"b"), timeout=5.0)
         assert server.recv(999) == b"user u\nlocks a b\ntimeout 5\nLOCK\n"
-        link.send_request(b"LOCK", user=b"u", locks=(b"a", b"b"), timeout=6.0)
+        connection.send_request(b"LOCK", user=b"u", locks=(b"a", b"b"), timeout=6.0)
         assert server.recv(999) == b"timeout 6\nLOCK\n"
-        link.heard("locks", (b"b",))
-        link.send_request(b"UNLOCK", user=b"u", locks=(b"b",))
+        connection.heard("locks", (b"b",))
+        connection.send_request(b"UNLOCK", user=b"u", locks=(b"b",))
         assert server.recv(999) == b"UNLOCK\n"
-        link.close()
+        connection.close()
 
 
 def test_a_link_reads_replies_one_by_one_and_keeps_the_rest() -> None:
-    link, server = make_link()
+    connection, server = make_link()
     with server:
         server.sendall(b"print_waiting h\nowner o\nlocked 1\nlockname n\n\n\nowner \nlock")
-        assert link.reply() == Waiting(b"h")
-        assert link.reply() == Answer(b"o", True, b"n")
+        assert connection.reply() == Waiting(b"h")
+        assert connection.reply() == Answer(b"o", True, b"n")
         with pytest.raises(DeadlineExceeded):
-            link.reply(0.0)
+            connection.reply(0.0)
         server.sendall(b"ed 0\n\n\n")
-        assert link.answer() == Answer()
-        link.close()
+        assert connection.answer() == Answer()
+        connection.close()
 
 
 @pytest.mark.parametrize("last_words", [b"", b"x" * 70_000])
 def test_a_link_to_a_server_that_goes_or_talks_nonsense_is_lost(last_words: bytes) -> None:
-    link, server = make_link()
+    connection, server = make_link()
     server.setblocking(False)
     if last_words:
         server.send(last_words)
     server.close()
     with pytest.raises(ConnectionLost):
-        link.reply()
-    link.close()
+        connection.reply()
+    connection.close()
 
 
 def test_a_long_request_waits_for_a_server_that_reads_slowly() -> None:
-    link, server = make_link()
+    connection, server = make_link()
     got = []
 
     def read_then(sock: Any, events: int, deadline: float) -> bool:
@@ -364,12 +364,12 @@ def test_a_long_request_waits_for_a_server_that_reads_slowly() -> None:
             got.append(server.recv(1 << 20))
         return events in (READ, WRITE)
 
-    link._wait = read_then
+    connection._wait = read_then
     with server:
         long = b"x" * 3_000_000
-        link.send(long)
+        connection.send(long)
         server.setblocking(False)
         while sum(map(len, got)) < len(long):
             got.append(server.recv(1 << 20))
         assert b"".join(got) == long
-        link.close()
+        connection.close()

@@ -7,9 +7,10 @@ from typing import Callable
 import pytest
 
 from ipclocker import ServerUnavailable
-from ipclocker.lock.client.breaker import BROKEN, FREE, HELD, LOOK_WITHIN, RECALLED, LockBreaker, Outcome
-from ipclocker.lock.client.inspector import Inspector, Snapshot, Taking
+from ipclocker.lock.client.breaker import LOOK_WITHIN, LockBreaker
+from ipclocker.lock.client.inspector import Inspector
 from ipclocker.lock.client.settings import LockSettings
+from ipclocker.lock.snapshot import BROKEN, FREE, HELD, RECALLED, Outcome, Snapshot, Taking
 from ipclocker.lock.wire.info import HeldInfo
 
 

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from ipclocker import ServerUnavailable, UsageError
-from ipclocker.lock.client.inspector import BROKEN, FREE, RECALLED, Inspector
+from ipclocker.lock.client.inspector import Inspector
 from ipclocker.lock.client.settings import LockSettings
+from ipclocker.lock.snapshot import BROKEN, FREE, RECALLED
 
 from ...support.memory import ClassicServer, ThreadedServer
 from ...support.servers import ThreadServer

@@ -105,20 +105,20 @@ class Holder:
         parameters: dict[str, Any] = {"lease": lease} if lease else {"timeout": hold}
         given = LockSettings(host="127.0.0.1", port=1, lock=names.split(), all=True, user="me", **parameters)
         self.world = world
-        self.claim = LockAcquisition(given, Ear(), world.wait)
-        self.claim.tells = True
-        assert self.claim.acquire(False, inf)
-        self.lease = Lease(lease, self.claim.grants[0].asked) if lease else None
-        self.keeper = KeepAlive(self.claim.contact, self.claim.grants, self.lease)
+        self.acquisition = LockAcquisition(given, Ear(), world.wait)
+        self.acquisition.tells = True
+        assert self.acquisition.acquire(False, inf)
+        self.lease = Lease(lease, self.acquisition.grants[0].asked) if lease else None
+        self.keepalive = KeepAlive(self.acquisition.connector, self.acquisition.grants, self.lease)
 
     def keep(self, seconds: float) -> None:
         """Keep it for so long, or until it is lost; no step may take longer than it was told."""
         until = self.world.now + seconds
-        while self.keeper.loss is None and self.world.now < until:
+        while self.keepalive.loss is None and self.world.now < until:
             end = until if self.lease is None else min(until, self.lease.stop_at)
             if self.world.now >= end:
                 return
-            self.keeper.step(end)
+            self.keepalive.step(end)
             assert self.world.now <= end
 
     @property
@@ -127,8 +127,8 @@ class Holder:
 
     @property
     def why(self) -> str:
-        assert self.keeper.loss is not None
-        return self.keeper.loss.why
+        assert self.keepalive.loss is not None
+        return self.keepalive.loss.why
 
 
 @pytest.fixture
@@ -147,24 +147,24 @@ def new_world(patch: pytest.MonkeyPatch) -> World:
 def test_a_lease_is_renewed_for_as_long_as_it_is_kept(world: World) -> None:
     holder = Holder(world, lease=30)
     holder.keep(3000)
-    assert world.server.held() == {b"x": b"me"} and holder.keeper.loss is None and not holder.is_overdue
+    assert world.server.held() == {b"x": b"me"} and holder.keepalive.loss is None and not holder.is_overdue
     assert 300 <= world.steps <= 700, "a request and an answer every ten seconds"
 
 
 def test_several_are_renewed_at_once(world: World) -> None:
     holder = Holder(world, lease=3, names="z a m")
     holder.keep(100)
-    assert world.server.held() == {b"z": b"me", b"a": b"me", b"m": b"me"} and holder.keeper.loss is None
+    assert world.server.held() == {b"z": b"me", b"a": b"me", b"m": b"me"} and holder.keepalive.loss is None
     world.server.connect().say("locks m; BREAK_LOCK")
     holder.keep(10)
-    assert holder.keeper.loss is not None and holder.keeper.loss.name == "m"
+    assert holder.keepalive.loss is not None and holder.keepalive.loss.name == "m"
 
 
 def test_nothing_is_said_without_need(world: World) -> None:
     holder = Holder(world)
     steps = world.steps
     holder.keep(100_000)
-    assert world.steps == steps and holder.keeper.loss is None
+    assert world.steps == steps and holder.keepalive.loss is None
 
 
 @pytest.mark.parametrize("state", [REFUSES, SILENT])
@@ -174,8 +174,8 @@ def test_a_server_that_is_gone_leaves_the_lease_to_its_times(world: World, state
     world.become(state)
     begin = world.now
     holder.keep(1000)
-    assert holder.is_overdue and holder.keeper.loss is None
-    assert world.now - begin <= 20.1 and "the lock server 127.0.0.1:1 does not answer" in holder.keeper.problem
+    assert holder.is_overdue and holder.keepalive.loss is None
+    assert world.now - begin <= 20.1 and "the lock server 127.0.0.1:1 does not answer" in holder.keepalive.problem
 
 
 @pytest.mark.parametrize("lease", [3.0, 30.0, 600.0])
@@ -188,7 +188,7 @@ def test_a_server_that_comes_back_in_time_goes_on_as_if_nothing_had_been(
         world.at(lease * (begin + 0.1), lambda: world.become(state))
         world.at(lease * (begin + 0.3), lambda: world.become(UP))
     holder.keep(lease * 8)
-    assert not holder.is_overdue and holder.keeper.loss is None
+    assert not holder.is_overdue and holder.keepalive.loss is None
     assert world.server.held() == {b"x": b"me"}
 
 
@@ -209,16 +209,16 @@ def test_a_loss_that_the_server_tells(world: World) -> None:
         begin = world.now
         holder.keep(1000)
         assert world.now == begin + 2.5 and "broken" in holder.why
-        assert holder.keeper.loss is not None and not holder.keeper.loss.recalled
+        assert holder.keepalive.loss is not None and not holder.keepalive.loss.recalled
 
 
 def test_a_recall(world: World) -> None:
     holder = Holder(world, lease=30)
     world.at(5, lambda: world.server.connect().say("locks x; RECALL"))
     holder.keep(1000)
-    assert world.now == 1005 and holder.keeper.loss is not None and holder.keeper.loss.recalled
+    assert world.now == 1005 and holder.keepalive.loss is not None and holder.keepalive.loss.recalled
     assert world.server.held() == {b"x": b"me"}, "it is for the holder to give it back"
-    assert holder.claim.release() and world.server.held() == {}
+    assert holder.acquisition.release() and world.server.held() == {}
 
 
 def test_a_hold_time_that_is_over(world: World) -> None:
@@ -237,10 +237,10 @@ def test_what_came_about_while_the_server_could_not_be_heard(world: World, state
     world.at(5, lambda: world.become(UP))
     holder.keep(19)
     if state == SILENT and not lease:
-        assert holder.keeper.loss is None, "nothing is asked, so nothing is heard"
+        assert holder.keepalive.loss is None, "nothing is asked, so nothing is heard"
         return
     recalled = bool(lease) and what == "RECALL"
-    assert holder.keeper.loss is not None and holder.keeper.loss.recalled == recalled
+    assert holder.keepalive.loss is not None and holder.keepalive.loss.recalled == recalled
     assert recalled or "does not know of it any more" in holder.why
 
 
@@ -249,7 +249,7 @@ def test_a_server_that_comes_back_and_knows_it_still(world: World) -> None:
     world.become(REFUSES)
     world.at(500, lambda: world.become(UP))
     holder.keep(1000)
-    assert holder.keeper.loss is None and holder.keeper.settled
+    assert holder.keepalive.loss is None and holder.keepalive.settled
     world.server.connect().say("locks x; BREAK_LOCK")
     holder.keep(1)
     assert "broken" in holder.why, "it is told over the new connection as well"
@@ -258,10 +258,10 @@ def test_a_server_that_comes_back_and_knows_it_still(world: World) -> None:
 def test_what_concerns_others_is_nothing(world: World) -> None:
     holder = Holder(world, lease=30)
     (sock,) = world.links
-    token = holder.claim.grants[0].token or 0
+    token = holder.acquisition.grants[0].token or 0
     sock.peer.heard += b"lost x %d\nlost y %d\nrecall x 99\nlost x\nnews x y\n" % (token - 1, token)
     holder.keep(100)
-    assert holder.keeper.loss is None and not holder.is_overdue
+    assert holder.keepalive.loss is None and not holder.is_overdue
 
 
 def test_a_server_that_can_not_write_is_asked_again(world: World) -> None:
@@ -269,7 +269,7 @@ def test_a_server_that_can_not_write_is_asked_again(world: World) -> None:
     holder.keep(9)
     world.links[0].peer.heard += b"error unwritable\n\n\n"
     holder.keep(3)
-    assert len(world.links) == 2 and holder.keeper.loss is None
+    assert len(world.links) == 2 and holder.keepalive.loss is None
     assert holder.lease is not None and holder.lease.sent > 1009
 
 
@@ -303,7 +303,7 @@ def test_the_holder_is_out_before_the_server_is(lease: float, story: list[tuple[
             holder.keep(lease / 20)
             grant = world.server.service.table.held.get(b"x")
             assert grant is not None and grant.deadline >= holder.lease.expires_at
-            assert holder.keeper.loss is None
+            assert holder.keepalive.loss is None
         if not holder.is_overdue:
             return
         world.pass_until(holder.lease.kill_at)

@@ -627,8 +627,8 @@ def test_a_lock_is_given_back_over_a_new_connection(server: ThreadServer) -> Non
     lock = locker(server)
     for _ in range(3):
         assert lock.lock()
-        assert lock._claim.contact.link is not None
-        lock._claim.contact.link.sock.shutdown(socket.SHUT_RDWR)
+        assert lock._acquisition.connector.connection is not None
+        lock._acquisition.connector.connection.sock.shutdown(socket.SHUT_RDWR)
         lock.release()
         assert server.holders() == {}
 
@@ -639,8 +639,8 @@ def test_a_locker_that_is_used_again_stays_with_its_server_as_well(server: Threa
         lock.lock()
         lock.release()
     lock.lock()
-    assert lock._claim.contact.link is not None
-    lock._claim.contact.link.sock.shutdown(socket.SHUT_RDWR)
+    assert lock._acquisition.connector.connection is not None
+    lock._acquisition.connector.connection.sock.shutdown(socket.SHUT_RDWR)
     lock.release()
     assert server.holders() == {}
 

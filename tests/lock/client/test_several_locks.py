@@ -29,7 +29,7 @@ class Scene:
         self.order: list[str] = []
         patch.setattr(ServerConnection, "connect", self.network.connect)
 
-    def claim(self, names: str = "b c a", **parameters: Any) -> LockAcquisition:
+    def acquisition(self, names: str = "b c a", **parameters: Any) -> LockAcquisition:
         given = {"host": "127.0.0.1", "port": 1, "connect_delay": 0.0, "user": "me", "timeout": 0, **parameters}
         return LockAcquisition(LockSettings(lock=names.split(), all=True, **given), self.ear, self.network.wait)
 
@@ -57,30 +57,30 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def test_all_are_held_in_the_order_of_their_names_each_with_its_token(scene: Scene) -> None:
-    claim = scene.claim()
-    assert claim.acquire(True, inf)
-    assert [held.name for held in claim.grants] == [b"a", b"b", b"c"]
-    tokens = [held.token or 0 for held in claim.grants]
+    acquisition = scene.acquisition()
+    assert acquisition.acquire(True, inf)
+    assert [held.name for held in acquisition.grants] == [b"a", b"b", b"c"]
+    tokens = [held.token or 0 for held in acquisition.grants]
     assert tokens == sorted(tokens)
-    assert [scene.server.service.table.held[held.name].token for held in claim.grants] == tokens
-    assert claim.acquire(True, inf) and [held.token for held in claim.grants] == tokens, "they are renewed"
-    assert claim.release() and scene.is_free()
+    assert [scene.server.service.table.held[held.name].token for held in acquisition.grants] == tokens
+    assert acquisition.acquire(True, inf) and [held.token for held in acquisition.grants] == tokens, "they are renewed"
+    assert acquisition.release() and scene.is_free()
 
 
 def test_one_name_twice_is_one_lock(scene: Scene) -> None:
-    claim = scene.claim("a b a")
-    assert claim.acquire(True, inf) and len(claim.grants) == 2
-    assert claim.release() and scene.is_free()
+    acquisition = scene.acquisition("a b a")
+    assert acquisition.acquire(True, inf) and len(acquisition.grants) == 2
+    assert acquisition.release() and scene.is_free()
 
 
 @pytest.mark.parametrize("busy", ["a", "b", "c"])
 def test_none_is_held_if_one_is_not_to_be_had(scene: Scene, busy: str) -> None:
     holder = scene.holder(busy)
-    claim = scene.claim()
-    assert not claim.acquire(False, inf)
-    assert claim.grants == () and (claim.busy, claim.holder) == (busy.encode(), "other")
+    acquisition = scene.acquisition()
+    assert not acquisition.acquire(False, inf)
+    assert acquisition.grants == () and (acquisition.busy, acquisition.holder) == (busy.encode(), "other")
     assert scene.server.held() == {busy.encode(): b"other"}
-    assert not claim.acquire(True, inf), "this network's wait ends at once if there is nothing to come"
+    assert not acquisition.acquire(True, inf), "this network's wait ends at once if there is nothing to come"
     assert scene.server.held() == {busy.encode(): b"other"}
     holder.say("UNLOCK")
     assert scene.is_free()
@@ -88,7 +88,7 @@ def test_none_is_held_if_one_is_not_to_be_had(scene: Scene, busy: str) -> None:
 
 def test_it_waits_for_each_in_turn(scene: Scene) -> None:
     holders = {name: scene.holder(name) for name in "abc"}
-    claim = scene.claim()
+    acquisition = scene.acquisition()
 
     def leave() -> None:
         name = scene.ear.heard[-1][len("waiting for ") :][0]
@@ -98,10 +98,10 @@ def test_it_waits_for_each_in_turn(scene: Scene) -> None:
         holders[name].say("UNLOCK")
 
     scene.network.while_waiting = leave
-    assert claim.acquire(True, inf)
+    assert acquisition.acquire(True, inf)
     assert scene.ear.heard == [f"waiting for {name}: other" for name in "abc"] + ["obtained"]
     scene.server.pass_time(60)
-    assert claim.release() and scene.is_free()
+    assert acquisition.release() and scene.is_free()
 
 
 def test_two_in_opposite_orders_do_not_wait_for_each_other() -> None:
@@ -122,7 +122,7 @@ def test_two_in_opposite_orders_do_not_wait_for_each_other() -> None:
 
 def test_what_was_lost_during_the_wait_is_got_again_in_the_order(scene: Scene) -> None:
     holder = scene.holder("c")
-    claim = scene.claim()
+    acquisition = scene.acquisition()
     taken: list[MemoryPeer] = []
 
     def take() -> None:
@@ -135,24 +135,24 @@ def test_what_was_lost_during_the_wait_is_got_again_in_the_order(scene: Scene) -
             taken[0].say("UNLOCK")
 
     scene.network.while_waiting = take
-    assert claim.acquire(True, inf)
+    assert acquisition.acquire(True, inf)
     assert scene.server.held() == {b"a": b"me", b"b": b"me", b"c": b"me"}
-    tokens = [held.token or 0 for held in claim.grants]
-    assert [scene.server.service.table.held[held.name].token for held in claim.grants] == tokens
-    assert claim.release() and scene.is_free()
+    tokens = [held.token or 0 for held in acquisition.grants]
+    assert [scene.server.service.table.held[held.name].token for held in acquisition.grants] == tokens
+    assert acquisition.release() and scene.is_free()
 
 
 def test_all_are_renewed_or_all_are_got_anew(scene: Scene) -> None:
-    claim = scene.claim()
-    assert claim.acquire(True, inf)
-    before = [held.token or 0 for held in claim.grants]
+    acquisition = scene.acquisition()
+    assert acquisition.acquire(True, inf)
+    before = [held.token or 0 for held in acquisition.grants]
     scene.server.connect().say("locks b; BREAK_LOCK")
     other = scene.holder("b")
-    assert not claim.acquire(False, inf) and scene.server.held() == {b"b": b"other"}
+    assert not acquisition.acquire(False, inf) and scene.server.held() == {b"b": b"other"}
     other.say("UNLOCK")
-    assert claim.acquire(False, inf) and min(held.token or 0 for held in claim.grants) > max(before)
+    assert acquisition.acquire(False, inf) and min(held.token or 0 for held in acquisition.grants) > max(before)
     scene.server.connect().say("locks b; BREAK_LOCK")
-    assert not claim.release(), "one of them was lost"
+    assert not acquisition.release(), "one of them was lost"
     assert scene.is_free()
 
 
@@ -164,13 +164,15 @@ def test_a_connection_that_breaks_at_any_step_does_no_harm(busy: str, hold: floa
             scene = Scene(patch, step, after)
             holders = [scene.holder(name) for name in busy]
             scene.network.while_waiting = lambda: holders.pop(0).say("UNLOCK") if holders else None
-            claim = scene.claim(timeout=hold)
-            assert claim.acquire(True, inf)
+            acquisition = scene.acquisition(timeout=hold)
+            assert acquisition.acquire(True, inf)
             assert scene.server.held() == {b"a": b"me", b"b": b"me", b"c": b"me"}
             held = scene.server.service.table.held
-            assert [grant.token for grant in claim.grants] == [held[grant.name].token for grant in claim.grants]
-            claim.release()
-            claim.contact.drop()
+            assert [grant.token for grant in acquisition.grants] == [
+                held[grant.name].token for grant in acquisition.grants
+            ]
+            acquisition.release()
+            acquisition.connector.drop()
             assert scene.is_free(), f"a lock was left behind (step {step}, {after})"
             assert not any(sock.open for sock in scene.network.links)
             return scene.network.steps
@@ -194,10 +196,10 @@ def test_what_is_held_already_is_renewed_during_the_wait(world: World) -> None:
     other = world.server.connect()
     other.say("user other; locks b; LOCK")
     world.at(1000, lambda: other.say("UNLOCK"))
-    claim = waiting_claim(world, 30)
-    assert claim.acquire(True, inf)
-    assert world.now == 2000 and [held.asked for held in claim.grants] == [2000, 2000]
-    assert claim.grants[0].token == 2, "the very grant that it had at first"
+    acquisition = waiting_claim(world, 30)
+    assert acquisition.acquire(True, inf)
+    assert world.now == 2000 and [held.asked for held in acquisition.grants] == [2000, 2000]
+    assert acquisition.grants[0].token == 2, "the very grant that it had at first"
     assert sum(sock.open for sock in world.links) == 1
 
 
@@ -208,19 +210,19 @@ def test_a_lease_that_is_lost_during_the_wait_is_got_again(world: World, state: 
     world.at(100, lambda: world.become(state))
     world.at(200, lambda: world.become(UP))
     world.at(1000, lambda: other.say("UNLOCK"))
-    claim = waiting_claim(world, 30)
-    assert claim.acquire(True, inf)
+    acquisition = waiting_claim(world, 30)
+    assert acquisition.acquire(True, inf)
     assert world.server.held() == {b"a": b"me", b"b": b"me"}
-    assert (claim.grants[0].token or 0) > 2
-    assert all(held.asked == world.now for held in claim.grants)
+    assert (acquisition.grants[0].token or 0) > 2
+    assert all(held.asked == world.now for held in acquisition.grants)
 
 
 def test_the_time_for_the_wait_is_for_all_of_them(world: World) -> None:
     for name in "ab":
         world.server.connect().say(f"user other; locks {name}; LOCK")
     world.at(50, lambda: world.server.connect().say("locks a; BREAK_LOCK"))
-    claim = waiting_claim(world, 30)
-    assert not claim.acquire(True, world.now + 100)
+    acquisition = waiting_claim(world, 30)
+    assert not acquisition.acquire(True, world.now + 100)
     assert world.now == pytest.approx(1100) and world.server.held() == {b"b": b"other"}
 
 
@@ -259,22 +261,22 @@ def test_all_at_a_classic_server() -> None:
 def test_one_that_is_lost_while_the_next_is_asked_for_is_got_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim = scene.claim("a b")
-    claim.tells = True
+    acquisition = scene.acquisition("a b")
+    acquisition.tells = True
     say = ServerConnection.send_request
     broken: list[str] = []
 
-    def break_first(link: ServerConnection, command: bytes, *more: Any, **variables: Any) -> None:
+    def break_first(connection: ServerConnection, command: bytes, *more: Any, **variables: Any) -> None:
         if variables.get("locks") == (b"b",) and not broken:
             broken.append(scene.server.connect().ask("locks a; BREAK_LOCK")[0])
-        say(link, command, *more, **variables)
+        say(connection, command, *more, **variables)
 
-    monkeypatch.setattr(ServerConnection, "say", break_first)
-    assert claim.acquire(True, inf)
+    monkeypatch.setattr(ServerConnection, "send_request", break_first)
+    assert acquisition.acquire(True, inf)
     assert broken == ["print_broke me"]
     assert scene.server.held() == {b"a": b"me", b"b": b"me"}
-    assert [scene.server.connect().ask(f"CHECK {h.name.decode()} {h.token}")[0] for h in claim.grants] == [
+    assert [scene.server.connect().ask(f"CHECK {h.name.decode()} {h.token}")[0] for h in acquisition.grants] == [
         "current 1",
         "current 1",
     ]
-    claim.release()
+    acquisition.release()

@@ -30,7 +30,7 @@ REFUSED = ["error unwritable"]
 class FakeDisk:
     """A store whose writes end when the test says so, and fail as long as `problem` is set."""
 
-    place = "a fake disk"
+    location = "a fake disk"
 
     def __init__(self, slow: bool = False) -> None:
         self.grants: dict[bytes, Record] = {}

@@ -222,7 +222,7 @@ def test_a_client_that_reads_nothing_has_few_answers_made_for_it() -> None:
     peer.reads = False
     peer.say("locks x")
     peer.send(b"STATUS\n" * 5000)
-    assert len(peer.conversation.output) <= MAX_ANSWERS
+    assert len(peer.handler.output) <= MAX_ANSWERS
     peer.reads = True
     peer.pump()
     assert peer.take() == b"owner \nlocked 0\n\n\n" * 5000
@@ -235,7 +235,7 @@ def test_a_long_list_is_made_in_pieces() -> None:
     peer = server.connect()
     peer.reads = False
     peer.say("LOCK_LIST; LOCK_LIST; VERSION")
-    assert sum(map(len, peer.conversation.output)) < 50_000
+    assert sum(map(len, peer.handler.output)) < 50_000
     holder.say("locks n4999; UNLOCK")  # what is listed is what was held at one instant
     peer.reads = True
     peer.pump()
@@ -272,7 +272,7 @@ def test_a_waiter_may_be_served_by_what_stood_behind_the_one_that_it_replaces(be
         assert heard.startswith("print_waiting ann\nowner ann\nlocked 0\n")
     else:
         assert heard.startswith("print_waiting ann\nprint_obtained\nowner bob\nlocked 1\n")
-    assert not second.conversation.waiting
+    assert not second.handler.waiting
     assert server.held() == {b"x": b"ann"} if behind == "UNLOCK" else {b"x": b"bob"}
     assert second.ask("locks y; LOCK")[1] == "locked 1"
 

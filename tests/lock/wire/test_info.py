@@ -91,9 +91,9 @@ def test_an_answer_knows_nothing_of_the_one_before() -> None:
 
 @given(words, st.integers(0, 10**20))
 def test_losses_and_recalls(name: bytes, token: int) -> None:
-    asker = Ask()
-    asker.user = name
-    grant = Grant(name, token, asker, 0.0)
+    pid_client = Ask()
+    pid_client.user = name
+    grant = Grant(name, token, pid_client, 0.0)
     written = protocol.lost(grant) + protocol.recall(grant) + protocol.recalled(grant) + protocol.END
     assert read(written) == [Lost(name, token), Recall(name, token), Recalled(name), Answer()]
 

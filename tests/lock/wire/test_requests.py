@@ -85,10 +85,10 @@ def test_no_crowd_brings_the_service_down(steps: list[tuple[int, bytes, bool]]) 
         server.pass_time(0.5)
         for peer in peers:
             waits = any(
-                queue.get((peer.conversation.user, peer.conversation.session)) is peer.conversation
+                queue.get((peer.handler.user, peer.handler.session)) is peer.handler
                 for queue in server.service.table._queues.values()
             )
-            assert waits == peer.conversation.waiting
+            assert waits == peer.handler.waiting
         assert not server.service.table.granted and not server.service.table.dropped
 
 
