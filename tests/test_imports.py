@@ -36,7 +36,7 @@ PURE = {
 }
 # The rooms from the top to the ground. A module imports from its own room and from those in the lines below it.
 ROOMS = (
-    ("__main__",),
+    ("__main__", "zipapp.launcher"),  # the latter is the built file's own `__main__`
     ("cli",),
     ("supervise", "run", "doctor", "service_files", "docs", "zipapp"),
     ("lock",),
@@ -119,11 +119,11 @@ def faults_of(root: Path) -> list[str]:
             (here, *inner), (there, *other_inner) = module.split("."), other.split(".")
             if LIBRARY in (here, there):
                 continue
-            if here != there and rank.get(here, -1) >= rank.get(there, -1):
+            if here != there and rank.get(module, rank.get(here, -1)) >= rank.get(there, -1):
                 faults.append(f"{module} imports {other}, which is not below it")
-            if here == there == "lock" and inner[0] != other_inner[0]:
-                if lock_rank.get(inner[0], -1) >= lock_rank.get(other_inner[0], -1):
-                    faults.append(f"{module} imports {other}, which is not below it")
+            ranks = [lock_rank.get(names[0], -1) for names in (inner, other_inner) if names]
+            if here == there == "lock" and inner[0] != other_inner[0] and ranks[0] >= ranks[1]:
+                faults.append(f"{module} imports {other}, which is not below it")
     for circle in circles_of(arrows):
         faults.append(f"a circle: {' '.join(circle)}")
     return faults

@@ -24,7 +24,8 @@ def run(script: str, **more: object) -> subprocess.CompletedProcess[str]:
 
 def test_it_tells_and_becomes() -> None:
     done = run("""
-        child = CommandProcess("tool", lambda: ({"key": [1, 2.5, None, "text"]}, ExecSpec(["sh", "-c", "echo $NEW; exit 5"])))
+        child = CommandProcess("tool", lambda: ({"key": [1, 2.5, None, "text"]},
+                                                        ExecSpec(["sh", "-c", "echo $NEW; exit 5"])))
         print(child.options(), flush=True)
         child.start({"NEW": "value"})
         print(end(child))

@@ -22,7 +22,7 @@ from ipclocker.process.watchdog import Watchdog
 def kill():
     open("killed.new", "w").write(f"{{time.monotonic()}} {{os.getpid()}} {{os.getsid(0)}} {{os.listdir('/dev/fd')}}")
     os.rename("killed.new", "killed")
-deputy = Watchdog(time.monotonic() + {seconds}, kill)
+watchdog = Watchdog(time.monotonic() + {seconds}, kill)
 {then}
 """
 
@@ -96,9 +96,9 @@ def test_a_later_time_and_an_earlier_one(scene: Scene) -> None:
         f"""
         for turn in range(10):
             time.sleep(0.2)
-            deputy.set_deadline(time.monotonic() + 0.6)
-        deputy.set_deadline(time.monotonic() + 1000)
-        deputy.set_deadline(time.monotonic() + 0.3)
+            watchdog.set_deadline(time.monotonic() + 0.6)
+        watchdog.set_deadline(time.monotonic() + 1000)
+        watchdog.set_deadline(time.monotonic() + 0.3)
         {READY} sys.stdin.read()
         """,
     )
@@ -106,7 +106,7 @@ def test_a_later_time_and_an_earlier_one(scene: Scene) -> None:
 
 
 def test_it_is_dismissed(scene: Scene) -> None:
-    process = scene.start(0.5, f"deputy.disarm(); {READY} sys.stdin.read()")
+    process = scene.start(0.5, f"watchdog.disarm(); {READY} sys.stdin.read()")
     time.sleep(1)
     process.communicate("")
     assert process.returncode == 0 and not scene.has_killed
@@ -126,7 +126,7 @@ def test_it_is_no_child_of_the_other(scene: Scene) -> None:
 
 def test_one_that_was_stopped_itself_hears_first_what_it_was_told(scene: Scene) -> None:
     process = scene.start(
-        1.0, f"{READY} sys.stdin.readline(); deputy.set_deadline(time.monotonic() + 1000); {READY} input()"
+        1.0, f"{READY} sys.stdin.readline(); watchdog.set_deadline(time.monotonic() + 1000); {READY} input()"
     )
     own = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     others = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _read(path) == own]

@@ -11,6 +11,7 @@ import os
 import time
 
 from ..snapshot import BROKEN, FREE, RECALLED, Ping, Snapshot, Taking
+from ..wire.info import HeldInfo
 from ..wire.replies import Answer
 from .acquisition import LockAcquisition
 from .settings import LockSettings, lock_names
