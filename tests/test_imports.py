@@ -36,7 +36,8 @@ PURE = {
 }
 # The rooms from the top to the ground. A module imports from its own room and from those in the lines below it.
 ROOMS = (
-    ("__main__", "zipapp.launcher"),  # the latter is the built file's own `__main__`
+    ("zipapp.launcher",),  # the built file's own `__main__`
+    ("__main__",),
     ("cli",),
     ("supervise", "run", "doctor", "service_files", "docs", "zipapp"),
     ("lock",),
