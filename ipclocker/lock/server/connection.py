@@ -12,7 +12,7 @@ import time
 from typing import Callable
 
 from ...net.loop import READ, WRITE, Loop, Timer
-from ..wire.requests import error
+from ..wire.replies import error
 from .group_commit import GroupCommit
 from .request_handler import RequestHandler
 

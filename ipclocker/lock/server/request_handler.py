@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 from ...net.line_buffer import LineTooLong, split_lines
 from ...version import VERSION
 from ..model import Grant
-from ..wire import requests as protocol
+from ..wire import info, replies, requests
 from ..wire.requests import RequestVariables
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class RequestHandler(RequestVariables):
         self._listing = self.undelivered = None
         self.service.table.dequeue(self)
         self.service.forget_listener(self)
-        self.output[:] = [protocol.error(word)]
+        self.output[:] = [replies.error(word)]
 
     def notify(self, news: bytes) -> None:
         """A line that the client has not asked for comes between two answers."""
@@ -110,14 +110,14 @@ class RequestHandler(RequestVariables):
         """The LOCK that waited was granted."""
         self.undelivered = grant
         self.reveals_uncommitted = True
-        self.output.append(protocol.OBTAINED)
+        self.output.append(replies.OBTAINED)
         self._answer_granted(grant)
         self._waited()
 
     def superseded(self) -> None:
         """The LOCK that waited was taken off the queue by another connection of its owner."""
         self.reveals_uncommitted = True
-        self.output.append(protocol.status(self.service.table.standing(self), self))
+        self.output.append(replies.status(self.service.table.standing(self), self))
         self._waited()
 
     # Inside
@@ -140,7 +140,7 @@ class RequestHandler(RequestVariables):
             try:
                 stops = handler(self, words)
             except (ValueError, IndexError):
-                if words[0] not in protocol.VARIABLES:
+                if words[0] not in requests.VARIABLES:
                     raise
                 self.faults |= {words[0]}
                 continue
@@ -158,7 +158,7 @@ class RequestHandler(RequestVariables):
     def _refuse(self, word: bytes, now: float) -> None:
         """Answer with an error after which nothing that this client says can be made sense of."""
         self.on_disconnect(now)
-        self.output.append(protocol.error(word))
+        self.output.append(replies.error(word))
 
     # Commands. Each returns whether the lines behind it have to wait.
 
@@ -188,7 +188,7 @@ class RequestHandler(RequestVariables):
         if self.service.listens:
             self.service.forget_listeners_of(self)  # what the owner gives back itself is not lost
         table.release(self, self.service.now)
-        self.output.append(protocol.status(table.standing(self), self))
+        self.output.append(replies.status(table.standing(self), self))
         if table.granted or table.dropped:
             self.service.deliver()
         return False
@@ -196,7 +196,7 @@ class RequestHandler(RequestVariables):
     def _status(self, words: list[bytes]) -> bool:
         if not self.names:
             return self._answer_error(b"no_locks")
-        self.output.append(protocol.status(self.service.table.standing(self), self))
+        self.output.append(replies.status(self.service.table.standing(self), self))
         return False
 
     def _break_lock(self, words: list[bytes]) -> bool:
@@ -209,20 +209,20 @@ class RequestHandler(RequestVariables):
             return self._answer_error(b"no_locks")
         recalled = self.service.recall(self.names)
         others = [name for name in self.names if name not in {grant.name for grant in recalled}]
-        return self._break(others, b"".join(map(protocol.recalled, recalled)))
+        return self._break(others, b"".join(map(replies.recalled, recalled)))
 
     def _break(self, names: Iterable[bytes], answer: bytes) -> bool:
         table = self.service.table
         broken = table.break_locks(names, self.service.now)
         self.service.notify_lost(broken)
-        answer += b"".join(map(protocol.broke, broken))
-        self.output.append(answer + protocol.status(table.standing(self), self))
+        answer += b"".join(map(replies.broke, broken))
+        self.output.append(answer + replies.status(table.standing(self), self))
         self.service.deliver()
         return False
 
     def _dead_pid(self, words: list[bytes]) -> bool:
         with contextlib.suppress(ValueError):  # the command has no answer, so there is none to give
-            host, pid = protocol.process_named(words)
+            host, pid = requests.process_named(words)
             ended, doubtful = self.service.table.report_dead(host, pid, self.address, self.service.now)
             for process in doubtful:
                 self.service.on_suspect(process)
@@ -231,7 +231,7 @@ class RequestHandler(RequestVariables):
         return False
 
     def _lock_list(self, words: list[bytes]) -> bool:
-        return self._list(map(protocol.listed, list(self.service.table.held.values())))
+        return self._list(map(replies.listed, list(self.service.table.held.values())))
 
     def _lock_info(self, words: list[bytes]) -> bool:
         held = self.service.table.held
@@ -242,10 +242,10 @@ class RequestHandler(RequestVariables):
         for grant in grants:
             if self.service.table.held.get(grant.name) is not grant:
                 continue  # it has ended since the list was begun
-            yield protocol.held_line(grant, now)
+            yield info.held_line(grant, now)
             for ask in self.service.table.waiters(grant.name):
                 assert isinstance(ask, RequestHandler)
-                yield protocol.waiter_line(grant.name, ask, ask.address, now - ask.waits_since)
+                yield info.waiter_line(grant.name, ask, ask.address, now - ask.waits_since)
 
     def _list(self, lines: Iterator[bytes]) -> bool:
         self._listing = lines
@@ -253,7 +253,7 @@ class RequestHandler(RequestVariables):
         return self._listing is not None
 
     def _version(self, words: list[bytes]) -> bool:
-        self.output.append(protocol.version(VERSION, self.service.started))
+        self.output.append(replies.version(VERSION, self.service.started))
         return False
 
     def _eof(self, words: list[bytes]) -> bool:
@@ -262,34 +262,34 @@ class RequestHandler(RequestVariables):
 
     def _got(self, words: list[bytes]) -> bool:
         with contextlib.suppress(ValueError):  # the command has no answer, so there is none to give
-            self.service.table.confirm(*protocol.grant_named(words))
+            self.service.table.confirm(*requests.grant_named(words))
         return False
 
     def _renew(self, words: list[bytes]) -> bool:
         try:
-            name, token = protocol.grant_named(words)
+            name, token = requests.grant_named(words)
         except ValueError:
-            self.output.append(protocol.error(b"bad_token"))
+            self.output.append(replies.error(b"bad_token"))
         else:
             grant = self.service.table.renew(name, token, self.service.now)
             self.reveals_uncommitted |= not self.service.is_durable(name)
             if grant is None:
                 return self._answer_error(b"lost")
             self.service.subscribe(self, grant)
-            self.output.append(protocol.error(b"recalled") if grant.recalled else protocol.renewed(name, token))
+            self.output.append(replies.error(b"recalled") if grant.recalled else replies.renewed(name, token))
         return False
 
     def _check(self, words: list[bytes]) -> bool:
         try:
-            name, token = protocol.grant_named(words)
+            name, token = requests.grant_named(words)
             grant = self.service.table.current(name, token)
             self.reveals_uncommitted |= not self.service.is_durable(name)
         except ValueError:
-            self.output.append(protocol.error(b"bad_token"))
+            self.output.append(replies.error(b"bad_token"))
         else:
             if grant is not None:
                 self.service.subscribe(self, grant)
-            self.output.append(protocol.current(grant is not None))
+            self.output.append(replies.current(grant is not None))
         return False
 
     def _restart(self, words: list[bytes]) -> bool:
@@ -301,14 +301,14 @@ class RequestHandler(RequestVariables):
         return self._answer_error(b"bad_" + min(self.faults))
 
     def _answer_error(self, word: bytes) -> bool:
-        self.output.append(protocol.error(word))
+        self.output.append(replies.error(word))
         return False
 
     def _answer_granted(self, grant: Grant) -> None:
         self.names = (grant.name,)
         if self.tells:
             self.service.subscribe(self, grant)
-        self.output.append(protocol.granted(grant, self.confirms))
+        self.output.append(replies.granted(grant, self.confirms))
 
     def _answer_busy(self) -> bool:
         table = self.service.table
@@ -316,11 +316,11 @@ class RequestHandler(RequestVariables):
         if self.process is not None:
             for grant in holders:
                 if grant.process is not None and grant.process.host:
-                    self.output.append(protocol.look_for(grant.name, grant.process))
+                    self.output.append(replies.look_for(grant.name, grant.process))
         if not self.waits:
-            self.output.append(protocol.status(holders[0], self))
+            self.output.append(replies.status(holders[0], self))
             return False
-        self.output.append(protocol.waiting(holders[0]))
+        self.output.append(replies.waiting(holders[0]))
         self.waiting = True
         self.waits_since = self.service.now
         table.enqueue(self)
@@ -333,7 +333,7 @@ class RequestHandler(RequestVariables):
         piece = list(islice(self._listing, _LIST_PIECE))
         self.output.append(b"".join(piece))
         if len(piece) < _LIST_PIECE:
-            self.output += [protocol.END, *self._news]
+            self.output += [replies.END, *self._news]
             self._news = ()
             self._listing = None
 
@@ -358,7 +358,7 @@ _COMMANDS: dict[bytes, _Handler] = {
 }
 # What these answer has nothing to do with any lock but one, and they see for themselves whether that is kept.
 _OF_ONE_GRANT = frozenset({b"RENEW", b"CHECK", b"GOT", b"VERSION"})
-_HANDLERS: dict[bytes, _Handler] = {**protocol.VARIABLES, **_COMMANDS}
+_HANDLERS: dict[bytes, _Handler] = {**requests.VARIABLES, **_COMMANDS}
 # While a variable is at fault no command is run but those that have nothing to do with variables.
 _REFUSALS: dict[bytes, _Handler] = {
     **_HANDLERS,

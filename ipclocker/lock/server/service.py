@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Callable
 
 from ..model import Ask, Grant, HolderProcess
-from ..wire import requests as protocol
+from ..wire import replies
 from .request_handler import RequestHandler
 from .table import LockTable
 
@@ -80,7 +80,7 @@ class LockService:
             if grant is not None and grant.lease:
                 grant.recalled = True
                 recalled.append(grant)
-                self._tell(grant, protocol.recall(grant))
+                self._tell(grant, replies.recall(grant))
         return recalled
 
     # Who wants to hear of a grant's end. The one who asked last about a grant is the one who is told.
@@ -107,7 +107,7 @@ class LockService:
         """Tell those that listen that these grants have ended, and not by their owners' doing."""
         if self.listens:
             for grant in ended:
-                self._tell(grant, protocol.lost(grant))
+                self._tell(grant, replies.lost(grant))
                 self._forget(grant)
 
     def _forget(self, grant: Grant) -> None:

@@ -1,4 +1,4 @@
-"""What LOCK_INFO tells about a lock that is held, and about those who wait for it, as its lines are read.
+"""LOCK_INFO's lines about held locks and their waiters: as a server writes them, and as a client reads them.
 
     held NAME user U token N age SECONDS ...
     waiter NAME user U age SECONDS ...
@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from math import inf
 from typing import Callable, NamedTuple, Optional, Union
+
+from ..model import Ask, Grant, HolderProcess
+from .requests import format_seconds
 
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
@@ -76,7 +80,7 @@ class InfoReader:
 
 
 def decode_command(word: bytes) -> bytes:
-    """A command as it was before `protocol.encode_command`; an escape that is none stays as it is."""
+    """A command as it was before `requests.encode_command`; an escape that is none stays as it is."""
     return _ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), word)
 
 
@@ -119,3 +123,43 @@ def _known_pairs(words: list[bytes], known: dict[bytes, Callable[[bytes], _Value
                 yield key, convert(word)
             except ValueError:
                 continue
+
+
+# Lines, as a server writes them
+
+
+def held_line(grant: Grant, now: float) -> bytes:
+    """One held lock in LOCK_INFO."""
+    words = [b"held %b user %b token %d age %.3f" % (grant.name, grant.user, grant.token, now - grant.since)]
+    if grant.process is not None:
+        words.append(_process_words(grant.process))
+    if grant.hold:
+        words.append(b"%b %b" % (b"lease" if grant.lease else b"hold", format_seconds(grant.hold)))
+        if grant.deadline < inf:
+            words.append(b"left %.3f" % max(grant.deadline - now, 0.0))
+    if grant.recalled:
+        words.append(b"recalled 1")
+    if grant.outlived:
+        words.append(b"outlived 1")
+    if grant.confirm_by < inf:
+        words.append(b"confirmed 0")
+    if grant.command:
+        words.append(b"command %b" % grant.command)
+    return b" ".join(words) + b"\n"
+
+
+def waiter_line(name: bytes, ask: Ask, address: str, age: float) -> bytes:
+    """One of those that wait for a lock, in LOCK_INFO."""
+    words = [b"waiter %b user %b age %.3f" % (name, ask.user, age)]
+    if ask.process is not None:
+        words.append(_process_words(ask.process))
+    elif address:
+        words.append(b"address %b" % address.encode())
+    if ask.command:
+        words.append(b"command %b" % ask.command)
+    return b" ".join(words) + b"\n"
+
+
+def _process_words(process: HolderProcess) -> bytes:
+    words = b"host %b pid %d" % (process.host, process.pid) if process.host else b"pid %d" % process.pid
+    return words + b" address %b" % process.address.encode() if process.address else words

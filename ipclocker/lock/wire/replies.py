@@ -1,9 +1,14 @@
-"""What a lock server says, as a client reads it: lines turned into replies, and what is not known is skipped."""
+"""Answers of the lock protocol: the bytes that a server writes, and the replies that a client reads from them.
+
+A client skips lines and words that it does not know. The lines of LOCK_INFO are in info.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Union
+
+from ..model import Ask, Grant, HolderProcess
 
 if TYPE_CHECKING:
     from .info import HeldInfo, InfoReader
@@ -145,3 +150,82 @@ class AnswerReader:
         elif verb == b"autounlock_check" and len(words) > 3 and words[3].isdigit():
             return LookFor(value, words[2], int(words[3]))
         return None
+
+
+# Answers, as a server writes them
+
+END = b"\n\n"  # ends an answer, after the newline of its last line
+
+
+def granted(grant: Grant, with_token: bool) -> bytes:
+    """The answer to a LOCK that was granted."""
+    if with_token:
+        return b"owner %b\nlocked 1\nlockname %b\ntoken %d\n\n\n" % (grant.user, grant.name, grant.token)
+    return b"owner %b\nlocked 1\nlockname %b\n\n\n" % (grant.user, grant.name)
+
+
+def status(grant: Grant | None, ask: Ask) -> bytes:
+    """The answer to STATUS, and the end of many others: `grant` is what stands for the asker, if anything."""
+    if grant is None:
+        return b"owner \nlocked 0\n\n\n"
+    if grant.belongs_to(ask):
+        return b"owner %b\nlocked 1\nlockname %b\n\n\n" % (grant.user, grant.name)
+    return b"owner %b\nlocked 0\n\n\n" % grant.user
+
+
+def waiting(holder: Grant) -> bytes:
+    """A waiting client is told who holds the lock."""
+    return b"print_waiting %b\n" % holder.user
+
+
+def look_for(name: bytes, process: HolderProcess) -> bytes:
+    """An asker is told which process the holder's lock depends on; the 2 says that DEAD_PID is known here."""
+    return b"autounlock_check %b %b %d 2\n" % (name, process.host, process.pid)
+
+
+OBTAINED = b"print_obtained\n"
+
+
+def broke(grant: Grant) -> bytes:
+    """Whose lock was broken."""
+    return b"print_broke %b\n" % grant.user
+
+
+def listed(grant: Grant) -> bytes:
+    """One line of LOCK_LIST."""
+    return b"lock %b %b\n" % (grant.name, grant.user)
+
+
+def recalled(grant: Grant) -> bytes:
+    """Whose lease was recalled."""
+    return b"print_recalled %b\n" % grant.user
+
+
+def lost(grant: Grant) -> bytes:
+    """A holder is told that its lock is not its own any more."""
+    return b"lost %b %d\n" % (grant.name, grant.token)
+
+
+def recall(grant: Grant) -> bytes:
+    """A holder is told to end what its lease protects, and to give it back."""
+    return b"recall %b %d\n" % (grant.name, grant.token)
+
+
+def version(version: str, started: float) -> bytes:
+    """The answer to VERSION: `started` is the server's start as seconds since 1970."""
+    return b"version %b %d\n\n" % (version.encode(), started)
+
+
+def renewed(name: bytes, token: int) -> bytes:
+    """The answer to a RENEW of a grant that stands."""
+    return b"renewed %b %d\n\n\n" % (name, token)
+
+
+def current(stands: bool) -> bytes:
+    """The answer to CHECK."""
+    return b"current %d\n\n\n" % stands
+
+
+def error(word: bytes) -> bytes:
+    """The answer to a request that was not run."""
+    return b"error %b\n\n\n" % word

@@ -1,4 +1,4 @@
-"""The lock protocol's lines: requests, as a server reads them, and both sides' writings (replies.py reads answers).
+"""Requests of the lock protocol: the lines that a client writes and a server reads (replies.py has the answers).
 
 A request is some variable lines, which stay set for the rest of the connection, and a command line. Words are
 bytes from end to end, so a name comes back exactly as it was sent, whatever its encoding. A variable whose value
@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from math import inf
 from typing import Callable
 
-from ..model import Ask, Grant, HolderProcess
+from ..model import Ask, HolderProcess
 
 MAX_NUMBER = 2**63 - 1  # as SQLite and most kernels have it
 MAX_PID = 2**31 - 1  # a larger number is none of a process on any system
 MAX_NAMES = 256  # lock names in one request
 MAX_COMMAND = 256  # bytes of a command that are told, as they go over the wire
-END = b"\n\n"  # what ends an answer, after the newline of its last line
 _DECIMAL = re.compile(rb"\d{1,12}(\.\d{0,9})?")
 _WHOLE = re.compile(rb"\d{1,20}")
 
@@ -165,120 +163,6 @@ def process_named(words: list[bytes]) -> tuple[bytes, int]:
     return grant_named(words)
 
 
-# Answers, as a server writes them
-
-
-def granted(grant: Grant, with_token: bool) -> bytes:
-    """The answer to a LOCK that was granted."""
-    if with_token:
-        return b"owner %b\nlocked 1\nlockname %b\ntoken %d\n\n\n" % (grant.user, grant.name, grant.token)
-    return b"owner %b\nlocked 1\nlockname %b\n\n\n" % (grant.user, grant.name)
-
-
-def status(grant: Grant | None, ask: Ask) -> bytes:
-    """The answer to STATUS, and the end of many others: `grant` is what stands for the asker, if anything."""
-    if grant is None:
-        return b"owner \nlocked 0\n\n\n"
-    if grant.belongs_to(ask):
-        return b"owner %b\nlocked 1\nlockname %b\n\n\n" % (grant.user, grant.name)
-    return b"owner %b\nlocked 0\n\n\n" % grant.user
-
-
-def waiting(holder: Grant) -> bytes:
-    """A waiting client is told who holds the lock."""
-    return b"print_waiting %b\n" % holder.user
-
-
-def look_for(name: bytes, process: HolderProcess) -> bytes:
-    """An asker is told which process the holder's lock depends on; the 2 says that DEAD_PID is known here."""
-    return b"autounlock_check %b %b %d 2\n" % (name, process.host, process.pid)
-
-
-OBTAINED = b"print_obtained\n"
-
-
-def broke(grant: Grant) -> bytes:
-    """Whose lock was broken."""
-    return b"print_broke %b\n" % grant.user
-
-
-def listed(grant: Grant) -> bytes:
-    """One line of LOCK_LIST."""
-    return b"lock %b %b\n" % (grant.name, grant.user)
-
-
-def recalled(grant: Grant) -> bytes:
-    """Whose lease was recalled."""
-    return b"print_recalled %b\n" % grant.user
-
-
-def lost(grant: Grant) -> bytes:
-    """A holder is told that its lock is not its own any more."""
-    return b"lost %b %d\n" % (grant.name, grant.token)
-
-
-def recall(grant: Grant) -> bytes:
-    """A holder is told to end what its lease protects, and to give it back."""
-    return b"recall %b %d\n" % (grant.name, grant.token)
-
-
-def held_line(grant: Grant, now: float) -> bytes:
-    """One held lock in LOCK_INFO."""
-    words = [b"held %b user %b token %d age %.3f" % (grant.name, grant.user, grant.token, now - grant.since)]
-    if grant.process is not None:
-        words.append(_process_words(grant.process))
-    if grant.hold:
-        words.append(b"%b %b" % (b"lease" if grant.lease else b"hold", _seconds(grant.hold)))
-        if grant.deadline < inf:
-            words.append(b"left %.3f" % max(grant.deadline - now, 0.0))
-    if grant.recalled:
-        words.append(b"recalled 1")
-    if grant.outlived:
-        words.append(b"outlived 1")
-    if grant.confirm_by < inf:
-        words.append(b"confirmed 0")
-    if grant.command:
-        words.append(b"command %b" % grant.command)
-    return b" ".join(words) + b"\n"
-
-
-def waiter_line(name: bytes, ask: Ask, address: str, age: float) -> bytes:
-    """One of those that wait for a lock, in LOCK_INFO."""
-    words = [b"waiter %b user %b age %.3f" % (name, ask.user, age)]
-    if ask.process is not None:
-        words.append(_process_words(ask.process))
-    elif address:
-        words.append(b"address %b" % address.encode())
-    if ask.command:
-        words.append(b"command %b" % ask.command)
-    return b" ".join(words) + b"\n"
-
-
-def _process_words(process: HolderProcess) -> bytes:
-    words = b"host %b pid %d" % (process.host, process.pid) if process.host else b"pid %d" % process.pid
-    return words + b" address %b" % process.address.encode() if process.address else words
-
-
-def version(version: str, started: float) -> bytes:
-    """The answer to VERSION: `started` is the server's start as seconds since 1970."""
-    return b"version %b %d\n\n" % (version.encode(), started)
-
-
-def renewed(name: bytes, token: int) -> bytes:
-    """The answer to a RENEW of a grant that stands."""
-    return b"renewed %b %d\n\n\n" % (name, token)
-
-
-def current(stands: bool) -> bytes:
-    """The answer to CHECK."""
-    return b"current %d\n\n\n" % stands
-
-
-def error(word: bytes) -> bytes:
-    """The answer to a request that was not run."""
-    return b"error %b\n\n\n" % word
-
-
 # Requests, as a client writes them
 
 
@@ -294,11 +178,12 @@ def _variable(name: bytes, value: bytes | int | float | Iterable[bytes]) -> byte
     if isinstance(value, int):
         return b"%b %d\n" % (name, value)
     if isinstance(value, float):
-        return b"%b %b\n" % (name, _seconds(value))
+        return b"%b %b\n" % (name, format_seconds(value))
     return b"%b %b\n" % (name, b" ".join(value))
 
 
-def _seconds(value: float) -> bytes:
+def format_seconds(value: float) -> bytes:
+    """Write a time as the protocol has it: to the millisecond, without trailing zeros."""
     at_least = max(value, 0.001) if value else value  # rounded to 0, a short time would mean for ever
     return (b"%.3f" % at_least).rstrip(b"0").rstrip(b".")
 

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ipclocker.lock.model import Ask, Grant, HolderProcess
-from ipclocker.lock.wire import requests as protocol
+from ipclocker.lock.wire import info, replies, requests
 from ipclocker.lock.wire.info import HeldInfo, WaiterInfo, decode_command
 from ipclocker.lock.wire.replies import Answer, AnswerReader, Lost, Recall, Recalled, Reply
 
@@ -27,7 +27,7 @@ def read(data: bytes) -> list[Reply]:
 def ask(user: bytes, process: Optional[HolderProcess], command: bytes, hold: float = 0.0, lease: bool = False) -> Ask:
     made = Ask()
     made.user, made.process, made.hold, made.lease = user, process, hold, lease
-    made.command = protocol.encode_command(command)
+    made.command = requests.encode_command(command)
     return made
 
 
@@ -48,8 +48,8 @@ def test_a_client_reads_what_the_server_writes(
     for number, (name, holder, age, recalled, outlived, waiters) in enumerate(locks):
         grant = Grant(name, number, holder, 1000.0)
         grant.recalled, grant.outlived = recalled, outlived
-        written += protocol.held_line(grant, 1000.0 + age)
-        written += b"".join(protocol.waiter_line(name, waiter, "", 2.5) for waiter in waiters)
+        written += info.held_line(grant, 1000.0 + age)
+        written += b"".join(info.waiter_line(name, waiter, "", 2.5) for waiter in waiters)
         expected.append(
             HeldInfo(
                 name,
@@ -69,7 +69,7 @@ def test_a_client_reads_what_the_server_writes(
                 ),
             )
         )
-    assert read(written + protocol.END) == [Answer(held=tuple(expected))]
+    assert read(written + replies.END) == [Answer(held=tuple(expected))]
 
 
 def test_what_is_not_known_or_means_nothing_is_skipped() -> None:
@@ -94,7 +94,7 @@ def test_losses_and_recalls(name: bytes, token: int) -> None:
     pid_client = Ask()
     pid_client.user = name
     grant = Grant(name, token, pid_client, 0.0)
-    written = protocol.lost(grant) + protocol.recall(grant) + protocol.recalled(grant) + protocol.END
+    written = replies.lost(grant) + replies.recall(grant) + replies.recalled(grant) + replies.END
     assert read(written) == [Lost(name, token), Recall(name, token), Recalled(name), Answer()]
 
 
@@ -107,9 +107,9 @@ def test_lines_that_are_none(line: bytes) -> None:
 @example(b"make -C /proj 'a b' 50%\n")
 @example(b"\xff" * 300)
 def test_a_command_comes_through_as_one_word_and_cut(command: bytes) -> None:
-    word = protocol.encode_command(command)
-    assert len(word) <= protocol.MAX_COMMAND and len(word.split()) == bool(command)
+    word = requests.encode_command(command)
+    assert len(word) <= requests.MAX_COMMAND and len(word.split()) == bool(command)
     assert all(0x21 <= byte <= 0x7E for byte in word)
     decoded = decode_command(word)
     assert command.startswith(decoded)
-    assert decoded == command or len(word) > protocol.MAX_COMMAND - 3
+    assert decoded == command or len(word) > requests.MAX_COMMAND - 3

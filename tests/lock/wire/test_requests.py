@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import string
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ipclocker.lock.model import Ask, Grant, HolderProcess
-from ipclocker.lock.wire import requests as protocol
-from ipclocker.lock.wire.replies import Answer, AnswerReader, Broke, LookFor, Obtained, Reply, Waiting
+from ipclocker.lock.wire import requests
 from ipclocker.lock.wire.requests import VARIABLES, RequestVariables
 from ipclocker.net.line_buffer import split_lines
 
@@ -120,7 +117,7 @@ def read_back(request: bytes) -> RequestVariables:
     token=st.booleans(),
 )
 def test_what_a_client_asks_for_is_what_the_server_reads(**asked: Any) -> None:
-    request = protocol.request(b"LOCK", **asked)
+    request = requests.request(b"LOCK", **asked)
     assert request.endswith(b"\nLOCK\n")
     got = read_back(request)
     assert asked == {
@@ -140,12 +137,12 @@ def test_what_a_client_asks_for_is_what_the_server_reads(**asked: Any) -> None:
 
 
 def test_a_variable_that_is_none_is_not_sent() -> None:
-    assert protocol.request(b"LOCK", user=b"u", pid=None) == b"user u\nLOCK\n"
+    assert requests.request(b"LOCK", user=b"u", pid=None) == b"user u\nLOCK\n"
 
 
 @pytest.mark.parametrize("hold", [0.0001, 0.0004, 1e-9])
 def test_the_shortest_hold_does_not_become_one_for_ever(hold: float) -> None:
-    assert read_back(protocol.request(b"LOCK", timeout=hold)).hold > 0
+    assert read_back(requests.request(b"LOCK", timeout=hold)).hold > 0
 
 
 @pytest.mark.parametrize("variable", ["block", "timeout", "autounlock", "pid", "start", "pidns", "token"])
@@ -160,74 +157,3 @@ def test_a_number_that_is_none_raises(variable: str, value: bytes) -> None:
 def test_trailing_words_are_skipped_and_names_come_once() -> None:
     got = read_back(b"user u v\ntimeout 600 extra words\nlocks a b a\n\tblock   1\t\r\nLOCK\n")
     assert (got.user, got.hold, got.names, got.waits) == (b"u", 600, (b"a", b"b"), True)
-
-
-# Answers
-
-
-def make_grant(user: bytes, name: bytes, token: int) -> Grant:
-    ask = Ask()
-    ask.user = user
-    return Grant(name, token, ask, 0.0)
-
-
-def answers(user: bytes, name: bytes, number: int) -> list[tuple[bytes, Reply]]:
-    """What the server writes, with what the client is to read."""
-    grant, own, other = make_grant(user, name, number), Ask(), Ask()
-    own.user, other.session = user, b"s"
-    process = HolderProcess(name, number, None, b"", None, "")
-    return [
-        (protocol.granted(grant, False), Answer(owner=user, locked=True, name=name)),
-        (protocol.granted(grant, True), Answer(owner=user, locked=True, name=name, token=number)),
-        (protocol.status(None, own), Answer()),
-        (protocol.status(grant, own), Answer(owner=user, locked=True, name=name)),
-        (protocol.status(grant, other), Answer(owner=user)),
-        (protocol.waiting(grant), Waiting(user)),
-        (protocol.OBTAINED, Obtained()),
-        (protocol.broke(grant), Broke(user)),
-        (protocol.look_for(name, process), LookFor(name, name, number)),
-        (protocol.listed(grant) + protocol.END, Answer(locks=((name, user),))),
-        (protocol.listed(grant) * 3 + protocol.END, Answer(locks=((name, user),) * 3)),
-        (protocol.version("9.1", 12.7), Answer(version=b"9.1 12")),
-        (protocol.renewed(name, number), Answer(renewed=True)),
-        (protocol.current(True), Answer(current=True)),
-        (protocol.current(False), Answer(current=False)),
-        (protocol.error(name), Answer(error=name)),
-    ]
-
-
-@settings(max_examples=200, deadline=None)
-@given(words, words, numbers, st.lists(st.integers(0, 15), max_size=12), st.lists(st.integers(0, 5000), max_size=8))
-def test_the_client_reads_what_the_server_writes_in_any_pieces(
-    user: bytes, name: bytes, number: int, chosen: list[int], cuts: list[int]
-) -> None:
-    written = [answers(user, name, number)[which] for which in chosen]
-    stream = b"".join(data for data, _ in written)
-    places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
-    reader, rest = AnswerReader(), b""
-    read: list[Reply] = []
-    for start, end in zip(places, places[1:]):
-        lines, rest = split_lines(rest, stream[start:end])
-        read += reader.read(lines)
-    assert read == [reply for _, reply in written]
-    assert rest == b""
-
-
-@settings(max_examples=200)
-@given(st.binary(max_size=300))
-def test_a_client_reads_any_bytes_without_an_exception(data: bytes) -> None:
-    list(AnswerReader().read(data.split(b"\n")))
-
-
-def test_a_client_skips_lines_and_words_that_it_does_not_know() -> None:
-    lines = b"news of 2040\nowner u or so\nlocked 1 x\nweather fine\nlockname n m\ntoken 7 8\n\n\n"
-    assert list(AnswerReader().read(lines.split(b"\n")[:-1])) == [
-        Answer(owner=b"u", locked=True, name=b"n", token=7),
-    ]
-
-
-def test_names_come_back_as_they_were_sent_whatever_their_encoding() -> None:
-    everything = bytes(byte for byte in range(256) if bytes([byte]) not in string.whitespace.encode())
-    peer = MemoryServer().connect()
-    peer.send(b"user " + everything + b"\nlocks " + everything + b"\nLOCK\n")
-    assert peer.heard == b"owner %b\nlocked 1\nlockname %b\n\n\n" % (everything, everything)
