@@ -1,13 +1,19 @@
-"""What one lock service speaks of: who asks for which locks, the grant that he gets, and how it is kept."""
+"""What the lock service speaks of: who asks for which locks, the grant that comes of it, and how a grant is kept.
+
+A request is what one LOCK asks for. A grant is one holding of one lock, from its start to its end; its token is a
+number that no other grant has, before or after. So rows on disk, changes and answers name a grant by its token.
+"""
 
 from __future__ import annotations
 
 from math import inf
 from typing import NamedTuple, Optional
 
+Owner = tuple[bytes, bytes]  # user and session (empty for a classic client): who may renew and release a grant
+
 
 class HolderProcess(NamedTuple):
-    """The process that a lock lives as long as, as far as its client told; `address` is the client's own."""
+    """The process that a lock depends on, as far as its client told; `address` is the client's own."""
 
     host: bytes
     pid: int
@@ -17,24 +23,54 @@ class HolderProcess(NamedTuple):
     address: str
 
 
-class Ask:
-    """What one client wants, and for whom. It must not change while it waits in a queue."""
+class LockRequest:
+    """One LOCK: who asks, for which names (the first free one is granted), and under which terms.
 
-    user: bytes = b""
-    session: bytes = b""
-    names: tuple[bytes, ...] = ()
-    hold: float = 0.0  # seconds the lock may be held; 0: for ever
-    lease: bool = False  # the hold time is renewed for as long as the holder is well
-    command: bytes = b""  # what runs under the lock, for people to read
-    process: Optional[HolderProcess] = None  # set: the lock may be freed when this process is gone
-    confirms: bool = False  # a waited grant is confirmed, or taken back
+    `hold`: seconds that the lock may be held, 0 for ever; a `lease` is a hold that its holder renews.
+    `process`: if set, the lock may be freed when that is gone. `command`: what runs under the lock, for people to read.
+    `confirms`: the client confirms a grant that it has waited for; one without confirmation is taken back.
+    `address`: where the client is connected from. `queued_at`: when it began to wait (seconds, monotonic).
+    """
 
+    __slots__ = (
+        "address",
+        "command",
+        "confirms",
+        "hold",
+        "lease",
+        "names",
+        "owner",
+        "process",
+        "queued_at",
+    )
 
-Owner = tuple[bytes, bytes]
+    def __init__(
+        self,
+        owner: Owner,
+        names: tuple[bytes, ...],
+        hold: float = 0.0,
+        lease: bool = False,
+        process: HolderProcess | None = None,
+        command: bytes = b"",
+        confirms: bool = False,
+        address: str = "",
+    ) -> None:
+        self.owner = owner
+        self.names = names
+        self.hold = hold
+        self.lease = lease
+        self.process = process
+        self.command = command
+        self.confirms = confirms
+        self.address = address
+        self.queued_at = 0.0
 
 
 class Grant:
-    """One holding of one lock, from its grant to its end; `token` tells it from every other."""
+    """One holding of one lock, from its grant to its end; `token` tells it from every other.
+
+    All times are seconds on the server's monotonic clock.
+    """
 
     __slots__ = (
         "command",
@@ -45,42 +81,42 @@ class Grant:
         "lease",
         "name",
         "outlived",
+        "owner",
         "process",
         "recalled",
-        "session",
         "since",
         "token",
-        "user",
     )
 
-    def __init__(self, name: bytes, token: int, ask: Ask, now: float) -> None:
+    def __init__(self, name: bytes, token: int, request: LockRequest, now: float) -> None:
         self.name = name
         self.token = token
-        self.user = ask.user
-        self.session = ask.session
-        self.process = ask.process
-        self.command = ask.command
+        self.owner = request.owner
+        self.process = request.process
+        self.command = request.command
         self.since = now
-        self.hold = hold = ask.hold
-        self.lease = ask.lease
+        self.hold = hold = request.hold
+        self.lease = request.lease
         self.outlived = False  # the lease ran out, but the process is known to live
         self.recalled = False  # the holder was asked to give it back; it can't be renewed
         self.deadline = now + hold if hold else inf
         self.confirm_by = inf
         self.expiry: Expiry | None = None  # this grant's one valid entry in the heap
 
-    def belongs_to(self, ask: Ask) -> bool:
-        """Whether `ask` comes from the owner of this grant: the same user and the same session."""
-        return self.user == ask.user and self.session == ask.session
+    @property
+    def user(self) -> bytes:
+        """The user of its owner."""
+        return self.owner[0]
 
     def record(self, clock: float) -> Record:
-        """The grant as it is kept; `clock` is what the wall clock is ahead of the monotonic one, in seconds."""
+        """Return the grant as it is kept; `clock` is what the wall clock is ahead of the monotonic one, in seconds."""
+        user, session = self.owner
         process = self.process or _NO_PROCESS
         return Record(
-            self.name,
             self.token,
-            self.user,
-            self.session,
+            self.name,
+            user,
+            session,
             self.since + clock,
             self.hold,
             self.lease,
@@ -92,15 +128,13 @@ class Grant:
 
     @classmethod
     def from_record(cls, record: Record, now: float, clock: float) -> Grant:
-        """The grant that was kept, confirmed or not; its hold time starts anew, in full."""
-        ask = Ask()
-        ask.user, ask.session, ask.command = record.user, record.session, record.command
-        ask.hold, ask.lease = record.hold, bool(record.lease)
+        """Return the grant that was kept, confirmed or not; its hold time starts again, in full."""
+        process = None
         if record.pid:
-            ask.process = HolderProcess(
-                record.host, record.pid, record.start, record.boot, record.pidns, record.address
-            )
-        grant = cls(record.name, record.token, ask, now)
+            process = HolderProcess(record.host, record.pid, record.start, record.boot, record.pidns, record.address)
+        owner = (record.user, record.session)
+        request = LockRequest(owner, (record.name,), record.hold, bool(record.lease), process, record.command)
+        grant = cls(record.name, record.token, request, now)
         grant.since = record.since - clock
         if record.outlived:
             grant.outlived = True
@@ -109,10 +143,10 @@ class Grant:
 
 
 class Record(NamedTuple):
-    """A grant as it is kept on disk: times are seconds since 1970, and whoever has no process has the pid 0."""
+    """A grant as it is kept on disk: times are seconds since 1970; a grant without a process has the pid 0."""
 
-    name: bytes
     token: int
+    name: bytes
     user: bytes
     session: bytes
     since: float

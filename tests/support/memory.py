@@ -10,7 +10,6 @@ from math import inf
 from typing import Callable, TypeVar
 
 from ipclocker.lock.client.connection import ServerConnection
-from ipclocker.lock.model import Ask
 from ipclocker.lock.server.request_handler import RequestHandler
 from ipclocker.lock.server.service import LockService
 from ipclocker.net.address import Address
@@ -23,8 +22,7 @@ class MemoryServer:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.service = LockService(self._speak, self._is_present)
-        self.peers: dict[RequestHandler, MemoryPeer] = {}
+        self.service = LockService()
 
     def connect(self, address: str = "127.0.0.1") -> MemoryPeer:
         return MemoryPeer(self, address)
@@ -32,21 +30,14 @@ class MemoryServer:
     def pass_time(self, seconds: float) -> None:
         """Let time pass, and what has an end in it end on time."""
         until = self.now + seconds
-        while self.service.table.next_alarm <= until:
-            self.now = max(self.now, self.service.table.next_alarm)
+        while self.service.table.next_expiry <= until:
+            self.now = max(self.now, self.service.table.next_expiry)
             self.service.expire(self.now)
         self.now = until
 
     def held(self) -> dict[bytes, bytes]:
         """Each held name and its user."""
         return {name: grant.user for name, grant in self.service.table.held.items()}
-
-    def _speak(self, handler: RequestHandler) -> None:
-        self.peers[handler].pump()
-
-    def _is_present(self, ask: Ask) -> bool:
-        assert isinstance(ask, RequestHandler)
-        return not self.peers[ask].gone
 
 
 class MemoryPeer:
@@ -58,13 +49,12 @@ class MemoryPeer:
         self.closed = False  # by the server
         self.gone = False  # the client has hung up
         self.reads = True
-        self.handler = RequestHandler(server.service, address)
-        server.peers[self.handler] = self
+        self.handler = RequestHandler(server.service, self, address)
 
     def send(self, data: bytes) -> None:
         if not self.closed:
             self.handler.receive(data, self.server.now)
-            self.pump()
+            self.flush()
 
     def say(self, text: str) -> None:
         """Send lines, which are written with `; ` between them."""
@@ -83,8 +73,11 @@ class MemoryPeer:
         self.gone = True
         self.handler.on_disconnect(self.server.now)
 
-    def pump(self) -> None:
-        """Do for the conversation what a server with a client that reads does."""
+    def is_connected(self) -> bool:
+        return not self.gone
+
+    def flush(self) -> None:
+        """Do for the handler what a server with a client that reads does."""
         handler = self.handler
         while self.reads and not self.gone:
             self.heard += b"".join(handler.output)

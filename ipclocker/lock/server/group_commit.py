@@ -1,10 +1,10 @@
 """Changes of the lock table go to disk, and nobody is told of one before it is there.
 
 All that changes while one batch is being flushed is the next batch (group commit); a thread does the flushing, so
-the loop never waits for a disk. A client whose answers might show a change that is not kept yet is held back
-until the batch with that change is.
+the loop never waits for a disk. A client whose answers might show a change that is not on disk yet has to wait until
+the batch with that change is.
 
-If a batch can't be kept, the table goes back to what was kept, and whoever was held back is told that it was not
+If a batch can't be written, the table goes back to what is on disk, and each client that waits is told that it was not
 done. From then on, each change that a client asks for is refused in the same way and nothing else changes, until the
 disk takes a write again, which is tried every RETRY seconds. So what the table shows is at all times what a
 restart would find.
@@ -18,16 +18,17 @@ from functools import partial
 from math import inf
 from queue import SimpleQueue
 from threading import Thread
-from typing import Callable, NamedTuple, Optional, Protocol
+from typing import Callable, NamedTuple, Protocol
 
 from ...errors import StateError
 from ...net.loop import Loop
-from ..model import Ask, Grant, Record
+from ..model import LockRequest, Record
 from ..storage.base import Store
+from .effects import BeforeImages
 from .table import LockTable
 
-RETRY = 1.0  # seconds
-_GATHER = 0.001  # seconds; the longest that a batch waits for more to come
+RETRY = 1.0  # seconds: a full disk that was cleaned is noticed soon, and a try a second costs nothing
+_GATHER = 0.001  # seconds; the longest that a batch waits for more to come, a fraction of what a flush takes
 _COMPLAIN_EVERY = 60.0  # seconds
 
 log = logging.getLogger(__name__)
@@ -37,25 +38,25 @@ class Client(Protocol):
     """Somebody who may have to wait for the disk."""
 
     def flush_durable(self) -> None:
-        """What was to be told may be told."""
+        """Send what was held back: it is on disk."""
 
     def abort_uncommitted(self) -> None:
-        """What was done for the client was taken back."""
+        """Say that what was done for the client was taken back."""
 
 
 class _Batch(NamedTuple):
-    before: dict[bytes, Optional[Grant]]  # what the changes were made to
+    before_images: BeforeImages  # what the changes were made to
     clients: dict[Client, None]  # who waits for it
 
 
-_Work = tuple[list[Record], list[bytes], int]
+_Work = tuple[list[Record], list[int], int]
 
 
 class GroupCommit:
-    """Keeps what changes in `table` in `store`, and closes that in the end.
+    """Writes what changes in `table` to `store`, and closes that in the end.
 
-    `stranded` is called with the asks that wait no more, because what they waited for was taken back; `recovered`
-    when the disk takes a write again.
+    `rolled_back` is called with the changes that were taken back, and the requests that wait no more since what they
+    waited for was taken back; `recovered` when the disk takes a write again.
     """
 
     def __init__(
@@ -63,30 +64,35 @@ class GroupCommit:
         store: Store,
         table: LockTable,
         loop: Loop,
-        stranded: Callable[[list[Ask]], None],
+        rolled_back: Callable[[BeforeImages, list[LockRequest]], None],
         recovered: Callable[[], None],
     ) -> None:
-        self.failing = False  # nothing can be kept just now
-        self.changed: dict[bytes, None] = {}  # names of locks that changed in one way or another, for who follows that
+        self.failing = False  # nothing can be written just now
         self._store = store
         self._table = table
         self._loop = loop
-        self._stranded = stranded
+        self._rolled_back = rolled_back
         self._recovered = recovered
         self._clock = time.time() - time.monotonic()
+        self._pending: BeforeImages = {}  # what has changed since the last batch was begun
+        self._clients: dict[Client, None] = {}  # those that wait for the batch that is not being flushed yet
         self._flushing: _Batch | None = None
-        self._clients: dict[Client, None] = {}  # those who wait for the batch that is not being flushed yet
         self._gathered = 0  # changes that there were when the turn before was over
         self._gather_until = 0.0
         self._next_complaint = -inf
         self._work: SimpleQueue[_Work | None] = SimpleQueue()
-        self._thread = Thread(target=self._commit_batches, name="committer", daemon=True)
+        self._thread = Thread(target=self._commit_batches, name="group commit", daemon=True)
         self._thread.start()
 
+    def record(self, images: BeforeImages) -> None:
+        """Have these changes written; of a grant that has changed before, the older image counts."""
+        for token, image in images.items():
+            self._pending.setdefault(token, image)
+
     def must_wait(self, client: Client) -> bool:
-        """Whether a client's answers have to wait; if so it is called later."""
-        if self._table.before_images:
-            self._clients[client] = None  # while nothing can be kept, `flush` takes the changes back
+        """Tell whether a client's answers have to wait; if so, it is called later."""
+        if self._pending:
+            self._clients[client] = None  # while nothing can be written, `flush` takes the changes back
             return True
         if self._flushing is not None:
             if client not in self._clients:
@@ -94,21 +100,16 @@ class GroupCommit:
             return True
         return False
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether there is a change that is not kept."""
-        return bool(self._table.before_images) or self._flushing is not None
-
-    def is_durable(self, name: bytes) -> bool:
-        """Whether the lock of this name is on disk as it is in the table."""
-        return name not in self._table.before_images and (self._flushing is None or name not in self._flushing.before)
+    def is_durable(self, token: int) -> bool:
+        """Tell whether what the table says of this grant is on disk."""
+        return token not in self._pending and (self._flushing is None or token not in self._flushing.before_images)
 
     def flush(self, now: float) -> bool:
-        """Begin to keep what has changed, unless another batch is on its way. It is called once a turn.
+        """Begin to write what has changed, unless another batch is on its way. It is called once a turn.
 
         True if more may come in at once, and is worth a turn before: one batch costs as much as some ten changes.
         """
-        changes = len(self._table.before_images)
+        changes = len(self._pending)
         if not changes or self._flushing is not None:
             return False
         if self.failing:
@@ -120,30 +121,28 @@ class GroupCommit:
             self._gathered = changes
             return True
         self._gathered = 0
-        before, self._table.before_images = self._table.before_images, {}
-        self._flushing = _Batch(before, self._clients)
-        self._clients = {}
-        self.changed.update(dict.fromkeys(before))
-        self._work.put(self._encoded(before))
+        batch = self._flushing = _Batch(self._pending, self._clients)
+        self._pending, self._clients = {}, {}
+        self._work.put(self._encode(batch.before_images))
         return False
 
     def close(self) -> None:
-        """Keep what has changed so far, and close the store."""
+        """Write what has changed so far, and close the store."""
         if not self.failing:
-            self._work.put(self._encoded(self._table.before_images))
+            self._work.put(self._encode(self._pending))
         self._work.put(None)
         self._thread.join()
         self._store.close()
 
-    def _encoded(self, before: dict[bytes, Grant | None]) -> _Work:
+    def _encode(self, images: BeforeImages) -> _Work:
         changed, freed = [], []
-        held = self._table.held
-        for name, grant_before in before.items():
-            grant = held.get(name)
+        grants = self._table.grants
+        for token, before in images.items():
+            grant = grants.get(token)
             if grant is not None:
                 changed.append(grant.record(self._clock))
-            elif grant_before is not None:
-                freed.append(name)
+            elif before is not None:
+                freed.append(token)
         return changed, freed, self._table.last_token
 
     def _commit_batches(self) -> None:
@@ -188,16 +187,15 @@ class GroupCommit:
         self._work.put(([], [], self._table.last_token))
 
     def _roll_back(self, batch: _Batch | None = None) -> None:
-        """Undo what has changed since the last batch that was kept, and tell those who wait for it.
+        """Undo what has changed since the last batch that was written, and tell the clients that wait for it.
 
-        Never while a client is being served: its own answer would come after that, and be taken for kept.
+        Never while a client is being served: its own answer would come after that, and be taken for durable.
         """
-        while self._table.before_images or self._clients or batch is not None:
-            undone = [self._table.before_images] if batch is None else [self._table.before_images, batch.before]
+        while self._pending or self._clients or batch is not None:
+            undone = [self._pending] if batch is None else [self._pending, batch.before_images]
             clients = {**self._clients, **({} if batch is None else batch.clients)}
-            self._table.before_images, self._clients, batch = {}, {}, None
-            for changes in undone:
-                self.changed.update(dict.fromkeys(changes))
-                self._stranded(self._table.rollback(changes, self._loop.now))
+            self._pending, self._clients, batch = {}, {}, None
+            for images in undone:
+                self._rolled_back(images, self._table.rollback(images, self._loop.now))
             for client in clients:
                 client.abort_uncommitted()

@@ -1,9 +1,10 @@
-"""The protocol joined to the table: bytes of many connections in, bytes for each of them out, no socket anywhere.
+"""The requests of one client: bytes in, calls of the table, answers out, no socket anywhere.
 
-A connection is a Conversation. What it is told is put on its `output` in order; whoever owns the socket takes
-the output and sends it when everything that it shows is kept. A conversation runs one command after another and
-stops in three cases: its LOCK waits, its LOCK_LIST is still being written, or enough output has gathered that
-the client should first read some. The lines behind are kept, up to a bound, until it goes on.
+The bytes become lines, a line sets a variable or is a command, a command becomes a call of the lock table, and the
+Effects of that go to the service. What the client is to be told is put on `output`, in order; its connection sends it
+when all that it shows is on disk. One command is run after another, but in three cases the lines behind have to wait,
+up to a bound: the LOCK before them waits, the LOCK_LIST before them is still being written, or enough answers have
+gathered that the client should first read some.
 """
 
 from __future__ import annotations
@@ -11,44 +12,58 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import Callable, Optional, Protocol
 
 from ...net.line_buffer import LineTooLong, split_lines
 from ...version import VERSION
-from ..model import Grant
+from ..model import Grant, HolderProcess, LockRequest, Owner
 from ..wire import info, replies, requests
 from ..wire.requests import RequestVariables
+from .service import LockService
 
-if TYPE_CHECKING:
-    from .service import LockService
+MAX_BACKLOG = 65_536  # bytes of requests kept behind one that waits: as much as one line may have
+MAX_ANSWERS = 64  # answers that gather before the client is to read some: what fits into a socket's buffer
+_LIST_PIECE = 1_000  # lines of a list made at a time: a millisecond of the loop
 
-MAX_BACKLOG = 65_536  # bytes of requests kept behind one that waits
-MAX_ANSWERS = 64  # answers that gather before the client is to read some
-_LIST_PIECE = 1_000  # lines of a LOCK_LIST made at a time
+
+class Connection(Protocol):
+    """Where the answers go."""
+
+    def flush(self) -> None:
+        """Send what is on the handler's `output`, as far as it may be sent."""
+
+    def is_connected(self) -> bool:
+        """Tell whether the client is still there."""
 
 
 class RequestHandler(RequestVariables):
-    """One client's connection, as the lock service sees it. It is the ask that waits in the table's queues."""
+    """One client's requests, with the variables that they have set so far.
 
-    reveals_uncommitted = False  # whether the output may show what has changed since the last answer
-    waits_since = 0.0
-    listens_to: frozenset[int] = frozenset()  # tokens of grants whose end the client is to hear of
-    _news: tuple[bytes, ...] = ()  # came while a list was being written
+    `paused`: lines that arrive are kept, since it waits for its lock, or for its client to read. `closing`: nothing
+    more is read, and the connection is closed once the output is sent. `reveals_uncommitted`: the output may show
+    what has changed since the last answer.
+    """
 
-    def __init__(self, service: LockService, address: str = "") -> None:
+    reveals_uncommitted = False
+    subscriptions: frozenset[int] = frozenset()
+    waiting: LockRequest | None = None  # the LOCK that is queued
+    process: HolderProcess | None = None  # that the last LOCK named
+    undelivered: Grant | None = None  # a grant that the client can't have been told of yet
+    _notices: tuple[bytes, ...] = ()  # came while a list was being written
+
+    def __init__(self, service: LockService, connection: Connection, address: str = "") -> None:
         self.service = service
+        self.connection = connection
         self.address = address
         self.output: list[bytes] = []
-        self.waiting = False  # a LOCK of this connection is queued
-        self.paused = False  # lines that arrive are kept: it waits, or goes on when it is told to resume
-        self.closing = False  # nothing more is read; close once the output is sent
+        self.paused = False
+        self.closing = False
         self._rest = b""
         self._backlog: list[bytes] = []
         self._listing: Iterator[bytes] | None = None
-        self.undelivered: Grant | None = None  # a grant that the client can't have been told of yet
 
     def receive(self, data: bytes, now: float) -> None:
-        """Take bytes that arrived, and run the commands that they complete."""
+        """Take bytes that arrived at `now` (seconds, monotonic), and run the commands that they complete."""
         if self.closing:
             return
         self.service.now = now
@@ -65,65 +80,83 @@ class RequestHandler(RequestVariables):
             self._refuse(b"too_much_input", now)
 
     def resume(self, now: float) -> None:
-        """Go on where it stopped because of its output, now that the client has been sent that."""
+        """Go on where it paused because of its output, now that the client has been sent that."""
         self.service.now = now
         if self._listing is not None:
             self._list_more()
-        elif not self.waiting:
-            lines, self._backlog = self._backlog, []
-            self._run(lines)
+        elif self.waiting is None:
+            self._run_backlog()
 
     def on_disconnect(self, now: float) -> None:
-        """The client is gone: it waits for nothing any more. What it knows to hold, it keeps."""
-        self.closing = True
-        self.waiting = self.paused = False
-        self._backlog = []
-        self.service.now = now
-        if self.process is not None:
-            self.service.on_suspect(self.process)
-        table = self.service.table
-        table.dequeue(self)
-        self.service.forget_listener(self)
-        if self.undelivered is not None and table.current(self.undelivered.name, self.undelivered.token):
-            table.break_locks([self.undelivered.name], now)
-            self.service.deliver()
+        """Wait for nothing any more, since the client is gone. What it knows to hold, it keeps."""
+        in_good_order = self.closing and self.undelivered is None and not self.output
+        self._leave()
+        service = self.service
+        service.now = now
+        if self.process is not None and not in_good_order:
+            service.on_suspect(self.process)
+        if self.undelivered is not None:
+            service.apply(service.table.end([self.undelivered], now))
 
     def abort(self, word: bytes) -> None:
-        """End the conversation with an error in the place of all that the client was not told yet."""
-        self.closing = True
-        self.waiting = self.paused = False
-        self._backlog = []
+        """End with an error in the place of all that the client was not told yet."""
+        self._leave()
         self._listing = self.undelivered = None
-        self.service.table.dequeue(self)
-        self.service.forget_listener(self)
         self.output[:] = [replies.error(word)]
 
-    def notify(self, news: bytes) -> None:
-        """A line that the client has not asked for comes between two answers."""
+    # As a client of the service
+
+    def notify(self, line: bytes) -> None:
+        """Put a line that the client has not asked for between two answers."""
         self.reveals_uncommitted = True
         if self._listing is None:
-            self.output.append(news)
+            self.output.append(line)
         else:
-            self._news += (news,)
+            self._notices += (line,)
 
     def on_granted(self, grant: Grant) -> None:
-        """The LOCK that waited was granted."""
+        """Answer the LOCK that waited: it was granted."""
         self.undelivered = grant
         self.reveals_uncommitted = True
         self.output.append(replies.OBTAINED)
         self._answer_granted(grant)
-        self._waited()
+        self._end_wait()
 
-    def superseded(self) -> None:
-        """The LOCK that waited was taken off the queue by another connection of its owner."""
+    def on_superseded(self) -> None:
+        """Answer the LOCK that waited: another connection of its owner took it off the queue."""
         self.reveals_uncommitted = True
-        self.output.append(replies.status(self.service.table.standing(self), self))
-        self._waited()
+        self._answer_status(self.owner)
+        self._end_wait()
+
+    def flush(self) -> None:
+        """Send what there is, as far as it may be sent."""
+        self.connection.flush()
+
+    def is_connected(self) -> bool:
+        """Tell whether the client is still there."""
+        return self.connection.is_connected()
 
     # Inside
 
-    def _waited(self) -> None:
-        self.waiting = False
+    @property
+    def owner(self) -> Owner:
+        return (self.user, self.session)
+
+    def _leave(self) -> None:
+        self.closing = True
+        self.paused = False
+        self._backlog = []
+        if self.waiting is not None:
+            self.service.leave(self.waiting)
+            self.waiting = None
+        if self.subscriptions:
+            self.service.unsubscribe(self)
+
+    def _end_wait(self) -> None:
+        self.waiting = None
+        self._run_backlog()
+
+    def _run_backlog(self) -> None:
         lines, self._backlog = self._backlog, []
         self._run(lines)
 
@@ -134,23 +167,23 @@ class RequestHandler(RequestVariables):
             words = line.split()
             if not words:
                 continue
-            handler = (_REFUSALS if self.faults else _HANDLERS).get(words[0])
-            if handler is None:
+            handle = (_REFUSALS if self.faults else _HANDLERS).get(words[0])
+            if handle is None:
                 continue
             try:
-                stops = handler(self, words)
+                has_to_wait = handle(self, words)
             except (ValueError, IndexError):
                 if words[0] not in requests.VARIABLES:
                     raise
                 self.faults |= {words[0]}
                 continue
-            if stops is None:
+            if has_to_wait is None:
                 if self.faults:
                     self.faults -= {words[0]}
                 continue
             if words[0] not in _OF_ONE_GRANT:
                 self.reveals_uncommitted = True
-            if stops or len(self.output) >= MAX_ANSWERS:
+            if has_to_wait or len(self.output) >= MAX_ANSWERS:
                 self.paused = True
                 self._backlog = lines[number:]
                 return
@@ -165,17 +198,17 @@ class RequestHandler(RequestVariables):
     def _lock(self, words: list[bytes]) -> bool:
         if not self.user or not self.names:
             return self._answer_error(b"no_locks" if self.user else b"no_user")
-        if self.session and not self.service.is_connected(self):
+        if self.session and not self.connection.is_connected():
             # It has given up waiting for this answer. (A classic client may hang up half, so it gets its answer.)
             self.closing = True
             return True
-        if self.autounlock:
-            self.identify(self.address)
-        elif self.process is not None:
-            self.process = None
-        grant = self.service.table.acquire(self, self.service.now)
+        request = self.lock_request(self.address)
+        self.process = request.process
+        service = self.service
+        grant, effects = service.table.acquire(request, service.now)
+        service.apply(effects)
         if grant is None:
-            return self._answer_busy()
+            return self._answer_busy(request)
         if grant.recalled:
             return self._answer_error(b"recalled")
         self._answer_granted(grant)
@@ -184,19 +217,18 @@ class RequestHandler(RequestVariables):
     def _unlock(self, words: list[bytes]) -> bool:
         if not self.user or not self.names:
             return self._answer_error(b"no_locks" if self.user else b"no_user")
-        table = self.service.table
-        if self.service.listens:
-            self.service.forget_listeners_of(self)  # what the owner gives back itself is not lost
-        table.release(self, self.service.now)
-        self.output.append(replies.status(table.standing(self), self))
-        if table.granted or table.dropped:
-            self.service.deliver()
+        service = self.service
+        owner = (self.user, self.session)
+        effects = service.table.release(owner, self.names, service.now)
+        service.unsubscribe_from(filter(None, effects.before_images.values()))
+        self._answer_status(owner)
+        service.apply(effects)
         return False
 
     def _status(self, words: list[bytes]) -> bool:
         if not self.names:
             return self._answer_error(b"no_locks")
-        self.output.append(replies.status(self.service.table.standing(self), self))
+        self._answer_status(self.owner)
         return False
 
     def _break_lock(self, words: list[bytes]) -> bool:
@@ -212,40 +244,40 @@ class RequestHandler(RequestVariables):
         return self._break(others, b"".join(map(replies.recalled, recalled)))
 
     def _break(self, names: Iterable[bytes], answer: bytes) -> bool:
-        table = self.service.table
-        broken = table.break_locks(names, self.service.now)
-        self.service.notify_lost(broken)
-        answer += b"".join(map(replies.broke, broken))
-        self.output.append(answer + replies.status(table.standing(self), self))
-        self.service.deliver()
+        service = self.service
+        effects = service.table.break_locks(names, service.now)
+        answer += b"".join(map(replies.broke, effects.ended))
+        self.output.append(answer + replies.status(service.table.standing(self.owner, self.names), self.owner))
+        service.apply(effects)
         return False
 
     def _dead_pid(self, words: list[bytes]) -> bool:
         with contextlib.suppress(ValueError):  # the command has no answer, so there is none to give
             host, pid = requests.process_named(words)
-            ended, doubtful = self.service.table.report_dead(host, pid, self.address, self.service.now)
-            for process in doubtful:
-                self.service.on_suspect(process)
-            self.service.notify_lost(ended)
-            self.service.deliver()
+            service = self.service
+            effects, suspects = service.table.report_dead(host, pid, self.address, service.now)
+            for process in suspects:
+                service.on_suspect(process)
+            service.apply(effects)
         return False
 
     def _lock_list(self, words: list[bytes]) -> bool:
-        return self._list(map(replies.listed, list(self.service.table.held.values())))
+        return self._list(map(replies.listed, list(self.service.table.grants.values())))
 
     def _lock_info(self, words: list[bytes]) -> bool:
-        held = self.service.table.held
-        grants = list(held.values()) if len(words) == 1 else [held[name] for name in words[1:] if name in held]
+        table = self.service.table
+        held = table.held
+        grants = list(table.grants.values()) if len(words) == 1 else [held[name] for name in words[1:] if name in held]
         return self._list(self._info(grants, self.service.now))
 
     def _info(self, grants: list[Grant], now: float) -> Iterator[bytes]:
+        table = self.service.table
         for grant in grants:
-            if self.service.table.held.get(grant.name) is not grant:
+            if grant.token not in table.grants:
                 continue  # it has ended since the list was begun
             yield info.held_line(grant, now)
-            for ask in self.service.table.waiters(grant.name):
-                assert isinstance(ask, RequestHandler)
-                yield info.waiter_line(grant.name, ask, ask.address, now - ask.waits_since)
+            for request in table.waiters(grant.name):
+                yield info.waiter_line(grant.name, request, now)
 
     def _list(self, lines: Iterator[bytes]) -> bool:
         self._listing = lines
@@ -262,40 +294,43 @@ class RequestHandler(RequestVariables):
 
     def _got(self, words: list[bytes]) -> bool:
         with contextlib.suppress(ValueError):  # the command has no answer, so there is none to give
-            self.service.table.confirm(*requests.grant_named(words))
+            self.service.apply(self.service.table.confirm(*requests.grant_named(words)))
         return False
 
     def _renew(self, words: list[bytes]) -> bool:
         try:
             name, token = requests.grant_named(words)
         except ValueError:
-            self.output.append(replies.error(b"bad_token"))
-        else:
-            grant = self.service.table.renew(name, token, self.service.now)
-            self.reveals_uncommitted |= not self.service.is_durable(name)
-            if grant is None:
-                return self._answer_error(b"lost")
-            self.service.subscribe(self, grant)
-            self.output.append(replies.error(b"recalled") if grant.recalled else replies.renewed(name, token))
+            return self._answer_error(b"bad_token")
+        service = self.service
+        grant, effects = service.table.renew(name, token, service.now)
+        service.apply(effects)
+        self._subscribe_and_show(grant, token)
+        if grant is None:
+            return self._answer_error(b"lost")
+        self.output.append(replies.error(b"recalled") if grant.recalled else replies.renewed(name, token))
         return False
 
     def _check(self, words: list[bytes]) -> bool:
         try:
             name, token = requests.grant_named(words)
-            grant = self.service.table.current(name, token)
-            self.reveals_uncommitted |= not self.service.is_durable(name)
         except ValueError:
-            self.output.append(replies.error(b"bad_token"))
-        else:
-            if grant is not None:
-                self.service.subscribe(self, grant)
-            self.output.append(replies.current(grant is not None))
+            return self._answer_error(b"bad_token")
+        grant = self.service.table.current(name, token)
+        self._subscribe_and_show(grant, token)
+        self.output.append(replies.current(grant is not None))
         return False
 
     def _restart(self, words: list[bytes]) -> bool:
         return self._answer_error(b"restart_refused")
 
-    # Answers that are no plain success
+    # Answers
+
+    def _subscribe_and_show(self, grant: Grant | None, token: int) -> None:
+        """Note that the answer is about this grant alone: it waits for the disk only if what is said of that does."""
+        self.reveals_uncommitted |= not self.service.is_durable(token)
+        if grant is not None and self.tells:
+            self.service.subscribe(self, grant)
 
     def _answer_fault(self, words: list[bytes]) -> bool:
         return self._answer_error(b"bad_" + min(self.faults))
@@ -304,27 +339,27 @@ class RequestHandler(RequestVariables):
         self.output.append(replies.error(word))
         return False
 
+    def _answer_status(self, owner: Owner) -> None:
+        self.output.append(replies.status(self.service.table.standing(owner, self.names), owner))
+
     def _answer_granted(self, grant: Grant) -> None:
         self.names = (grant.name,)
         if self.tells:
             self.service.subscribe(self, grant)
         self.output.append(replies.granted(grant, self.confirms))
 
-    def _answer_busy(self) -> bool:
-        table = self.service.table
-        holders = [table.held[name] for name in self.names]
-        if self.process is not None:
+    def _answer_busy(self, request: LockRequest) -> bool:
+        holders = [self.service.table.held[name] for name in self.names]
+        if request.process is not None:
             for grant in holders:
                 if grant.process is not None and grant.process.host:
                     self.output.append(replies.look_for(grant.name, grant.process))
         if not self.waits:
-            self.output.append(replies.status(holders[0], self))
+            self.output.append(replies.status(holders[0], self.owner))
             return False
         self.output.append(replies.waiting(holders[0]))
-        self.waiting = True
-        self.waits_since = self.service.now
-        table.enqueue(self)
-        self.service.deliver()
+        self.waiting = request
+        self.service.wait(self, request)
         return True
 
     def _list_more(self) -> None:
@@ -333,8 +368,8 @@ class RequestHandler(RequestVariables):
         piece = list(islice(self._listing, _LIST_PIECE))
         self.output.append(b"".join(piece))
         if len(piece) < _LIST_PIECE:
-            self.output += [replies.END, *self._news]
-            self._news = ()
+            self.output += [replies.END, *self._notices]
+            self._notices = ()
             self._listing = None
 
 

@@ -1,12 +1,16 @@
 """The lock server: sockets joined to the lock service.
 
-Nearly all clients come with one request, get one answer and are gone, so that is the short way through: accept,
-read, run, answer, close, and the loop never hears of them. A client that stays (because it waits, or keeps its
-connection) becomes a Connection, which the loop watches.
+A request goes one way: the bytes that a connection takes in (connection.py) become lines, requests and calls of the
+lock table (request_handler.py); what a call has changed is kept and told to the others whom it concerns (service.py);
+and each answer goes out when all that it shows is on disk (connection.py, group_commit.py). This module accepts the
+connections, and joins the service to the loop's time and to the look-out for dead holders.
+
+Nearly all clients come with one request, get one answer and are gone: they are served as soon as they are accepted,
+and the loop never hears of them.
 
 What is bounded: a line (65,536 bytes), the names in a request (256), the requests that a client sends behind one
 that waits (65,536 bytes), the answers made for a client that reads none (64, after which it is not read from),
-the seconds it may go on so (60), and the connections (as many as there are descriptors: when none is left, new
+the seconds that it may go on so (60), and the connections (as many as there are descriptors: when none is left, new
 clients wait in the kernel's queue until one is given back).
 """
 
@@ -18,7 +22,6 @@ import os
 import select
 import socket
 import time
-from collections.abc import Collection, Iterable
 from functools import partial
 from math import inf
 
@@ -28,13 +31,13 @@ from ...net.address import Address, service_port
 from ...net.loop import READ, Loop
 from ...net.tcp_listener import UnixListener, accept, adopt_listeners, tcp_listeners
 from ..endpoint import endpoint
-from ..model import Grant, HolderProcess
+from ..model import Grant, HolderProcess, LockRequest
 from ..storage.base import Store
 from ..storage.open_store import open_store
-from .connection import DONTWAIT, PIECE, ClientConnection
+from .connection import ClientConnection
+from .effects import BeforeImages
 from .group_commit import RETRY, GroupCommit
 from .holder_monitor import HolderMonitor
-from .request_handler import RequestHandler
 from .service import LockService
 
 DEFAULT_PID_PORT = 1752
@@ -80,20 +83,21 @@ class LockServer(LoopServer):
         self._holder_monitor = HolderMonitor(
             self._loop, service_port("pidstatd", "udp", DEFAULT_PID_PORT), self._process_gone
         )
-        self._follow_at = inf  # when what has changed since is looked at
-        self._followed: dict[bytes, tuple[int, HolderProcess]] = {}  # the tokens and processes that locks depend on
-        self._service = LockService(self._speak, self._is_connected, self._doubt, last_token=time.time_ns() // 1000)
-        self._clients: dict[RequestHandler, ClientConnection] = {}
-        self._state_place: str | None = None
+        self._changed: dict[int, object] = {}  # tokens of grants that have changed, and that is not followed yet
+        self._follow_at = inf  # when they are
+        self._followed: dict[int, HolderProcess] = {}  # by token, the process that a grant depends on
+        self._service = LockService(
+            self._changed.update, self._on_suspect, self._on_overdue, last_token=time.time_ns() // 1000
+        )
+        self._service.started = time.time()
+        self._clients: set[ClientConnection] = set()
+        self._state_location: str | None = None
         self._group_commit: GroupCommit | None = None
         try:
             self._open_state(state, state_dir)
         except BaseException:
             self.close()
             raise
-        self._newcomer: tuple[RequestHandler, socket.SocketType] | None = (
-            None  # who is served for the first time just now
-        )
         self._accepting = True
         self._next_complaint = 0.0
         for listener in self._listeners:
@@ -107,13 +111,13 @@ class LockServer(LoopServer):
     def describe(self) -> str:
         """One line for the log."""
         where = f"listening on {', '.join(self.addresses)}"
-        if self._state_place is None:
+        if self._state_location is None:
             return f"{where}; locks live in memory, a restart forgets them"
-        return f"{where}; locks are kept in {self._state_place}"
+        return f"{where}; locks are kept in {self._state_location}"
 
     def close(self) -> None:
         """Give back the sockets and the name of the UNIX socket; the clients are cut off."""
-        for client in list(self._clients.values()):
+        for client in list(self._clients):
             client.close()
         for listener in self._listeners:
             listener.close()
@@ -132,7 +136,7 @@ class LockServer(LoopServer):
         if state is None:
             return
         store = open_store(state) if isinstance(state, str) else state
-        self._state_place = store.location
+        self._state_location = store.location
         table = self._service.table
         try:
             now = time.monotonic()
@@ -143,11 +147,12 @@ class LockServer(LoopServer):
             raise
         # The counter goes on where it was; a file that was lost, or an old copy, must not give a number twice.
         table.last_token = max(table.last_token, kept.last_token)
+        self._changed.update(dict.fromkeys(table.grants))
         self._group_commit = GroupCommit(
-            store, table, self._loop, self._service.fail_waiters, self._holder_monitor.report_again
+            store, table, self._loop, self._on_rolled_back, self._holder_monitor.report_again
         )
         self._service.is_durable = self._group_commit.is_durable
-        self._group_commit.changed.update(dict.fromkeys(table.held))
+        self._service.record = self._record
 
     def _state_name(self) -> str:
         """A file name that tells the servers of one host apart."""
@@ -175,42 +180,9 @@ class LockServer(LoopServer):
                     self._pause_accepting(problem)
                     return
                 continue  # that connection is gone again; the next one may be well
-            self._welcome(sock, host)
-
-    def _welcome(self, sock: socket.SocketType, address: str) -> None:
-        handler = RequestHandler(self._service, address)
-        self._newcomer = (handler, sock)
-        try:
-            data = sock.recv(PIECE, DONTWAIT)
-            if not data:
-                sock.close()
-                return
-            # The time is taken behind the read: a lease counts from when its renewal was sent, so not from before.
-            handler.receive(data, time.monotonic())
-            if handler.closing and (
-                self._group_commit is None or not (handler.reveals_uncommitted and self._group_commit.is_behind)
-            ):
-                answer = b"".join(handler.output)
-                sent = sock.send(answer, DONTWAIT)
-                if sent == len(answer):
-                    sock.close()
-                    return
-                handler.output = [answer[sent:]]
-        except BlockingIOError:
-            pass  # it has said nothing yet
-        except OSError:
-            handler.on_disconnect(self._loop.now)
-            sock.close()
-            return
-        except Exception:
-            # A fault of ours must cost one client its connection, and nobody a lock.
-            log.exception("a request could not be served")
-            handler.on_disconnect(self._loop.now)
-            sock.close()
-            return
-        client = ClientConnection(self._loop, self._group_commit, sock, handler, self._forget_client)
-        self._clients[handler] = client
-        client.flush()
+            client = ClientConnection(self._loop, sock, self._service, self._group_commit, host, self._on_client_closed)
+            self._clients.add(client)
+            client.read()
 
     def _pause_accepting(self, problem: OSError) -> None:
         """Leave new connections in the kernel's queue until a descriptor is free again."""
@@ -230,110 +202,96 @@ class LockServer(LoopServer):
             for listener in self._listeners:
                 self._watch_listener(listener)
 
-    # What the service and the clients ask for
+    def _on_client_closed(self, client: ClientConnection) -> None:
+        """With the descriptor of a client that was closed, another one may be let in."""
+        self._clients.discard(client)
+        if not self._accepting:
+            self._accept_again()
+
+    # Changes
+
+    def _record(self, images: BeforeImages) -> None:
+        assert self._group_commit is not None
+        self._changed.update(images)
+        self._group_commit.record(images)
+
+    def _on_rolled_back(self, images: BeforeImages, stranded: list[LockRequest]) -> None:
+        self._changed.update(images)
+        self._service.fail_waiters(stranded)
 
     def _tick(self, now: float) -> float:
         table = self._service.table
         group_commit = self._group_commit
         if group_commit is not None and group_commit.failing:
-            next_alarm = inf  # nothing ends while its end can't be kept
+            next_expiry = inf  # nothing ends while its end can't be kept
         else:
-            if table.next_alarm <= now:
+            if table.next_expiry <= now:
                 self._expire(now)
-            next_alarm = table.next_alarm
-        if group_commit is not None:
-            if group_commit.flush(now):
-                next_alarm = now
-            changed: Collection[bytes] = group_commit.changed
-        else:
-            changed = table.before_images
-        if changed and self._follow_at == inf:
+            next_expiry = table.next_expiry
+        if group_commit is not None and group_commit.flush(now):
+            next_expiry = now
+        if self._changed and self._follow_at == inf:
             self._follow_at = now + _FOLLOW_AFTER
         elif self._follow_at <= now:
             self._follow_changes()
-        return min(next_alarm, self._holder_monitor.tick(now), self._follow_at)
+        return min(next_expiry, self._holder_monitor.tick(now), self._follow_at)
+
+    # Holds that end, and holders that are gone
 
     def _expire(self, now: float) -> None:
-        table = self._service.table
-        for grant in self._service.expire(now):
+        for grant in self._service.expire(now).ended:
             log.info("lock %s was taken from %s: its time was up", *map(os.fsdecode, (grant.name, grant.user)))
-        overdue, table.overdue = table.overdue, []
-        if overdue:
-            self._follow_changes()  # who is looked at has to be known
-        for grant in overdue:
-            assert grant.process is not None
-            self._holder_monitor.check_now(grant.process, partial(self._seen, grant))
 
-    def _seen(self, grant: Grant, lives: bool | None) -> None:
-        """What the look at the process of a lease that has run out has shown."""
+    def _on_overdue(self, grant: Grant) -> None:
+        """Look whether the process of a lease that has run out lives."""
+        assert grant.process is not None
+        self._follow_changes()  # who is looked at has to be known
+        self._holder_monitor.check_now(grant.process, partial(self._on_checked, grant))
+
+    def _on_checked(self, grant: Grant, lives: bool | None) -> None:
         if self._group_commit is not None and self._group_commit.failing:
-            self._loop.call_at(self._loop.now + RETRY, lambda: self._seen(grant, lives))
+            self._loop.call_at(self._loop.now + RETRY, lambda: self._on_checked(grant, lives))
             return
         name, user = os.fsdecode(grant.name), os.fsdecode(grant.user)
         if lives:
-            self._service.table.mark_holder_alive(grant)
+            self._service.apply(self._service.table.mark_holder_alive(grant))
             log.warning("the lease of lock %s has run out, but the process of %s lives: it stays held", name, user)
-        elif self._service.lapse(grant, self._loop.now):
+        elif self._service.expire_overdue(grant, self._loop.now).ended:
             log.warning("lock %s was taken from %s: its lease has run out", name, user)
 
-    def _doubt(self, process: HolderProcess) -> None:
+    def _on_suspect(self, process: HolderProcess) -> None:
         self._follow_changes()
         self._holder_monitor.check_soon(process)
 
     def _follow_changes(self) -> None:
-        """Look out for the processes that locks have come to depend on, and no more for those that they don't.
+        """Watch the processes that locks have come to depend on, and no more those that none depends on.
 
         Not at once: many locks are given back before, and all others have their answers first.
         """
         self._follow_at = inf
-        table = self._service.table
-        changed: Iterable[bytes] = table.before_images
-        if self._group_commit is None:
-            table.before_images = {}
-        else:
-            changed = [*self._group_commit.changed, *table.before_images]
-            self._group_commit.changed.clear()
-        for name in changed:
-            before = self._followed.get(name)
-            grant = table.held.get(name)
-            after = None if grant is None or grant.process is None else (grant.token, grant.process)
+        grants = self._service.table.grants
+        changed = list(self._changed)
+        self._changed.clear()
+        no_more = []
+        for token in changed:
+            before = self._followed.get(token)
+            grant = grants.get(token)
+            after = None if grant is None else grant.process
             if before == after:
                 continue
-            if after is not None:
-                self._followed[name] = after
-                self._holder_monitor.watch(after[1])
             if before is not None:
-                if after is None:
-                    del self._followed[name]
-                self._holder_monitor.unwatch(before[1])
+                del self._followed[token]
+                no_more.append(before)
+            if after is not None:
+                self._followed[token] = after
+                self._holder_monitor.watch(after)
+        for process in no_more:  # last, since one that has another lock by now is watched on
+            self._holder_monitor.unwatch(process)
 
     def _process_gone(self, process: HolderProcess) -> None:
         if self._group_commit is not None and self._group_commit.failing:
             self._loop.call_at(self._loop.now + RETRY, lambda: self._process_gone(process))
             return
-        for grant in self._service.process_gone(process, self._loop.now):
+        for grant in self._service.release_of(process, self._loop.now).ended:
             name, host = os.fsdecode(grant.name), os.fsdecode(process.host)
             log.info("lock %s is free: process %d on %s, which held it, is gone", name, process.pid, host)
-
-    def _speak(self, handler: RequestHandler) -> None:
-        client = self._clients.get(handler)
-        if client is not None:
-            client.flush()
-
-    def _is_connected(self, handler: RequestHandler) -> bool:
-        """Whether a waiting client is still there, as far as the kernel knows at this instant."""
-        client = self._clients.get(handler)
-        if client is not None:
-            sock = client.sock
-        elif self._newcomer is not None and self._newcomer[0] is handler:
-            sock = self._newcomer[1]
-        else:
-            return False
-        poller = select.poll()
-        poller.register(sock, getattr(select, "POLLRDHUP", 0))
-        return not any(events & _GONE for _, events in poller.poll(0))
-
-    def _forget_client(self, client: ClientConnection) -> None:
-        """A client was closed; with its descriptor, another one may be let in."""
-        del self._clients[client.handler]
-        self._accept_again()

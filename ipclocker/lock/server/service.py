@@ -1,143 +1,190 @@
-"""The lock table, the conversations about it, and who of them is to be told of what changes in it."""
+"""The lock table and its clients: what a call of the table has changed is kept, and told to those whom it concerns."""
 
 from __future__ import annotations
 
-import time
+from collections import deque
 from collections.abc import Iterable
-from typing import Callable
+from functools import partial
+from typing import Callable, Protocol
 
-from ..model import Ask, Grant, HolderProcess
+from ..model import Grant, HolderProcess, LockRequest
 from ..wire import replies
-from .request_handler import RequestHandler
+from .effects import BeforeImages, Effects
 from .table import LockTable
 
 
-class LockService:
-    """The lock table and the conversations about it.
+class Client(Protocol):
+    """One connected client, as far as others' requests concern it."""
 
-    `speak` is called with each conversation that got output while another one was served. `is_connected` says of a
-    waiting conversation whether its client is still connected. `on_suspect` is called with a process that there is reason
-    to look at: its client hung up, or somebody says that it is gone. `last_token` as for LockTable.
+    subscriptions: frozenset[int]  # tokens of grants whose end it is to hear of
+
+    def on_granted(self, grant: Grant) -> None:
+        """Take note that the LOCK that waited was granted."""
+
+    def on_superseded(self) -> None:
+        """Take note that the LOCK that waited was taken off the queue by another connection of its owner."""
+
+    def notify(self, line: bytes) -> None:
+        """Tell the client a line that it has not asked for."""
+
+    def abort(self, word: bytes) -> None:
+        """End with this error in the place of all that the client was not told yet."""
+
+    def flush(self) -> None:
+        """Send what there is for the client, as far as it may be sent."""
+
+    def is_connected(self) -> bool:
+        """Tell whether the client is still there."""
+
+
+class LockService:
+    """The lock table, whom it has to tell what, and whom each waiting request belongs to.
+
+    `on_suspect` is called with a process that there is reason to look at: its client hung up, or somebody says that
+    it is gone; `on_overdue` with a lease that has run out. `record` is called with the before-images of all changes,
+    before anybody is told of one. `is_durable` tells of a grant's token whether what the table says of it is on disk.
+    `last_token` as for LockTable.
     """
 
     def __init__(
         self,
-        speak: Callable[[RequestHandler], None],
-        present: Callable[[RequestHandler], bool] = lambda handler: True,
-        doubt: Callable[[HolderProcess], None] = lambda process: None,
+        record: Callable[[BeforeImages], None] = lambda images: None,
+        on_suspect: Callable[[HolderProcess], None] = lambda process: None,
+        on_overdue: Callable[[Grant], None] = lambda grant: None,
         last_token: int = 0,
     ) -> None:
-        def is_present(ask: Ask) -> bool:
-            assert isinstance(ask, RequestHandler)
-            return present(ask)
+        self.table = LockTable(last_token, self._is_present)
+        self.started = 0.0  # when the server was started (seconds since 1970)
+        self.now = 0.0  # the time of what is being done just now (seconds, monotonic)
+        self.record = record
+        self.is_durable: Callable[[int], bool] = lambda token: True
+        self.on_suspect = on_suspect
+        self._on_overdue = on_overdue
+        self._waiting: dict[LockRequest, Client] = {}
+        self._subscribers: dict[int, Client] = {}  # by token; the client that asked last about a grant is the one told
+        self._untold: deque[Callable[[], None]] = deque()  # who is to be told of something, in the order of the changes
+        self._telling = False
 
-        self.table = LockTable(last_token, is_present)
-        self.is_connected = present
-        self.started = time.time()
-        self.now = 0.0  # the time of what is being done just now
-        self.on_suspect = doubt
-        self.is_durable: Callable[[bytes], bool] = lambda name: True  # whether a lock outlives the server as it is now
-        self.listens: dict[int, RequestHandler] = {}  # by token, whom to tell that the grant has ended
-        self._speak = speak
-        self._settling = False
+    # What is done to the table, and by whom
 
-    def expire(self, now: float) -> list[Grant]:
-        """End the holds whose time is up; the grants that ended. What is `overdue` then is to be looked at."""
-        self.now = now
-        ended = self.table.expire(now)
-        self.notify_lost(ended)
-        self.deliver()
-        return ended
+    def apply(self, effects: Effects) -> None:
+        """Have kept what a call of the table has changed, and tell those whom it concerns besides the one who asked."""
+        if effects.before_images:
+            self.record(effects.before_images)
+        if effects.concerns_others:
+            self._queue(effects)
+        if self._untold and not self._telling:  # a client that is told may change the table: the loop below goes on
+            self._tell_all()
 
-    def fail_waiters(self, asks: Iterable[Ask]) -> None:
-        """What these waited for was taken back, and they wait no more."""
-        for ask in asks:
-            assert isinstance(ask, RequestHandler)
-            ask.abort(b"unwritable")
-            self._speak(ask)
+    def wait(self, client: Client, request: LockRequest) -> None:
+        """Queue a client's request, whose names are all busy."""
+        self._waiting[request] = client
+        self.apply(self.table.enqueue(request, self.now))
 
-    def lapse(self, grant: Grant, now: float) -> bool:
-        """A lease has run out and nobody knows its process to live; whether the grant ended by that."""
-        self.now = now
-        ended = self.table.expire_overdue(grant, now)
-        if ended:
-            self.notify_lost([grant])
-            self.deliver()
-        return ended
+    def leave(self, request: LockRequest) -> None:
+        """Take a request off the queues, since its client is gone; a grant that is on its way to it is taken back."""
+        self.table.dequeue(request)
+        self._waiting.pop(request, None)
 
-    def process_gone(self, process: HolderProcess, now: float) -> list[Grant]:
-        """Free the locks of a process that is known to be gone; the grants that ended."""
-        self.now = now
-        ended = self.table.release_of(process, now)
-        self.notify_lost(ended)
-        self.deliver()
-        return ended
+    def fail_waiters(self, requests: Iterable[LockRequest]) -> None:
+        """Tell clients that what they waited for was taken back, and that they wait no more."""
+        for request in requests:
+            client = self._waiting.pop(request, None)
+            if client is not None:
+                client.abort(b"unwritable")
+                client.flush()
+
+    def expire(self, now: float) -> Effects:
+        """End the holds whose time is up."""
+        return self._apply_at(now, self.table.expire(now))
+
+    def expire_overdue(self, grant: Grant, now: float) -> Effects:
+        """End a lease that has run out, and whose process nobody knows to live."""
+        return self._apply_at(now, self.table.expire_overdue(grant, now))
+
+    def release_of(self, process: HolderProcess, now: float) -> Effects:
+        """Free the locks of a process that is known to be gone."""
+        return self._apply_at(now, self.table.release_of(process, now))
 
     def recall(self, names: Iterable[bytes]) -> list[Grant]:
         """Ask the holders of leases among these locks to give them back; the grants that are recalled."""
-        recalled = []
-        for grant in map(self.table.held.get, names):
-            if grant is not None and grant.lease:
-                grant.recalled = True
-                recalled.append(grant)
-                self._tell(grant, replies.recall(grant))
+        recalled = self.table.recall(names)
+        for grant in recalled:
+            self._notify(grant, replies.recall(grant))
         return recalled
 
-    # Who wants to hear of a grant's end. The one who asked last about a grant is the one who is told.
+    # Who is told of a grant's end
 
-    def subscribe(self, handler: RequestHandler, grant: Grant) -> None:
-        """Tell this client of the grant's end, if it takes such lines."""
-        if handler.tells:
-            self.listens[grant.token] = handler
-            handler.listens_to |= {grant.token}
+    def subscribe(self, client: Client, grant: Grant) -> None:
+        """Tell this client of the grant's end from now on."""
+        self._subscribers[grant.token] = client
+        client.subscriptions |= {grant.token}
 
-    def forget_listener(self, handler: RequestHandler) -> None:
-        """The client is gone."""
-        for token in handler.listens_to:
-            if self.listens.get(token) is handler:
-                del self.listens[token]
+    def unsubscribe(self, client: Client) -> None:
+        """Tell this client nothing more."""
+        for token in client.subscriptions:
+            if self._subscribers.get(token) is client:
+                del self._subscribers[token]
+        client.subscriptions = frozenset()
 
-    def forget_listeners_of(self, ask: Ask) -> None:
-        """The owner of these locks ends his grants himself."""
-        for grant in map(self.table.held.get, ask.names):
-            if grant is not None and grant.belongs_to(ask):
-                self._forget(grant)
+    def unsubscribe_from(self, grants: Iterable[Grant]) -> None:
+        """Tell nobody of the end of these grants: their owner ends them itself."""
+        if self._subscribers:
+            for grant in grants:
+                client = self._subscribers.pop(grant.token, None)
+                if client is not None:
+                    client.subscriptions -= {grant.token}
 
-    def notify_lost(self, ended: Iterable[Grant]) -> None:
-        """Tell those that listen that these grants have ended, and not by their owners' doing."""
-        if self.listens:
-            for grant in ended:
-                self._tell(grant, replies.lost(grant))
-                self._forget(grant)
+    # Inside
 
-    def _forget(self, grant: Grant) -> None:
-        listener = self.listens.pop(grant.token, None)
-        if listener is not None:
-            listener.listens_to -= {grant.token}
+    def _apply_at(self, now: float, effects: Effects) -> Effects:
+        self.now = now
+        self.apply(effects)
+        return effects
 
-    def _tell(self, grant: Grant, news: bytes) -> None:
-        listener = self.listens.get(grant.token)
-        if listener is not None:
-            listener.notify(news)
-            self._speak(listener)
+    def _is_present(self, request: LockRequest) -> bool:
+        client = self._waiting.get(request)
+        return client is not None and client.is_connected()
 
-    def deliver(self) -> None:
-        """Tell those whom the last change of the table concerns besides the one who asked for it."""
-        table = self.table
-        if self._settling or not (table.granted or table.dropped):
-            return
-        self._settling = True  # whoever is told here may change the table again: the loop below sees to it
+    def _queue(self, effects: Effects) -> None:
+        for grant in effects.ended:
+            if grant.token in self._subscribers:
+                self._untold.append(partial(self._tell_lost, grant))
+        self._untold.extend(partial(self._tell_superseded, request) for request in effects.superseded)
+        self._untold.extend(partial(self._tell_granted, request, grant) for request, grant in effects.granted)
+        self._untold.extend(partial(self._on_overdue, grant) for grant in effects.overdue)
+
+    def _tell_all(self) -> None:
+        self._telling = True
         try:
-            while table.granted or table.dropped:
-                granted, table.granted = table.granted, []
-                dropped, table.dropped = table.dropped, []
-                for ask in dropped:
-                    assert isinstance(ask, RequestHandler)
-                    ask.superseded()
-                    self._speak(ask)
-                for ask, grant in granted:
-                    assert isinstance(ask, RequestHandler)
-                    ask.on_granted(grant)
-                    self._speak(ask)
+            while self._untold:
+                self._untold.popleft()()  # should one raise, the others are told with the next change
         finally:
-            self._settling = False
+            self._telling = False
+
+    def _tell_lost(self, grant: Grant) -> None:
+        self._notify(grant, replies.lost(grant))
+        self.unsubscribe_from([grant])
+
+    def _tell_superseded(self, request: LockRequest) -> None:
+        client = self._waiting.pop(request, None)
+        if client is not None:
+            client.on_superseded()
+            client.flush()
+
+    def _tell_granted(self, request: LockRequest, grant: Grant) -> None:
+        client = self._waiting.pop(request, None)
+        if client is None:  # it has gone since
+            self.apply(self.table.end([grant], self.now))
+            return
+        if self.table.current(grant.name, grant.token) is grant:
+            client.on_granted(grant)
+        else:  # another connection of its owner has given it back since
+            client.on_superseded()
+        client.flush()
+
+    def _notify(self, grant: Grant, line: bytes) -> None:
+        client = self._subscribers.get(grant.token)
+        if client is not None:
+            client.notify(line)
+            client.flush()

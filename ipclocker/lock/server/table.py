@@ -1,22 +1,21 @@
 """Who holds which lock, who waits for it, and until when: the lock service without sockets, clock or disk.
 
-A lock has a name and at most one grant. A grant belongs to an owner, which is a user and a session (empty for
-a classic client). Each name that is held may have a queue of asks; an ask waits in the queues of all of its
-names and leaves them together, when the first of the names comes free or when its client goes.
+A lock has a name and at most one grant. A grant belongs to an owner, which is a user and a session. Each name that is
+held may have a queue of requests; a request waits in the queues of all of its names and leaves them together, when the
+first of the names comes free or when its client goes.
 
 The rules that hold at all times, and that the tests check on a model:
 - a name has one grant or none;
 - a name that is free has no queue: what comes free goes at once to the first in the queue whose client is there;
 - each grant's token is greater than all before it;
 - a grant with a hold time, or one that waits for its confirmation, has exactly one valid entry in the heap of
-  alarms, so that time costs nothing per lock and nothing is ever scanned.
+  expiries, so that time costs nothing per lock and nothing is ever scanned.
 
-A hold time that its holder renews is a lease. When it runs out the grant does not end yet: it is `overdue`, and
-somebody has to look whether its process lives. If it does, the lock stays (it is outlived); else it `expire_overdue`s.
+A hold time that its holder renews is a lease. When it runs out the grant does not end yet: it is overdue, and somebody
+has to look whether its process lives. If it does (mark_holder_alive), the lock stays; else the grant ends
+(expire_overdue).
 
-Time comes in as `now` (seconds, monotonic). What a call changed comes out as data: `before_images` names each lock whose
-grant was made, changed or freed, with the grant that stood before (for whoever keeps them: see `rollback`),
-`granted` and `dropped` are the waiting asks that are to be told, `overdue` the leases that have run out.
+`now` is in seconds on the server's monotonic clock. What a call has changed comes back as Effects.
 """
 
 from __future__ import annotations
@@ -28,222 +27,242 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Callable
 
-from ..model import Ask, Expiry, Grant, HolderProcess, Owner, Record
+from ..model import Expiry, Grant, HolderProcess, LockRequest, Owner, Record
+from .effects import BeforeImages, Effects
 
-CONFIRM_WITHIN = 10.0  # seconds in which a waited grant must be confirmed by a client that promised to
-_COMPACT_ABOVE = 512  # stale alarms are swept out when they are more than this, and more than half
+CONFIRM_WITHIN = 10.0  # seconds: a client that lives confirms in milliseconds; one that is swapped out needs some
+_COMPACT_ABOVE = 512  # stale expiries are swept out when they are more than this, and more than half
+
+_NOTHING = Effects({})  # of a call that has changed nothing
 
 
 class LockTable:
-    """All locks of one server.
+    """All locks of one server. `held` is what each name is held by, `grants` the same by token.
 
-    `last_token` is the greatest token given so far. `present` says of a waiting ask whether its client is still
+    `last_token` is the greatest token given so far. `is_present` says of a waiting request whether its client is still
     there; it is asked just before a grant, so that no lock goes to a client that has hung up meanwhile.
     """
 
-    def __init__(self, last_token: int = 0, present: Callable[[Ask], bool] = lambda ask: True) -> None:
+    def __init__(self, last_token: int = 0, is_present: Callable[[LockRequest], bool] = lambda request: True) -> None:
         self.held: dict[bytes, Grant] = {}
-        self.before_images: dict[bytes, Grant | None] = {}
-        self.overdue: list[Grant] = []
-        self.granted: list[tuple[Ask, Grant]] = []
-        self.dropped: list[Ask] = []
+        self.grants: dict[int, Grant] = {}
         self.last_token = last_token
-        self._present = present
-        self._queues: dict[bytes, OrderedDict[Owner, Ask]] = {}
-        self._by_process: dict[tuple[bytes, int], dict[bytes, Grant]] = {}
-        self._alarms: list[Expiry] = []
-        self._alarm_number = 0
+        self._is_present = is_present
+        self._queues: dict[bytes, OrderedDict[Owner, LockRequest]] = {}
+        self._by_process: dict[tuple[bytes, int], dict[int, Grant]] = {}
+        self._expiries: list[Expiry] = []
+        self._expiry_number = 0
         self._stale = 0
 
     # Asking and giving back
 
-    def acquire(self, ask: Ask, now: float) -> Grant | None:
+    def acquire(self, request: LockRequest, now: float) -> tuple[Grant | None, Effects]:
         """Grant the first free name, or renew what the owner holds of them already; None: all are busy."""
         free = None
-        for name in ask.names:
+        for name in request.names:
             grant = self.held.get(name)
             if grant is None:
                 if free is None:
                     free = name
-            elif grant.belongs_to(ask):
-                self._change_terms(grant, ask, now)
-                return grant
-        return None if free is None else self._grant(free, ask, now)
+            elif grant.owner == request.owner:
+                return grant, self._change_terms(grant, request, now)
+        if free is None:
+            return None, _NOTHING
+        grant = self._grant(free, request, now)
+        return grant, Effects({grant.token: None})
 
-    def enqueue(self, ask: Ask) -> None:
-        """Queue an ask whose names are all busy; it takes the place of one that the same owner has waiting."""
-        owner = (ask.user, ask.session)
+    def enqueue(self, request: LockRequest, now: float) -> Effects:
+        """Queue a request whose names are all busy; it takes the place of one that the same owner has waiting."""
+        request.queued_at = now
+        owner = request.owner
         replaced = []
-        for name in ask.names:
+        for name in request.names:
             queue = self._queues.setdefault(name, OrderedDict())
             if owner in queue:
                 replaced.append(queue[owner])
-            queue[owner] = ask  # an assignment to a key that is there keeps its place
+            queue[owner] = request  # an assignment to a key that is there keeps its place
+        if not replaced:
+            return _NOTHING
+        effects = Effects({})
         for old in dict.fromkeys(replaced):
             self.dequeue(old)
-            self.dropped.append(old)
+            effects.add_superseded(old)
+        return effects
 
-    def dequeue(self, ask: Ask) -> bool:
-        """Take an ask off all queues; False if it waited in none. It may be called at any time, and again."""
-        owner = (ask.user, ask.session)
+    def dequeue(self, request: LockRequest) -> bool:
+        """Take a request off all queues; False if it waited in none. It may be called at any time, and again."""
+        owner = request.owner
         waited = False
-        for name in ask.names:
+        for name in request.names:
             queue = self._queues.get(name)
-            if queue is not None and queue.get(owner) is ask:
+            if queue is not None and queue.get(owner) is request:
                 del queue[owner]
                 waited = True
                 if not queue:
                     del self._queues[name]
         return waited
 
-    def release(self, ask: Ask, now: float) -> None:
+    def release(self, owner: Owner, names: Iterable[bytes], now: float) -> Effects:
         """Free those of the names that the owner holds, and take the owner off the queues of the others."""
-        owner = (ask.user, ask.session)
-        for name in ask.names:
+        effects = Effects({})
+        for name in names:
             grant = self.held.get(name)
             if grant is None:
                 continue
-            if grant.belongs_to(ask):
-                self._free(grant, now)
-            else:
-                queue = self._queues.get(name)
-                if queue is not None and owner in queue:
-                    waiting = queue[owner]
-                    self.dequeue(waiting)
-                    self.dropped.append(waiting)
+            if grant.owner == owner:
+                self._free(grant, now, effects)
+                continue
+            queue = self._queues.get(name)
+            if queue is not None and owner in queue:
+                waiting = queue[owner]
+                self.dequeue(waiting)
+                effects.add_superseded(waiting)
+        return effects
 
-    def break_locks(self, names: Iterable[bytes], now: float) -> list[Grant]:
-        """Free the names whoever holds them; the grants that were taken away."""
-        broken = [grant for grant in map(self.held.get, names) if grant is not None]
-        for grant in broken:
-            self._free(grant, now)
-        return broken
+    def end(self, grants: Iterable[Grant], now: float) -> Effects:
+        """End grants that still stand, whoever holds them; those that did are `ended`."""
+        effects = Effects({})
+        for grant in grants:
+            if self.grants.get(grant.token) is grant:
+                effects.add_ended(grant)
+                self._free(grant, now, effects)
+        return effects
 
-    def report_dead(self, host: bytes, pid: int, address: str, now: float) -> tuple[list[Grant], list[HolderProcess]]:
+    def break_locks(self, names: Iterable[bytes], now: float) -> Effects:
+        """Free the names whoever holds them."""
+        return self.end([grant for grant in map(self.held.get, names) if grant is not None], now)
+
+    def recall(self, names: Iterable[bytes]) -> list[Grant]:
+        """Mark the leases among these locks as asked for back, so that they can't be renewed; those grants."""
+        leases = [grant for grant in map(self.held.get, names) if grant is not None and grant.lease]
+        for grant in leases:
+            grant.recalled = True
+        return leases
+
+    def report_dead(self, host: bytes, pid: int, address: str, now: float) -> tuple[Effects, list[HolderProcess]]:
         """Free the locks of a process that is said to be dead, if that comes from the address that took them.
 
-        Returned are the grants that ended, and of the others the processes: there is reason to look at them. So there
-        is at those known by more than their number: who says it may be in another pid namespace of that address,
-        and see nothing there.
+        Of the other locks the processes are returned: there is reason to look at them. So there is at those known by
+        more than their number: who says it may be in another pid namespace of that address, and see nothing there.
         """
-        ended, doubtful = [], []
-        for grant in list(self._by_process.get((host, pid), {}).values()):
+        dead, suspects = [], []
+        for grant in self._by_process.get((host, pid), {}).values():
             assert grant.process is not None
             if grant.process.address == address and not grant.process.boot and not self._outlasts(grant):
-                ended.append(grant)
-                self._free(grant, now)
+                dead.append(grant)
             else:
-                doubtful.append(grant.process)
-        return ended, doubtful
+                suspects.append(grant.process)
+        return self.end(dead, now), suspects
 
-    def release_of(self, process: HolderProcess, now: float) -> list[Grant]:
-        """Free the locks of a process that is known to be gone; the grants that ended.
+    def release_of(self, process: HolderProcess, now: float) -> Effects:
+        """Free the locks of a process that is known to be gone.
 
         Leases stay until they run out: what the process has started may have to be ended yet (process/watchdog.py).
         """
         grants = self._by_process.get((process.host, process.pid), {}).values()
-        ended = [grant for grant in grants if grant.process == process and not self._outlasts(grant)]
-        for grant in ended:
-            self._free(grant, now)
-        return ended
+        return self.end([grant for grant in grants if grant.process == process and not self._outlasts(grant)], now)
 
     def _outlasts(self, grant: Grant) -> bool:
-        """Whether it is a lease under which something was started, and that has not run out."""
+        """Tell whether it is a lease under which something was started, and that has not run out."""
         return grant.lease and grant.confirm_by == inf and grant.deadline < inf
 
     # One grant, named by its token
 
     def current(self, name: bytes, token: int) -> Grant | None:
-        """The grant with this token, if it still stands."""
-        grant = self.held.get(name)
-        return grant if grant is not None and grant.token == token else None
+        """Return the grant with this name and token, if it still stands."""
+        grant = self.grants.get(token)
+        return grant if grant is not None and grant.name == name else None
 
-    def confirm(self, name: bytes, token: int) -> None:
-        """A client has received its waited grant."""
+    def confirm(self, name: bytes, token: int) -> Effects:
+        """Note that a client has received its waited grant."""
         grant = self.current(name, token)
-        if grant is not None and grant.confirm_by < inf:
-            self._save_before_image(grant)
-            grant.confirm_by = inf
+        if grant is None or grant.confirm_by == inf:
+            return _NOTHING
+        effects = Effects(_before_image(grant))
+        grant.confirm_by = inf
+        return effects
 
-    def renew(self, name: bytes, token: int, now: float) -> Grant | None:
-        """Start the hold time of a grant anew if it still stands; whoever renews it has received it.
+    def renew(self, name: bytes, token: int, now: float) -> tuple[Grant | None, Effects]:
+        """Start the hold time of a grant again if it still stands; who renews it has received it.
 
         A grant that is returned with `recalled` set was not renewed.
         """
         grant = self.current(name, token)
+        effects = _NOTHING
         if grant is None or grant.recalled:
-            return grant
+            return grant, effects
         if grant.outlived or grant.confirm_by < inf:
-            self._save_before_image(grant)
+            effects = Effects(_before_image(grant))
             grant.outlived = False
             grant.confirm_by = inf
         if grant.hold:
             grant.deadline = now + grant.hold
-            self._alarm_by(grant, grant.deadline)
-        return grant
+            self._expire_by(grant, grant.deadline)
+        return grant, effects
 
     # A lease that has run out, once somebody has looked at its process; one that was renewed meanwhile is left alone
 
-    def mark_holder_alive(self, grant: Grant) -> None:
-        """The process lives, so the lock stays; from now on nobody's silence ends it."""
-        if self._is_overdue(grant):
-            self._save_before_image(grant)
-            grant.outlived = True
+    def mark_holder_alive(self, grant: Grant) -> Effects:
+        """Let the lock stay, since the process lives; from now on nobody's silence ends it."""
+        if not self._is_overdue(grant):
+            return _NOTHING
+        effects = Effects(_before_image(grant))
+        grant.outlived = True
+        return effects
 
-    def expire_overdue(self, grant: Grant, now: float) -> bool:
-        """Nobody knows the process to live; whether the grant ended by that."""
-        overdue = self._is_overdue(grant)
-        if overdue:
-            self._free(grant, now)
-        return overdue
+    def expire_overdue(self, grant: Grant, now: float) -> Effects:
+        """End the grant, since nobody knows its process to live."""
+        return self.end([grant] if self._is_overdue(grant) else [], now)
 
     def _is_overdue(self, grant: Grant) -> bool:
-        stands = self.held.get(grant.name) is grant
+        stands = self.grants.get(grant.token) is grant
         return stands and grant.lease and grant.deadline == inf and not grant.outlived
 
     # Kept elsewhere
 
     def restore(self, records: Iterable[Record], now: float, clock: float) -> None:
-        """Begin with the grants that were kept; `clock` as for `Grant.record`. All times begin anew."""
+        """Begin with the grants that were kept; `clock` as for `Grant.record`. All times begin again, in full."""
         for record in records:
             grant = Grant.from_record(record, now, clock)
             if not record.confirmed:
                 grant.confirm_by = now + CONFIRM_WITHIN
             self._put_back(grant)
 
-    def rollback(self, changes: dict[bytes, Grant | None], now: float) -> list[Ask]:
-        """Take changes back that could not be kept: what stood before stands again, with its hold time anew.
+    def rollback(self, images: BeforeImages, now: float) -> list[LockRequest]:
+        """Take changes back that could not be kept: what stood before stands again, its hold time from the start.
 
-        The asks that waited for what is free thereby are returned; they wait no more, since nobody would wake them.
+        The requests that waited for what is free thereby are returned; they wait no more, since nobody would wake them.
         """
-        stranded: dict[Ask, None] = {}
-        for name, before in changes.items():
-            grant = self.held.pop(name, None)
+        freed = []
+        for token in images:
+            grant = self.grants.pop(token, None)
             if grant is not None:
+                del self.held[grant.name]
                 self._let_go(grant)
+                freed.append(grant.name)
+        for before in images.values():
             if before is not None:
                 before.expiry = None
                 before.deadline = now + before.hold if before.hold and not before.outlived else inf
                 self._put_back(before)
-            else:
-                stranded.update(dict.fromkeys(self._queues.get(name, {}).values()))
-        for ask in stranded:
-            self.dequeue(ask)
+        stranded = dict.fromkeys(request for name in freed if name not in self.held for request in self.waiters(name))
+        for request in stranded:
+            self.dequeue(request)
         return list(stranded)
 
     # Looking
 
-    def waiters(self, name: bytes) -> list[Ask]:
-        """Those that wait for a lock, in the order in which they are served."""
+    def waiters(self, name: bytes) -> list[LockRequest]:
+        """List the requests that wait for a lock, in the order in which they are served."""
         return list(self._queues.get(name, {}).values())
 
-    def standing(self, ask: Ask) -> Grant | None:
-        """The grant that STATUS speaks of: the asker's own if there is one, else that of the first held name."""
+    def standing(self, owner: Owner, names: Iterable[bytes]) -> Grant | None:
+        """Return the grant that STATUS speaks of: the owner's own if there is one, else that of the first held name."""
         first = None
-        for name in ask.names:
+        for name in names:
             grant = self.held.get(name)
             if grant is not None:
-                if grant.belongs_to(ask):
+                if grant.owner == owner:
                     return grant
                 first = first or grant
         return first
@@ -251,20 +270,20 @@ class LockTable:
     # Time
 
     @property
-    def next_alarm(self) -> float:
+    def next_expiry(self) -> float:
         """When `expire` has something to do at the earliest; infinity if nothing has an end."""
-        return self._alarms[0][0] if self._alarms else inf
+        return self._expiries[0][0] if self._expiries else inf
 
-    def expire(self, now: float) -> list[Grant]:
-        """Free what was held, or left unconfirmed, for too long; the grants that ended.
+    def expire(self, now: float) -> Effects:
+        """End what was held, or left unconfirmed, for too long.
 
         A confirmed lease whose process is known is `overdue` instead: it has no end until somebody has looked.
         """
-        ended = []
-        while self._alarms and self._alarms[0][0] <= now:
-            alarm = heappop(self._alarms)
-            grant = alarm[2]
-            if grant.expiry is not alarm:
+        effects = Effects({})
+        while self._expiries and self._expiries[0][0] <= now:
+            expiry = heappop(self._expiries)
+            grant = expiry[2]
+            if grant.expiry is not expiry:
                 self._stale -= 1
                 continue
             grant.expiry = None
@@ -272,108 +291,109 @@ class LockTable:
             if due <= now:
                 if grant.lease and grant.process is not None and grant.confirm_by == inf:
                     grant.deadline = inf
-                    self.overdue.append(grant)
+                    effects.add_overdue(grant)
                 else:
-                    ended.append(grant)
-                    self._free(grant, now)
+                    effects.add_ended(grant)
+                    self._free(grant, now, effects)
             elif due < inf:  # it was renewed since: the entry moves, so a renewal itself costs nothing here
-                self._set_alarm(grant, due)
-        return ended
+                self._set_expiry(grant, due)
+        return effects
 
     # Inside
 
-    def _grant(self, name: bytes, ask: Ask, now: float) -> Grant:
+    def _grant(self, name: bytes, request: LockRequest, now: float) -> Grant:
         self.last_token = token = self.last_token + 1
-        self.held[name] = grant = Grant(name, token, ask, now)
+        self.held[name] = self.grants[token] = grant = Grant(name, token, request, now)
         if grant.hold:
-            self._set_alarm(grant, grant.deadline)
+            self._set_expiry(grant, grant.deadline)
         if grant.process is not None:
             self._index(grant)
-        self.before_images.setdefault(name, None)
         return grant
 
-    def _change_terms(self, grant: Grant, ask: Ask, now: float) -> None:
-        """A lock asked for again by its owner: the hold time starts anew, under the terms of the new ask."""
+    def _change_terms(self, grant: Grant, request: LockRequest, now: float) -> Effects:
+        """Start the hold time again, under the terms of the owner's new request."""
+        effects = _NOTHING
         if grant.recalled:
-            return
-        terms = (ask.hold, ask.lease, ask.process, ask.command)
+            return effects
+        terms = (request.hold, request.lease, request.process, request.command)
         if grant.outlived or grant.confirm_by < inf or terms != (grant.hold, grant.lease, grant.process, grant.command):
-            self._save_before_image(grant)
+            effects = Effects(_before_image(grant))
             grant.outlived = False
             grant.confirm_by = inf
             self._unindex(grant)
             grant.hold, grant.lease, grant.process, grant.command = terms
             self._index(grant)
-        grant.deadline = now + ask.hold if ask.hold else inf
-        self._alarm_by(grant, grant.deadline)
+        grant.deadline = now + request.hold if request.hold else inf
+        self._expire_by(grant, grant.deadline)
+        return effects
 
-    def _free(self, grant: Grant, now: float) -> None:
-        del self.held[grant.name]
+    def _free(self, grant: Grant, now: float, effects: Effects) -> None:
+        """Free a lock, and grant it to the first in its queue whose client is there."""
+        name = grant.name
+        del self.held[name], self.grants[grant.token]
         self._let_go(grant)
-        self.before_images.setdefault(grant.name, grant)
-        if self._queues and grant.name in self._queues:
-            self._grant_next(grant.name, now)
+        effects.before_images.setdefault(grant.token, grant)
+        while name in self._queues:
+            request = next(iter(self._queues[name].values()))
+            self.dequeue(request)
+            if self._is_present(request):
+                self._grant_waited(name, request, now, effects)
+                return
+
+    def _grant_waited(self, name: bytes, request: LockRequest, now: float, effects: Effects) -> None:
+        grant = self._grant(name, request, now)
+        if request.confirms:
+            grant.confirm_by = now + CONFIRM_WITHIN
+            self._expire_by(grant, grant.confirm_by)
+        effects.before_images[grant.token] = None
+        effects.add_granted(request, grant)
 
     def _let_go(self, grant: Grant) -> None:
         if grant.expiry is not None:
-            self._drop_alarm(grant)
+            self._drop_expiry(grant)
         if grant.process is not None:
             self._unindex(grant)
 
     def _put_back(self, grant: Grant) -> None:
-        self.held[grant.name] = grant
+        self.held[grant.name] = self.grants[grant.token] = grant
         self._index(grant)
         due = min(grant.deadline, grant.confirm_by)
         if due < inf:
-            self._set_alarm(grant, due)
-
-    def _grant_next(self, name: bytes, now: float) -> None:
-        queue = self._queues[name]
-        while queue:
-            ask = next(iter(queue.values()))
-            self.dequeue(ask)
-            if self._present(ask):
-                grant = self._grant(name, ask, now)
-                if ask.confirms:
-                    grant.confirm_by = now + CONFIRM_WITHIN
-                    self._alarm_by(grant, grant.confirm_by)
-                self.granted.append((ask, grant))
-                return
-
-    def _save_before_image(self, grant: Grant) -> None:
-        """A grant is about to change: keep it as it was, unless the change before this one did."""
-        if grant.name not in self.before_images:
-            self.before_images[grant.name] = copy(grant)
+            self._set_expiry(grant, due)
 
     def _index(self, grant: Grant) -> None:
         if grant.process is not None:
             key = (grant.process.host, grant.process.pid)
-            self._by_process.setdefault(key, {})[grant.name] = grant
+            self._by_process.setdefault(key, {})[grant.token] = grant
 
     def _unindex(self, grant: Grant) -> None:
         if grant.process is not None:
             key = (grant.process.host, grant.process.pid)
-            del self._by_process[key][grant.name]
+            del self._by_process[key][grant.token]
             if not self._by_process[key]:
                 del self._by_process[key]
 
-    def _alarm_by(self, grant: Grant, when: float) -> None:
-        """See to it that the grant's alarm goes off at `when` or earlier."""
+    def _expire_by(self, grant: Grant, when: float) -> None:
+        """See to it that `expire` looks at the grant at `when` or earlier."""
         if when < (inf if grant.expiry is None else grant.expiry[0]):
             if grant.expiry is not None:
-                self._drop_alarm(grant)
-            self._set_alarm(grant, when)
+                self._drop_expiry(grant)
+            self._set_expiry(grant, when)
 
-    def _set_alarm(self, grant: Grant, when: float) -> None:
-        self._alarm_number += 1
-        grant.expiry = alarm = (when, self._alarm_number, grant)
-        heappush(self._alarms, alarm)
+    def _set_expiry(self, grant: Grant, when: float) -> None:
+        self._expiry_number += 1
+        grant.expiry = expiry = (when, self._expiry_number, grant)
+        heappush(self._expiries, expiry)
 
-    def _drop_alarm(self, grant: Grant) -> None:
+    def _drop_expiry(self, grant: Grant) -> None:
         """Leave a grant's entry in the heap as stale; sweep when half of them are, so that each costs O(1)."""
         grant.expiry = None
         self._stale += 1
-        if self._stale > _COMPACT_ABOVE and self._stale * 2 > len(self._alarms):
-            self._alarms = [alarm for alarm in self._alarms if alarm[2].expiry is alarm]
-            heapify(self._alarms)
+        if self._stale > _COMPACT_ABOVE and self._stale * 2 > len(self._expiries):
+            self._expiries = [expiry for expiry in self._expiries if expiry[2].expiry is expiry]
+            heapify(self._expiries)
             self._stale = 0
+
+
+def _before_image(grant: Grant) -> BeforeImages:
+    return {grant.token: copy(grant)}

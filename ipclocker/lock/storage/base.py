@@ -28,8 +28,8 @@ class Store(Protocol):
     def load(self) -> StoredState:
         """All that was committed."""
 
-    def commit(self, changed: Sequence[Record], freed: Sequence[bytes], last_token: int) -> None:
-        """Keep these grants in the place of what has their names, forget those names; on return it is on disk.
+    def commit(self, changed: Sequence[Record], freed: Sequence[int], last_token: int) -> None:
+        """Write these grants in the place of what has their tokens, delete those tokens; on return it is on disk.
 
         An empty batch is written as well: so it shows whether the store can be written.
         """

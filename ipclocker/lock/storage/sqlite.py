@@ -20,22 +20,31 @@ from ..model import Record
 from .base import StoredState
 
 _APPLICATION = 0x69706C6B  # "iplk", in the file's header: this file is ours
-_VERSION = 1  # of the tables below
+_VERSION = 2  # of the tables below; version 1 had the name as its key
 _TABLES = """
     CREATE TABLE grants (
-        name BLOB PRIMARY KEY, token INTEGER NOT NULL, user BLOB NOT NULL, session BLOB NOT NULL,
+        token INTEGER PRIMARY KEY, name BLOB NOT NULL, user BLOB NOT NULL, session BLOB NOT NULL,
         since REAL NOT NULL, hold REAL NOT NULL, lease INTEGER NOT NULL, outlived INTEGER NOT NULL,
         confirmed INTEGER NOT NULL, command BLOB NOT NULL, host BLOB NOT NULL, pid INTEGER NOT NULL, start INTEGER,
         boot BLOB NOT NULL, pidns INTEGER, address TEXT NOT NULL
-    ) WITHOUT ROWID;
+    );
     CREATE TABLE tokens (last INTEGER NOT NULL);
     INSERT INTO tokens VALUES (0);
+"""
+_FROM_VERSION_1 = f"""
+    ALTER TABLE grants RENAME TO grants_by_name;
+    ALTER TABLE tokens RENAME TO tokens_before;
+    {_TABLES}
+    INSERT INTO grants SELECT {", ".join(Record._fields)} FROM grants_by_name;
+    UPDATE tokens SET last = (SELECT last FROM tokens_before);
+    DROP TABLE grants_by_name;
+    DROP TABLE tokens_before;
 """
 _RESERVE = 1_000_000  # tokens that are passed over at a restart, so that not each batch has to write the last one
 _ROWS_AT_ONCE = (32, 8, 1)  # so that there are few different statements; SQLite takes 999 values at least
 _ROW = f"({', '.join('?' * len(Record._fields))})"
 _REPLACE = {rows: f"REPLACE INTO grants VALUES {', '.join([_ROW] * rows)}" for rows in _ROWS_AT_ONCE}
-_DELETE = {rows: f"DELETE FROM grants WHERE name IN ({', '.join('?' * rows)})" for rows in _ROWS_AT_ONCE}
+_DELETE = {rows: f"DELETE FROM grants WHERE token IN ({', '.join('?' * rows)})" for rows in _ROWS_AT_ONCE}
 
 
 class SqliteStore:
@@ -77,15 +86,15 @@ class SqliteStore:
             raise self._problem(_DAMAGED)
         return StoredState(grants, tokens[0])
 
-    def commit(self, changed: Sequence[Record], freed: Sequence[bytes], last_token: int) -> None:
-        """Keep these grants in the place of what has their names, forget those names; on return it is on disk."""
+    def commit(self, changed: Sequence[Record], freed: Sequence[int], last_token: int) -> None:
+        """Write these grants in the place of what has their tokens, delete those tokens; on return it is on disk."""
         execute = self._file.execute
         try:
             execute("BEGIN IMMEDIATE")
             for records in _pieces(changed):
                 execute(_REPLACE[len(records)], list(chain.from_iterable(records)))
-            for names in _pieces(freed):
-                execute(_DELETE[len(names)], names)
+            for tokens in _pieces(freed):
+                execute(_DELETE[len(tokens)], tokens)
             reserved = self._reserved
             if last_token > reserved or not (changed or freed):  # an empty batch is to show whether it can be written
                 reserved = max(last_token + _RESERVE, reserved + 1)
@@ -114,9 +123,9 @@ class SqliteStore:
             raise self._problem(_DAMAGED)
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = FULL")
-        if version == 0:
+        if version < _VERSION:
             marks = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};"
-            self._file.executescript(f"BEGIN; {_TABLES} {marks} COMMIT;")
+            self._file.executescript(f"BEGIN; {_TABLES if version == 0 else _FROM_VERSION_1} {marks} COMMIT;")
 
     def _version(self) -> int:
         """The version of the tables, 0 if there are none yet. Raises StateError for a file that is not ours."""
@@ -162,7 +171,7 @@ def _is_sound(record: Record) -> bool:
 
 
 _KINDS: tuple[Any, ...] = (
-    bytes, int, bytes, bytes, float, float, int, int, int, bytes, bytes, int, int, bytes, int, str
+    int, bytes, bytes, bytes, float, float, int, int, int, bytes, bytes, int, int, bytes, int, str
 )  # fmt: skip
 
 

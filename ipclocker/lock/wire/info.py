@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from math import inf
 from typing import Callable, NamedTuple, Optional, Union
 
-from ..model import Ask, Grant, HolderProcess
+from ..model import Grant, HolderProcess, LockRequest
 from .requests import format_seconds
 
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
@@ -148,15 +148,15 @@ def held_line(grant: Grant, now: float) -> bytes:
     return b" ".join(words) + b"\n"
 
 
-def waiter_line(name: bytes, ask: Ask, address: str, age: float) -> bytes:
-    """One of those that wait for a lock, in LOCK_INFO."""
-    words = [b"waiter %b user %b age %.3f" % (name, ask.user, age)]
-    if ask.process is not None:
-        words.append(_process_words(ask.process))
-    elif address:
-        words.append(b"address %b" % address.encode())
-    if ask.command:
-        words.append(b"command %b" % ask.command)
+def waiter_line(name: bytes, request: LockRequest, now: float) -> bytes:
+    """Return the line of LOCK_INFO about one of those that wait for a lock."""
+    words = [b"waiter %b user %b age %.3f" % (name, request.owner[0], now - request.queued_at)]
+    if request.process is not None:
+        words.append(_process_words(request.process))
+    elif request.address:
+        words.append(b"address %b" % request.address.encode())
+    if request.command:
+        words.append(b"command %b" % request.command)
     return b" ".join(words) + b"\n"
 
 

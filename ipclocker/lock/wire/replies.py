@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Union
 
-from ..model import Ask, Grant, HolderProcess
+from ..model import Grant, HolderProcess, Owner
 
 if TYPE_CHECKING:
     from .info import HeldInfo, InfoReader
@@ -160,15 +160,15 @@ END = b"\n\n"  # ends an answer, after the newline of its last line
 def granted(grant: Grant, with_token: bool) -> bytes:
     """The answer to a LOCK that was granted."""
     if with_token:
-        return b"owner %b\nlocked 1\nlockname %b\ntoken %d\n\n\n" % (grant.user, grant.name, grant.token)
-    return b"owner %b\nlocked 1\nlockname %b\n\n\n" % (grant.user, grant.name)
+        return b"owner %b\nlocked 1\nlockname %b\ntoken %d\n\n\n" % (grant.owner[0], grant.name, grant.token)
+    return b"owner %b\nlocked 1\nlockname %b\n\n\n" % (grant.owner[0], grant.name)
 
 
-def status(grant: Grant | None, ask: Ask) -> bytes:
+def status(grant: Grant | None, owner: Owner) -> bytes:
     """The answer to STATUS, and the end of many others: `grant` is what stands for the asker, if anything."""
     if grant is None:
         return b"owner \nlocked 0\n\n\n"
-    if grant.belongs_to(ask):
+    if grant.owner == owner:
         return b"owner %b\nlocked 1\nlockname %b\n\n\n" % (grant.user, grant.name)
     return b"owner %b\nlocked 0\n\n\n" % grant.user
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import Callable
 
-from ..model import Ask, HolderProcess
+from ..model import HolderProcess, LockRequest
 
 MAX_NUMBER = 2**63 - 1  # as SQLite and most kernels have it
 MAX_PID = 2**31 - 1  # a larger number is none of a process on any system
@@ -22,10 +22,17 @@ _DECIMAL = re.compile(rb"\d{1,12}(\.\d{0,9})?")
 _WHOLE = re.compile(rb"\d{1,20}")
 
 
-class RequestVariables(Ask):
-    """The variables of one connection, as the request lines have set them so far."""
+class RequestVariables:
+    """The variables of one connection, as the request lines have set them so far (PROTOCOL.md names them)."""
 
-    waits = False
+    user = b""
+    session = b""
+    names: tuple[bytes, ...] = ()
+    waits = False  # `block`
+    hold = 0.0  # `timeout`, seconds; 0: for ever
+    lease = False
+    command = b""
+    confirms = False  # `token`: a grant's token is told, and a waited grant is confirmed
     tells = False  # the client takes lines that it has not asked for: `lost` and `recall`
     autounlock = False
     pid = 0
@@ -35,13 +42,13 @@ class RequestVariables(Ask):
     pidns: int | None = None
     faults: frozenset[bytes] = frozenset()
 
-    def identify(self, address: str) -> None:
-        """Work out the process that the lock depends on; `address` is where the client's connection is from."""
-        self.process = (
-            HolderProcess(self.hostname, self.pid, self.start, self.boot, self.pidns, address)
-            if self.autounlock and self.pid
-            else None
-        )
+    def lock_request(self, address: str) -> LockRequest:
+        """Return what a LOCK asks for under these variables; `address` is where its client is connected from."""
+        process = None
+        if self.autounlock and self.pid:
+            process = HolderProcess(self.hostname, self.pid, self.start, self.boot, self.pidns, address)
+        owner = (self.user, self.session)
+        return LockRequest(owner, self.names, self.hold, self.lease, process, self.command, self.confirms, address)
 
 
 # Request lines, as a server reads them. A setter raises ValueError or IndexError for a value that means nothing.

@@ -66,7 +66,7 @@ class World(MemoryNetwork):
         while not (isinstance(sock, Wire) and sock.is_readable()):
             if self.now >= deadline:
                 return False
-            alarm = self.server.service.table.next_alarm
+            alarm = self.server.service.table.next_expiry
             coming = min(deadline, alarm, self.events[0][0] if self.events else inf)
             assert coming < inf, "it waits for ever"
             self.pass_until(max(coming, self.now))

@@ -33,13 +33,20 @@ class FakeDisk:
     location = "a fake disk"
 
     def __init__(self, slow: bool = False) -> None:
-        self.grants: dict[bytes, Record] = {}
+        self.records: dict[int, Record] = {}  # by token
         self.last_token = 0
         self.problem: StateError | None = None
         self.batches = 0
         self._writes = threading.Semaphore(0)
         self.slow = slow
         self.waits = threading.Event()
+
+    @property
+    def grants(self) -> dict[bytes, Record]:
+        """What is kept, by name."""
+        grants = {record.name: record for record in self.records.values()}
+        assert len(grants) == len(self.records), "a name is held twice on disk"
+        return grants
 
     def let_write(self, times: int = 1) -> None:
         for _ in range(times):
@@ -50,9 +57,9 @@ class FakeDisk:
         self.let_write()
 
     def load(self) -> StoredState:
-        return StoredState(list(self.grants.values()), self.last_token)
+        return StoredState(list(self.records.values()), self.last_token)
 
-    def commit(self, changed: Sequence[Record], freed: Sequence[bytes], last_token: int) -> None:
+    def commit(self, changed: Sequence[Record], freed: Sequence[int], last_token: int) -> None:
         if self.slow:
             self.waits.set()
             self._writes.acquire()
@@ -60,9 +67,9 @@ class FakeDisk:
         if self.problem is not None:
             raise self.problem
         self.batches += 1
-        self.grants.update({record.name: record for record in changed})
-        for name in freed:
-            del self.grants[name]
+        self.records.update({record.token: record for record in changed})
+        for token in freed:
+            del self.records[token]
         self.last_token = last_token
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ipclocker import LockServer, ServerUnavailable, UsageError
-from ipclocker.lock.server import connection as connection_module
+from ipclocker.net.transport import Transport
 
 from ...support.servers import DEADLINE, PROJECT, Lockerd, Peer, Served, ThreadServer, in_thread, wait_for
 
@@ -215,7 +215,7 @@ def test_a_client_that_reads_nothing_costs_no_memory_and_stops_nobody() -> None:
 
 
 def test_a_client_that_reads_nothing_for_long_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "READ_PATIENCE", 0.2)
+    monkeypatch.setattr(Transport, "patience", 0.2)
     with ThreadServer() as server:
         peer = server.connect()
         peer.say(f"user {'u' * 20_000}; locks x; LOCK")

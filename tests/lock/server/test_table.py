@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import copy
 from math import inf
+from typing import Any, Callable
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
-from ipclocker.lock.model import Ask, Grant, HolderProcess, Record
+from ipclocker.lock.model import Grant, HolderProcess, LockRequest, Record
 from ipclocker.lock.server import table as table_module
+from ipclocker.lock.server.effects import BeforeImages, Effects
 from ipclocker.lock.server.table import CONFIRM_WITHIN, LockTable
 
 NAMES = [b"a", b"b", b"c", b"d"]
@@ -20,8 +23,8 @@ PROCESSES = [None, HolderProcess(b"h", 7, None, b"", None, "1.1.1.1"), HolderPro
 PROCESSES.append(HolderProcess(b"h", 7, None, b"", None, "2.2.2.2"))  # of another host with the same name
 
 
-class Client(Ask):
-    """An ask whose client may vanish."""
+class Client(LockRequest):
+    """A request whose client may vanish."""
 
     def __init__(
         self,
@@ -32,17 +35,85 @@ class Client(Ask):
         confirms: bool = False,
         lease: bool = False,
     ) -> None:
-        self.user, self.session = self.owner = owner
-        self.names = names
-        self.hold = hold
-        self.process = process
-        self.confirms = confirms
-        self.lease = lease
+        super().__init__(owner, names, hold, lease, process, confirms=confirms)
         self.is_present = True
 
     def __repr__(self) -> str:
         gone = "" if self.is_present else " (gone)"
         return f"<{self.owner} wants {self.names} for {self.hold} {self.process}{gone}>"
+
+
+def is_present(request: LockRequest) -> bool:
+    assert isinstance(request, Client)
+    return request.is_present
+
+
+class Table:
+    """A table and the effects of all its calls so far, put together as a server does it."""
+
+    def __init__(self, last_token: int = 0, is_present: Callable[[LockRequest], bool] = lambda request: True) -> None:
+        self.table = LockTable(last_token, is_present)
+        self.before_images: BeforeImages = {}
+        self.granted: list[tuple[LockRequest, Grant]] = []
+        self.superseded: list[LockRequest] = []
+        self.overdue: list[Grant] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.table, name)
+
+    def take(self, effects: Effects) -> list[Grant]:
+        for token, image in effects.before_images.items():
+            self.before_images.setdefault(token, image)
+        self.granted += effects.granted
+        self.superseded += effects.superseded
+        self.overdue += effects.overdue
+        others = (effects.granted, effects.superseded, effects.ended, effects.overdue)
+        assert effects.concerns_others == any(others)
+        assert all(grant.token in effects.before_images for grant in effects.ended)
+        return list(effects.ended)
+
+    def acquire(self, client: LockRequest, now: float) -> Grant | None:
+        grant, effects = self.table.acquire(client, now)
+        assert self.take(effects) == []
+        return grant
+
+    def enqueue(self, client: LockRequest, now: float = 0) -> None:
+        assert self.take(self.table.enqueue(client, now)) == [] and client.queued_at == now
+
+    def release(self, client: LockRequest, now: float) -> None:
+        assert self.take(self.table.release(client.owner, client.names, now)) == []
+
+    def break_locks(self, names: Iterable[bytes], now: float) -> list[Grant]:
+        return self.take(self.table.break_locks(names, now))
+
+    def report_dead(self, host: bytes, pid: int, address: str, now: float) -> tuple[list[Grant], list[HolderProcess]]:
+        effects, suspects = self.table.report_dead(host, pid, address, now)
+        return self.take(effects), suspects
+
+    def release_of(self, process: HolderProcess, now: float) -> list[Grant]:
+        return self.take(self.table.release_of(process, now))
+
+    def confirm(self, name: bytes, token: int) -> None:
+        assert self.take(self.table.confirm(name, token)) == []
+
+    def renew(self, name: bytes, token: int, now: float) -> Grant | None:
+        grant, effects = self.table.renew(name, token, now)
+        assert self.take(effects) == []
+        return grant
+
+    def mark_holder_alive(self, grant: Grant) -> None:
+        assert self.take(self.table.mark_holder_alive(grant)) == []
+
+    def expire_overdue(self, grant: Grant, now: float) -> bool:
+        ended = self.take(self.table.expire_overdue(grant, now))
+        assert ended in ([], [grant])
+        return bool(ended)
+
+    def expire(self, now: float) -> list[Grant]:
+        return self.take(self.table.expire(now))
+
+    def standing(self, client: LockRequest) -> Grant | None:
+        return self.table.standing(client.owner, client.names)
 
 
 class Holding:
@@ -102,14 +173,14 @@ class Model(RuleBasedStateMachine):
         self.dropped: list[Client] = []
         self.outcomes: dict[Client, str] = {}  # of all that ever waited
         self.last_token = 0
-        self.kept: dict[bytes, Record] = {}  # what somebody who follows `changes` has put away
+        self.kept: dict[int, Record] = {}  # by token, what somebody who follows the before-images has put away
         self.kept_holdings: dict[bytes, Holding] = {}
         self.looked_at: set[bytes] = set()  # names of leases that have run out
 
     @initialize(last_token=st.sampled_from([0, 41, 10**15]))
     def begin(self, last_token: int) -> None:
         self.last_token = last_token
-        self.table = LockTable(last_token, lambda ask: ask.is_present)  # type: ignore[attr-defined]
+        self.table = Table(last_token, is_present)
 
     def teardown(self) -> None:
         table_module._COMPACT_ABOVE = self.sweep_above
@@ -160,7 +231,7 @@ class Model(RuleBasedStateMachine):
         return client
 
     def wait(self, client: Client) -> None:
-        self.table.enqueue(client)
+        self.table.enqueue(client, self.now)
         self.outcomes[client] = "waiting"
         replaced = []
         for name in client.names:
@@ -279,7 +350,7 @@ class Model(RuleBasedStateMachine):
         assert sorted(ended) == sorted(due)
         for name in ended:  # in which order is the table's own affair, but once each, and none is forgotten
             self.model_free(name)
-        assert self.table.next_alarm > self.now
+        assert self.table.next_expiry > self.now
 
     @precondition(lambda self: self.looked_at)
     @rule(data=st.data(), lives=st.booleans())
@@ -301,24 +372,28 @@ class Model(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES))
     def recall(self, name: bytes) -> None:
         if name in self.held:
-            self.table.held[name].recalled = self.held[name].recalled = True
+            recalled = self.table.recall([name])
+            assert recalled == ([self.table.held[name]] if self.held[name].lease else [])
+            self.held[name].recalled |= self.held[name].lease
 
     # What is kept elsewhere
 
     @rule()
     def keep(self) -> None:
-        for name, before in self.table.before_images.items():
-            grant = self.table.held.get(name)
+        for token, before in self.table.before_images.items():
+            grant = self.table.grants.get(token)
             assert grant is None or before is None or before is not grant, "what stood before has changed since"
         self.table.before_images = {}
-        self.kept = {name: grant.record(0.0) for name, grant in self.table.held.items()}
+        self.kept = {grant.token: grant.record(0.0) for grant in self.table.held.values()}
         self.kept_holdings = {name: copy(holding) for name, holding in self.held.items()}
 
     @rule()
     def roll_back(self) -> None:
-        changes, self.table.before_images = self.table.before_images, {}
-        stranded = self.table.rollback(changes, self.now)
-        for name in changes:
+        images, self.table.before_images = self.table.before_images, {}
+        changed = {grant.name for grant in map(self.table.grants.get, images) if grant is not None}
+        changed |= {grant.name for grant in images.values() if grant is not None}
+        stranded = self.table.rollback(images, self.now)
+        for name in changed:
             holding = copy(self.kept_holdings.get(name))
             if holding is None:
                 self.held.pop(name, None)
@@ -327,19 +402,19 @@ class Model(RuleBasedStateMachine):
                 holding.recalled = self.table.held[name].recalled
                 holding.is_overdue = False
                 holding.deadline = self.now + holding.hold if holding.hold and not holding.outlived else inf
-        expected = [client for name in changes if name not in self.held for client in self.queues[name]]
-        assert stranded == list(dict.fromkeys(expected))
+        expected = [client for name in changed if name not in self.held for client in self.queues[name]]
+        assert len(stranded) == len(set(stranded)) and set(stranded) == set(expected)
         for client in dict.fromkeys(expected):
             self.model_leave(client)
             self.outcomes[client] = "stranded"
-        assert {name: grant.record(0.0) for name, grant in self.table.held.items()} == self.kept
+        assert {grant.token: grant.record(0.0) for grant in self.table.held.values()} == self.kept
 
     @rule()
     def restart(self) -> None:
         """A new table begins with what was kept: the same grants, each with its time anew."""
         self.roll_back()
         records = [grant.record(1000.0) for grant in self.table.held.values()]
-        again = LockTable(self.last_token)
+        again = Table(self.last_token)
         again.restore(records, self.now, 1000.0)
         assert [grant.record(1000.0) for grant in again.held.values()] == records
         for grant in again.held.values():
@@ -350,22 +425,22 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: any(holding.due < inf for holding in self.held.values()))
     @rule()
     def wake_when_told(self) -> None:
-        """A server that sleeps until `next_alarm`, each time anew, ends every hold on time."""
+        """A server that sleeps until `next_expiry`, each time anew, ends every hold on time."""
         earliest = min(holding.due for holding in self.held.values())
         for _ in range(100):
-            if self.table.next_alarm >= earliest:
+            if self.table.next_expiry >= earliest:
                 break
-            self.now = max(self.now, self.table.next_alarm)
+            self.now = max(self.now, self.table.next_expiry)
             assert not self.table.expire(self.now) and not self.table.overdue
-        assert self.table.next_alarm == earliest
+        assert self.table.next_expiry == earliest
 
     # What holds at all times
 
     @invariant()
     def table_and_model_agree(self) -> None:
         assert [(ask, grant.name) for ask, grant in self.table.granted] == self.granted
-        assert self.table.dropped == self.dropped
-        self.table.granted, self.table.dropped = [], []
+        assert self.table.superseded == self.dropped
+        self.table.granted, self.table.superseded = [], []
         self.granted, self.dropped = [], []
         assert {name: holder_of(grant) for name, grant in self.table.held.items()} == {
             name: (holding.owner, holding.token, holding.hold, holding.deadline, holding.process)
@@ -394,15 +469,19 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def whoever_follows_the_changes_knows_all(self) -> None:
-        changes = self.table.before_images
-        for name, before in changes.items():
-            assert self.kept.get(name) == (before and before.record(0.0)), "what stood before is not what was kept"
-        unchanged = {name: grant.record(0.0) for name, grant in self.table.held.items() if name not in changes}
-        assert unchanged == {name: record for name, record in self.kept.items() if name not in changes}
+        images = self.table.before_images
+        for token, before in images.items():
+            assert self.kept.get(token) == (before and before.record(0.0)), "what stood before is not what was kept"
+        unchanged = {token: grant.record(0.0) for token, grant in self.table.grants.items() if token not in images}
+        assert unchanged == {token: record for token, record in self.kept.items() if token not in images}
+
+    @invariant()
+    def the_two_indexes_of_grants_agree(self) -> None:
+        assert {grant.token: grant for grant in self.table.held.values()} == self.table.grants
 
     @invariant()
     def alarms_are_in_order_and_bounded(self) -> None:
-        alarms = self.table._alarms
+        alarms = self.table._expiries
         assert len(alarms) <= 2 * len(self.held) + 2 * table_module._COMPACT_ABOVE
         assert len(alarms) - self.table._stale == sum(grant.expiry is not None for grant in self.table.held.values())
         for grant in self.table.held.values():
@@ -419,7 +498,7 @@ class Model(RuleBasedStateMachine):
 
 
 def holder_of(grant: Grant) -> tuple[object, ...]:
-    return (grant.user, grant.session), grant.token, grant.hold, grant.deadline, grant.process
+    return grant.owner, grant.token, grant.hold, grant.deadline, grant.process
 
 
 TestModel = Model.TestCase
@@ -429,22 +508,22 @@ TestModel.settings = settings(max_examples=150, stateful_step_count=60, deadline
 # Examples. In their names and in PROTOCOL.md the rules are told in words.
 
 
-def granted(table: LockTable) -> list[tuple[Ask, bytes]]:
+def granted(table: Table) -> list[tuple[LockRequest, bytes]]:
     told = [(ask, grant.name) for ask, grant in table.granted]
     table.granted = []
     return told
 
 
-def holder(table: LockTable, name: bytes = b"a") -> tuple[bytes, bytes] | None:
+def holder(table: Table, name: bytes = b"a") -> tuple[bytes, bytes] | None:
     grant = table.held.get(name)
-    return None if grant is None else (grant.user, grant.session)
+    return None if grant is None else grant.owner
 
 
 ANN, BOB, EVE = (b"ann", b""), (b"bob", b""), (b"eve", b"")
 
 
 def test_the_first_free_of_several_names_is_granted() -> None:
-    table = LockTable()
+    table = Table()
     table.acquire(Client(ANN, (b"a",)), 0)
     grant = table.acquire(Client(BOB, (b"a", b"b", b"c")), 0)
     assert grant is not None and grant.name == b"b"
@@ -452,14 +531,14 @@ def test_the_first_free_of_several_names_is_granted() -> None:
 
 
 def test_a_name_that_the_owner_holds_goes_before_one_that_is_free() -> None:
-    table = LockTable()
+    table = Table()
     first = table.acquire(Client(ANN, (b"b",)), 0)
     assert table.acquire(Client(ANN, (b"a", b"b")), 1) is first
     assert holder(table, b"a") is None
 
 
 def test_a_lock_asked_for_again_is_the_same_grant_under_new_terms() -> None:
-    table = LockTable()
+    table = Table()
     first = table.acquire(Client(ANN, hold=5, process=PROCESSES[1]), 0)
     assert first is not None
     token = first.token
@@ -477,7 +556,7 @@ def test_a_lock_asked_for_again_is_the_same_grant_under_new_terms() -> None:
 def test_another_session_of_the_same_user_is_another_owner(
     holds: tuple[bytes, bytes], asks: tuple[bytes, bytes]
 ) -> None:
-    table = LockTable()
+    table = Table()
     table.acquire(Client(holds), 0)
     assert table.acquire(Client(asks), 0) is None
     table.release(Client(asks), 0)
@@ -485,15 +564,15 @@ def test_another_session_of_the_same_user_is_another_owner(
     waiting = Client(asks)
     table.enqueue(waiting)
     table.enqueue(Client((b"u", b"third")))
-    assert table.dropped == []
+    assert table.superseded == []
     table.release(Client((b"u", b"fourth")), 0)
-    assert table.dropped == []
+    assert table.superseded == []
     table.release(Client(holds), 0)
     assert granted(table) == [(waiting, b"a")]
 
 
 def test_waiters_are_served_in_their_order() -> None:
-    table = LockTable()
+    table = Table()
     table.acquire(Client(ANN), 0)
     asks = [Client((b"w%d" % number, b"")) for number in range(20)]
     for ask in asks:
@@ -507,7 +586,7 @@ def test_waiters_are_served_in_their_order() -> None:
 
 
 def test_a_waiter_on_several_names_gets_one_and_leaves_the_other_queues() -> None:
-    table = LockTable()
+    table = Table()
     for name in (b"a", b"b"):
         table.acquire(Client(ANN, (name,)), 0)
     both, after = Client(BOB, (b"a", b"b")), Client(EVE, (b"a",))
@@ -520,13 +599,13 @@ def test_a_waiter_on_several_names_gets_one_and_leaves_the_other_queues() -> Non
 
 
 def test_a_second_wait_of_an_owner_takes_the_place_of_the_first() -> None:
-    table = LockTable()
+    table = Table()
     table.acquire(Client(ANN, (b"a",)), 0)
     table.acquire(Client(ANN, (b"b",)), 0)
     first, between, second = Client(BOB, (b"a", b"b")), Client(EVE), Client(BOB)
     for ask in (first, between, second):
         table.enqueue(ask)
-    assert table.dropped == [first]
+    assert table.superseded == [first]
     table.release(Client(ANN, (b"b",)), 0)
     assert granted(table) == []  # the first one waited for b too, and has left
     table.release(Client(ANN), 0)
@@ -534,19 +613,19 @@ def test_a_second_wait_of_an_owner_takes_the_place_of_the_first() -> None:
 
 
 def test_unlock_takes_a_waiter_off_all_its_queues() -> None:
-    table = LockTable()
+    table = Table()
     table.acquire(Client(ANN, (b"a",)), 0)
     table.acquire(Client(ANN, (b"b",)), 0)
     waiting = Client(BOB, (b"a", b"b"))
     table.enqueue(waiting)
     table.release(Client(BOB, (b"b",)), 0)
-    assert table.dropped == [waiting]
+    assert table.superseded == [waiting]
     table.break_locks([b"a", b"b"], 0)
     assert granted(table) == [] and not table.held
 
 
 def test_breaking_frees_whoever_holds_it_and_the_next_gets_it() -> None:
-    table = LockTable()
+    table = Table()
     first = table.acquire(Client((b"ann", b"session")), 0)
     waiting = Client(BOB)
     table.enqueue(waiting)
@@ -556,7 +635,7 @@ def test_breaking_frees_whoever_holds_it_and_the_next_gets_it() -> None:
 
 
 def test_a_client_that_is_gone_is_passed_over() -> None:
-    table = LockTable(present=lambda ask: ask.is_present)  # type: ignore[attr-defined]
+    table = Table(is_present=is_present)
     table.acquire(Client(ANN), 0)
     gone, there = Client(BOB), Client(EVE)
     gone.is_present = False
@@ -568,27 +647,27 @@ def test_a_client_that_is_gone_is_passed_over() -> None:
 
 
 def test_a_hold_ends_on_time_and_not_before() -> None:
-    table = LockTable()
+    table = Table()
     table.acquire(Client(ANN, hold=1), 100)
     waiting = Client(BOB, hold=2)
     table.enqueue(waiting)
-    assert table.next_alarm == 101
+    assert table.next_expiry == 101
     assert table.expire(100.999) == []
     assert [grant.user for grant in table.expire(101)] == [b"ann"]
     assert granted(table) == [(waiting, b"a")]
-    assert table.next_alarm == 103  # the hold of one that waited is counted from its grant
+    assert table.next_expiry == 103  # the hold of one that waited is counted from its grant
     table.expire(103)
-    assert not table.held and table.next_alarm == inf
+    assert not table.held and table.next_expiry == inf
 
 
 def test_no_hold_time_is_for_ever() -> None:
-    table = LockTable()
+    table = Table()
     table.acquire(Client(ANN), 0)
-    assert table.next_alarm == inf and table.expire(1e12) == []
+    assert table.next_expiry == inf and table.expire(1e12) == []
 
 
 def test_a_waited_grant_that_is_not_confirmed_is_taken_back() -> None:
-    table = LockTable()
+    table = Table()
     table.acquire(Client(ANN), 0)
     silent, next_one = Client(BOB, confirms=True), Client(EVE, confirms=True, hold=100)
     table.enqueue(silent)
@@ -604,7 +683,7 @@ def test_a_waited_grant_that_is_not_confirmed_is_taken_back() -> None:
 
 @pytest.mark.parametrize("sign_of_life", ["confirm", "renew", "lock"])
 def test_any_sign_of_life_confirms_a_waited_grant(sign_of_life: str) -> None:
-    table = LockTable()
+    table = Table()
     table.acquire(Client(ANN), 0)
     waiting = Client(BOB, confirms=True)
     table.enqueue(waiting)
@@ -621,7 +700,7 @@ def test_any_sign_of_life_confirms_a_waited_grant(sign_of_life: str) -> None:
 
 
 def test_a_grant_at_once_and_one_without_the_extension_need_no_confirmation() -> None:
-    table = LockTable()
+    table = Table()
     table.acquire(Client(ANN, (b"a",), confirms=True), 0)
     table.acquire(Client(ANN, (b"b",)), 0)
     table.enqueue(Client(BOB, (b"b",)))
@@ -630,7 +709,7 @@ def test_a_grant_at_once_and_one_without_the_extension_need_no_confirmation() ->
 
 
 def test_confirming_an_older_grant_does_not_confirm_the_present_one() -> None:
-    table = LockTable()
+    table = Table()
     old = table.acquire(Client(ANN), 0)
     assert old is not None
     table.enqueue(Client(BOB, confirms=True))
@@ -641,7 +720,7 @@ def test_confirming_an_older_grant_does_not_confirm_the_present_one() -> None:
 
 
 def test_renewing_starts_the_hold_anew_and_keeps_the_token() -> None:
-    table = LockTable()
+    table = Table()
     grant = table.acquire(Client(ANN, hold=10), 0)
     assert grant is not None
     token = grant.token
@@ -654,7 +733,7 @@ def test_renewing_starts_the_hold_anew_and_keeps_the_token() -> None:
 
 
 def test_tokens_grow_from_the_last_one_whatever_the_name() -> None:
-    table = LockTable(last_token=500)
+    table = Table(last_token=500)
     tokens = []
     for name in (b"a", b"b", b"a", b"c"):
         grant = table.acquire(Client(ANN, (name,)), 0)
@@ -665,7 +744,7 @@ def test_tokens_grow_from_the_last_one_whatever_the_name() -> None:
 
 
 def test_a_death_is_believed_only_from_the_address_that_took_the_lock() -> None:
-    table = LockTable()
+    table = Table()
     for name in (b"a", b"b"):
         table.acquire(Client(ANN, (name,), process=PROCESSES[1]), 0)
     table.acquire(Client(BOB, (b"c",), process=PROCESSES[2]), 0)
@@ -679,14 +758,14 @@ def test_a_death_is_believed_only_from_the_address_that_took_the_lock() -> None:
 
 def test_a_death_is_not_believed_of_a_process_that_is_known_by_more_than_its_number() -> None:
     """Who says it may be in a container at the same address, where that number is nobody's."""
-    table = LockTable()
+    table = Table()
     table.acquire(Client(ANN, (b"a",), process=PROCESSES[2]), 0)
     assert table.report_dead(b"h", 8, "2.2.2.2", 0) == ([], [PROCESSES[2]])
     assert set(table.held) == {b"a"}
 
 
 def test_status_speaks_of_the_askers_own_lock_first_then_of_the_first_held_name() -> None:
-    table = LockTable()
+    table = Table()
     table.acquire(Client(ANN, (b"b",)), 0)
     own = table.acquire(Client(BOB, (b"c",)), 0)
     names = (b"a", b"b", b"c")
@@ -697,14 +776,14 @@ def test_status_speaks_of_the_askers_own_lock_first_then_of_the_first_held_name(
 
 
 def test_time_costs_nothing_however_often_locks_come_and_go() -> None:
-    table = LockTable()
+    table = Table()
     table.acquire(Client(ANN, (b"kept",), hold=1e6), 0)
     for number in range(20_000):
         table.acquire(Client(BOB, hold=1000), number)
         table.acquire(Client(BOB, hold=500), number)
         table.release(Client(BOB), number)
         table.before_images.clear()
-        assert len(table._alarms) < 1500
+        assert len(table._expiries) < 1500
     assert table.expire(1e6 - 1) == []
     assert len(table.expire(1e6)) == 1
-    assert not table._alarms and not table._by_process and not table._queues
+    assert not table._expiries and not table._by_process and not table._queues

@@ -17,10 +17,11 @@ from ipclocker.lock.storage.open_store import open_store
 from ipclocker.lock.storage.sqlite import SqliteStore
 
 words = st.binary(min_size=1, max_size=5)
+tokens = st.integers(0, 5) | st.integers(0, 2**62)
 records = st.builds(
     Record,
     name=st.sampled_from([b"a", b"b", b"\xff", b"d" * 300]),
-    token=st.integers(0, 2**62),
+    token=tokens,
     user=words,
     session=st.binary(max_size=5),
     since=st.floats(0, 4e9),
@@ -36,14 +37,14 @@ records = st.builds(
     pidns=st.none() | st.integers(0, 2**62),
     address=st.sampled_from(["", "127.0.0.1", "::1"]),
 )
-batches = st.tuples(st.lists(records, max_size=4, unique_by=lambda record: record.name), st.lists(words, max_size=3))
-A_RECORD = Record(b"x", 7, b"u", b"", 1.0, 0.0, False, False, True, b"", b"", 0, None, b"", None, "")
+batches = st.tuples(st.lists(records, max_size=4, unique_by=lambda record: record.token), st.lists(tokens, max_size=3))
+A_RECORD = Record(7, b"x", b"u", b"", 1.0, 0.0, False, False, True, b"", b"", 0, None, b"", None, "")
 
 
-def loaded(path: Path) -> dict[bytes, Record]:
+def loaded(path: Path) -> dict[int, Record]:
     store = SqliteStore(str(path))
     try:
-        return {record.name: record for record in store.load().grants}
+        return {record.token: record for record in store.load().grants}
     finally:
         store.close()
 
@@ -51,13 +52,13 @@ def loaded(path: Path) -> dict[bytes, Record]:
 @given(batches_=st.lists(batches, max_size=6))
 def test_what_was_committed_is_there(tmp_path_factory: pytest.TempPathFactory, batches_: list[tuple]) -> None:  # type: ignore[type-arg]
     path = tmp_path_factory.mktemp("store") / "s.db"
-    expected: dict[bytes, Record] = {}
+    expected: dict[int, Record] = {}
     store = SqliteStore(str(path))
     for changed, freed in batches_:
-        freed = [name for name in freed if name not in {record.name for record in changed}]
+        freed = [token for token in freed if token not in {record.token for record in changed}]
         store.commit(changed, freed, 0)
-        expected = {name: record for name, record in expected.items() if name not in freed}
-        expected.update({record.name: record for record in changed})
+        expected = {token: record for token, record in expected.items() if token not in freed}
+        expected.update({record.token: record for record in changed})
     store.close()
     assert loaded(path) == expected
 
@@ -66,11 +67,10 @@ def test_a_batch_of_any_size_is_kept_whole(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     for size in (1, 7, 8, 9, 41, 1000):
         store = SqliteStore(str(path))
-        names = [b"%d" % number for number in range(size)]
-        store.commit([A_RECORD._replace(name=name) for name in names], [], 0)
-        store.commit([], names[1:], 0)
+        store.commit([A_RECORD._replace(token=token) for token in range(size)], [], 0)
+        store.commit([], list(range(1, size)), 0)
         store.close()
-        assert set(loaded(path)) == {b"0"}
+        assert set(loaded(path)) == {0}
 
 
 def test_the_token_that_is_loaded_is_never_below_one_that_was_given(tmp_path: Path) -> None:
@@ -112,9 +112,53 @@ def test_a_second_server_in_the_same_process_is_told_so_and_leaves_the_first_one
     store.close()
 
 
+# The file as version 1 had it, byte for byte what its lockerd would execute.
+VERSION_1 = """
+    PRAGMA journal_mode = WAL;
+    BEGIN;
+    CREATE TABLE grants (
+        name BLOB PRIMARY KEY, token INTEGER NOT NULL, user BLOB NOT NULL, session BLOB NOT NULL,
+        since REAL NOT NULL, hold REAL NOT NULL, lease INTEGER NOT NULL, outlived INTEGER NOT NULL,
+        confirmed INTEGER NOT NULL, command BLOB NOT NULL, host BLOB NOT NULL, pid INTEGER NOT NULL, start INTEGER,
+        boot BLOB NOT NULL, pidns INTEGER, address TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE tokens (last INTEGER NOT NULL);
+    INSERT INTO tokens VALUES (1000041);
+    INSERT INTO grants VALUES (X'61', 40, X'75', X'', 1.5, 0.0, 0, 0, 1, X'', X'', 0, NULL, X'', NULL, '');
+    INSERT INTO grants VALUES (X'62', 41, X'76', X'73', 2.5, 60.0, 1, 1, 0, X'63', X'68', 7, 9, X'42', 4, '::1');
+    PRAGMA application_id = 0x69706C6B;
+    PRAGMA user_version = 1;
+    COMMIT;
+"""
+
+
+def test_a_file_of_the_version_before_is_moved_over_with_all_that_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    file = sqlite3.connect(path)
+    file.executescript(VERSION_1)
+    file.close()
+    for _ in range(2):  # the second time it is of this version
+        store = SqliteStore(str(path))
+        state = store.load()
+        assert state.last_token == 1000041
+        assert sorted(state.grants) == [
+            Record(40, b"a", b"u", b"", 1.5, 0.0, False, False, True, b"", b"", 0, None, b"", None, ""),
+            Record(41, b"b", b"v", b"s", 2.5, 60.0, True, True, False, b"c", b"h", 7, 9, b"B", 4, "::1"),
+        ]
+        store.close()
+    store = SqliteStore(str(path))
+    store.commit([A_RECORD], [40], 50)
+    store.close()
+    assert set(loaded(path)) == {7, 41}
+    file = sqlite3.connect(path)
+    names = {name for (name,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert names == {"grants", "tokens"} and file.execute("PRAGMA user_version").fetchone() == (2,)
+    file.close()
+
+
 def damaged_page(path: Path) -> None:
     store = SqliteStore(str(path))
-    store.commit([A_RECORD._replace(name=b"%05d" % number) for number in range(1000)], [], 1)
+    store.commit([A_RECORD._replace(token=token) for token in range(1000)], [], 1)
     store.close()
     with path.open("r+b") as file:
         file.seek(3 * 4096)
@@ -124,7 +168,7 @@ def damaged_page(path: Path) -> None:
 def other_types(path: Path) -> None:
     SqliteStore(str(path)).close()
     with sqlite3.connect(path) as file:
-        file.execute("INSERT INTO grants VALUES ('text', 'x', 'x', 'x', 1, 1, 1, 1, 1, 'x', 'x', 1, 1, 'x', 1, 1)")
+        file.execute("INSERT INTO grants VALUES (1, 'text', 'x', 'x', 1, 1, 1, 1, 1, 'x', 'x', 1, 1, 'x', 1, 1)")
     file.close()
 
 
@@ -147,7 +191,7 @@ def of_another_program(path: Path) -> None:
         (lambda path: path.write_text("no database at all" * 100), "is damaged: move it away"),
         (damaged_page, "is damaged: move it away"),
         (other_types, "is damaged: move it away"),
-        (newer, "is of version 99, and this lockerd knows 1"),
+        (newer, "is of version 99, and this lockerd knows 2"),
         (of_another_program, "is no state file of lockerd"),
         (lambda path: path.mkdir(), "can't be opened"),
     ],

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ipclocker.lock.model import Ask, Grant, HolderProcess
+from ipclocker.lock.model import Grant, HolderProcess, LockRequest
 from ipclocker.lock.wire import info, replies, requests
 from ipclocker.lock.wire.info import HeldInfo, WaiterInfo, decode_command
 from ipclocker.lock.wire.replies import Answer, AnswerReader, Lost, Recall, Recalled, Reply
@@ -24,11 +24,10 @@ def read(data: bytes) -> list[Reply]:
     return list(AnswerReader().read(data.split(b"\n")[:-1]))
 
 
-def ask(user: bytes, process: Optional[HolderProcess], command: bytes, hold: float = 0.0, lease: bool = False) -> Ask:
-    made = Ask()
-    made.user, made.process, made.hold, made.lease = user, process, hold, lease
-    made.command = requests.encode_command(command)
-    return made
+def ask(
+    user: bytes, process: Optional[HolderProcess], command: bytes, hold: float = 0.0, lease: bool = False
+) -> LockRequest:
+    return LockRequest((user, b""), (), hold, lease, process, requests.encode_command(command))
 
 
 asks = st.builds(ask, words, processes, st.binary(max_size=60), times, st.booleans())
@@ -41,7 +40,7 @@ def about(process: HolderProcess | None) -> tuple[bytes | None, int | None, byte
 @settings(max_examples=200)
 @given(st.lists(st.tuples(words, asks, times, st.booleans(), st.booleans(), st.lists(asks, max_size=3)), max_size=4))
 def test_a_client_reads_what_the_server_writes(
-    locks: list[tuple[bytes, Ask, float, bool, bool, list[Ask]]],
+    locks: list[tuple[bytes, LockRequest, float, bool, bool, list[LockRequest]]],
 ) -> None:
     locks = list({lock[0]: lock for lock in locks}.values())
     written, expected = b"", []
@@ -49,11 +48,11 @@ def test_a_client_reads_what_the_server_writes(
         grant = Grant(name, number, holder, 1000.0)
         grant.recalled, grant.outlived = recalled, outlived
         written += info.held_line(grant, 1000.0 + age)
-        written += b"".join(info.waiter_line(name, waiter, "", 2.5) for waiter in waiters)
+        written += b"".join(info.waiter_line(name, waiter, 2.5) for waiter in waiters)
         expected.append(
             HeldInfo(
                 name,
-                holder.user,
+                holder.owner[0],
                 number,
                 age,
                 *about(holder.process),
@@ -64,7 +63,9 @@ def test_a_client_reads_what_the_server_writes(
                 outlived=outlived,
                 command=decode_command(holder.command) or None,
                 waiters=tuple(
-                    WaiterInfo(name, waiter.user, 2.5, *about(waiter.process), decode_command(waiter.command) or None)
+                    WaiterInfo(
+                        name, waiter.owner[0], 2.5, *about(waiter.process), decode_command(waiter.command) or None
+                    )
                     for waiter in waiters
                 ),
             )
@@ -91,9 +92,7 @@ def test_an_answer_knows_nothing_of_the_one_before() -> None:
 
 @given(words, st.integers(0, 10**20))
 def test_losses_and_recalls(name: bytes, token: int) -> None:
-    pid_client = Ask()
-    pid_client.user = name
-    grant = Grant(name, token, pid_client, 0.0)
+    grant = Grant(name, token, LockRequest((name, b""), (name,)), 0.0)
     written = replies.lost(grant) + replies.recall(grant) + replies.recalled(grant) + replies.END
     assert read(written) == [Lost(name, token), Recall(name, token), Recalled(name), Answer()]
 

@@ -7,7 +7,7 @@ import string
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipclocker.lock.model import Ask, Grant, HolderProcess
+from ipclocker.lock.model import Grant, HolderProcess, LockRequest
 from ipclocker.lock.wire import replies
 from ipclocker.lock.wire.replies import Answer, AnswerReader, Broke, LookFor, Obtained, Reply, Waiting
 from ipclocker.net.line_buffer import split_lines
@@ -19,15 +19,12 @@ numbers = st.integers(0, 2**63 - 1)
 
 
 def make_grant(user: bytes, name: bytes, token: int) -> Grant:
-    ask = Ask()
-    ask.user = user
-    return Grant(name, token, ask, 0.0)
+    return Grant(name, token, LockRequest((user, b""), (name,)), 0.0)
 
 
 def answers(user: bytes, name: bytes, number: int) -> list[tuple[bytes, Reply]]:
     """What the server writes, with what the client is to read."""
-    grant, own, other = make_grant(user, name, number), Ask(), Ask()
-    own.user, other.session = user, b"s"
+    grant, own, other = make_grant(user, name, number), (user, b""), (b"", b"s")
     process = HolderProcess(name, number, None, b"", None, "")
     return [
         (replies.granted(grant, False), Answer(owner=user, locked=True, name=name)),
