@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from .support.built_file import PYTHON, Run
-
-PROJECT = Path(__file__).resolve().parents[1]
+from .support import PROJECT
+from .support.site import PYTHON, Run
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +19,12 @@ def built_file() -> Path:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     subprocess.run(["make", "--silent", "dist/ipclocker"], cwd=PROJECT, env=environment, check=True)
     return PROJECT / "dist" / "ipclocker"
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the built file keeps its modules, so that nothing is left on this host."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import PROJECT
+from .support import PROJECT
 
 SUPPORTED = [(3, minor) for minor in range(9, 14)]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[1]
+from .support import PROJECT
+
 PACKAGE = PROJECT / "ipclocker"
 # Python 3.9 has no list of its own modules; an older list may lack a module, which then shows here.
 STANDARD = getattr(sys, "stdlib_module_names", None)

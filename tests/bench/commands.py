@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..conftest import PROJECT
+from ..support import PROJECT
 
 WAITING = 16
 ROUNDS = 5

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from ipclocker import Locker
 
-from ..conftest import PROJECT
+from ..support import PROJECT
+from ..support.processes import cpu_time
 from . import load
 
 PYTHON = "/usr/bin/python3"
@@ -29,7 +30,6 @@ ROUNDS = 5
 SECONDS = 1.0  # a round
 HELD = 100_000
 WAITING = 10_000
-_TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Server:
@@ -41,8 +41,7 @@ class Server:
 
     def cpu(self) -> float:
         """Seconds of processor time so far."""
-        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
+        return cpu_time(self._pid)
 
     def memory(self) -> int:
         """Bytes in memory that are its own."""

@@ -21,10 +21,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..conftest import PROJECT
 from ..end_to_end.test_prefork import PROGRAMS, disturb, fastcgi_folder, lacks, prefork, running
 from ..end_to_end.web import Load, missing, nginx
-from ..support.site import children, wait_for
+from ..support import PROJECT
+from ..support.processes import children, cpu_time
+from ..support.waiting import wait_for
 
 FILE = PROJECT / "dist" / "ipclocker"
 REQUESTS, RENEWALS, STOPS = 20_000, 10, 100
@@ -61,8 +62,7 @@ class Site:
         self.cost += self._cpu() - before
 
     def _cpu(self) -> float:
-        stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2] for pid in children(self._manager)]
-        return sum(int(stat.split()[11]) + int(stat.split()[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
+        return sum(map(cpu_time, children(self._manager)))
 
 
 @contextlib.contextmanager

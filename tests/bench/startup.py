@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ipclocker.cli import TOOLS
 
-from ..conftest import PROJECT
+from ..support import PROJECT
 
 PYTHON = "/usr/bin/python3"  # by its full path: version managers put scripts of their own before it
 ROUNDS = 40

@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..support.processes import children, cpu_time
 from .locks import FILE, PYTHON
 
 NOTING = 'echo $$ >> "$NOTES/{name}"; exec sleep 100000'
@@ -29,7 +30,6 @@ IDLE_SECONDS = 5.0
 PROGRAMS = 200
 KILL_SECONDS = 30.0
 SAMPLES = 30
-_TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Keeper:
@@ -41,8 +41,7 @@ class Keeper:
 
     def cpu(self, ended: bool = False) -> float:
         """Seconds of processor time of its own processes, if `ended` with that of the programs that have ended."""
-        fields = [_stat(pid) for pid in self._own()]
-        return sum(int(field) for stat in fields for field in stat[11 : 15 if ended else 13]) / _TICK
+        return sum(cpu_time(pid, ended) for pid in self._own())
 
     def memory(self) -> int:
         """Bytes in memory that are its own."""
@@ -58,12 +57,8 @@ class Keeper:
 
     def _own(self) -> list[int]:
         """Those that keep, not those that are kept, which have a session each."""
-        below = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [self.process.pid, *(int(pid) for pid in below if int(_stat(int(pid))[3]) != int(pid))]
-
-
-def _stat(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        below = children(self.process.pid)
+        return [self.process.pid, *(pid for pid in below if os.getsid(pid) != pid)]
 
 
 @contextlib.contextmanager

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 import pytest
 
-from ..support.pid_servers import port_of, thread_server
-from ..support.processes import NOBODY
-from ..support.servers import PROJECT, ThreadServer
+from ..support.processes import NO_PID, run_ipclocker
+from ..support.servers import ThreadServer, pid_server, port_of
 
 
 def check(*words: str) -> tuple[int, str]:
     """The exit code, and the line."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ipclocker", *words], cwd=PROJECT, capture_output=True, text=True, timeout=60
-    )
+    done = run_ipclocker(*words)
     return done.returncode, done.stdout.rstrip("\n")
 
 
@@ -39,13 +34,13 @@ def test_check_lockerd_without_a_server() -> None:
 
 
 def test_check_pidstatd() -> None:
-    with thread_server() as server:
+    with pid_server() as server:
         where = ["-H", "127.0.0.1", "-p", str(port_of(server))]
         code, line = check("check-pidstatd", *where, "-w", "20", "-c", "30")
         assert code == 0
         assert re.fullmatch(r"PIDSTATD OK - (\d+\.\d{3}) second response on \S+ \| time=\1s;20;30", line)
-        code, line = check("check-pidstatd", *where, "--pid", str(NOBODY))
-        assert code == 2 and line.startswith(f"PIDSTATD CRITICAL - process {NOBODY} does not exist")
+        code, line = check("check-pidstatd", *where, "--pid", str(NO_PID))
+        assert code == 2 and line.startswith(f"PIDSTATD CRITICAL - process {NO_PID} does not exist")
 
 
 def test_check_pidstatd_asks_the_server_of_this_host_too() -> None:

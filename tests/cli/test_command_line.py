@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 import pytest
@@ -16,6 +15,8 @@ from ipclocker.cli import TOOLS, run
 from ipclocker.cli.lockersh_args import prepare
 from ipclocker.cli.typer_support import seconds
 from ipclocker.errors import USAGE
+
+from ..support.processes import run_ipclocker
 
 OPTIONS = ["--lock", "--dhost", "--port", "--path", "--timeout", "--hold-timeout", "--connect-tries", "--nonsense"]
 WORDS = st.one_of(
@@ -74,12 +75,5 @@ def test_who_stays_beside_the_command_carries_no_command_line() -> None:
 @pytest.mark.parametrize("variable", ["_LOCKERSH_COMPLETE", "_LOCKERD_COMPLETE", "_TYPER_COMPLETE_ARGS"])
 def test_variables_of_the_library_below_mean_nothing(variable: str) -> None:
     for tool in ("lockersh", "lockerd"):
-        done = subprocess.run(
-            [sys.executable, "-m", "ipclocker", tool, "--version"],
-            env={**os.environ, variable: "complete_bash"},
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
+        done = run_ipclocker(tool, "--version", env={**os.environ, variable: "complete_bash"})
         assert (done.returncode, done.stdout[:9]) == (0, "Version: ")

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,17 +15,14 @@ from ipclocker.cli.tool_specs import describe
 from ipclocker.docs.completion.model import SHELLS, linked, nodes
 from ipclocker.docs.tool_spec import FAMILY, UNLINKED
 
-from ..support.servers import PROJECT
+from ..support.processes import run_ipclocker
 
 NODES = nodes(describe(FAMILY), map(describe, TOOLS))
 NAMES = linked(NODES)
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ipclocker", *words]
-    return subprocess.run(
-        command, cwd=PROJECT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
-    )
+    return run_ipclocker(*words, env={**os.environ, **environment})
 
 
 @pytest.fixture(scope="module")

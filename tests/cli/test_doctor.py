@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 
-from ..support.pid_servers import port_of, thread_server
-from ..support.servers import PROJECT, ThreadServer
+from ..support.processes import run_ipclocker
+from ..support.servers import ThreadServer, pid_server, port_of
 
 
 def doctor(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ipclocker", "doctor", *words]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    return run_ipclocker("doctor", *words)
 
 
 def test_a_line_for_each_check_and_one_for_what_to_do() -> None:
-    with ThreadServer() as server, thread_server() as pid_server:
-        where = ["--host", "127.0.0.1", "--port", str(server.port), "--pid-port", str(port_of(pid_server))]
+    with ThreadServer() as server, pid_server() as pids:
+        where = ["--host", "127.0.0.1", "--port", str(server.port), "--pid-port", str(port_of(pids))]
         done = doctor(*where)
         document = json.loads(doctor(*where, "--json").stdout)
     assert done.stderr == ""

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ..support.memory import ClassicServer, ThreadedServer
-from ..support.servers import PROJECT, ThreadServer
-from ..support.telling_server import NOTHING, VERSION, TellingServer
+from ..support import PROJECT
+from ..support.fake_servers import NOTHING, VERSION_REPLY, ClassicServer, FakeTcpServer, ScriptedServer
+from ..support.servers import ThreadServer
 
 COMMANDS = ["list", "show", "break", "verify", "ping"]
 X = b"held x user u_x token 7 age 63.5 host h pid 12 address 10.0.0.1 lease 30 left 20.5 command sleep%2060\n"
@@ -24,7 +24,7 @@ ODD = b"held o\xff\x1b[2J user u\\ token 8 age 1 hold nan new word\n"
 GONE = [(b"LOCK_INFO", NOTHING), (b"RECALL", b"owner \nlocked 0\n\n\n"), (b"BREAK_LOCK", b"owner \nlocked 0\n\n\n")]
 
 
-def lockstat(server: ThreadedServer | ThreadServer | None, *words: str, **more: Any) -> tuple[int, bytes, str]:
+def lockstat(server: FakeTcpServer | ThreadServer | None, *words: str, **more: Any) -> tuple[int, bytes, str]:
     """The exit code, stdout, and stderr."""
     where = [] if server is None else ["--host", "127.0.0.1", "--port", str(server.port)]
     done = subprocess.run(
@@ -50,7 +50,7 @@ def fails(result: tuple[int, bytes, str], code: int, *texts: str) -> None:
 
 
 def test_list() -> None:
-    with TellingServer({b"LOCK_INFO": X + W + A + ODD + NOTHING}) as server:
+    with ScriptedServer({b"LOCK_INFO": X + W + A + ODD + NOTHING}) as server:
         code, out, err = lockstat(server, "list")
         assert (code, err) == (0, "")
         lines = out.splitlines()
@@ -68,14 +68,14 @@ def test_list() -> None:
 
 
 def test_list_of_none() -> None:
-    with TellingServer({b"LOCK_INFO": NOTHING}) as server:
+    with ScriptedServer({b"LOCK_INFO": NOTHING}) as server:
         assert lockstat(server, "list") == (0, b"no lock is held on 127.0.0.1:%d\n" % server.port, "")
         assert parsed(lockstat(server, "list", "--json"))[1]["locks"] == []
 
 
 def test_list_on_a_terminal() -> None:
     """There no name moves the cursor."""
-    with TellingServer({b"LOCK_INFO": ODD + NOTHING}) as server:
+    with ScriptedServer({b"LOCK_INFO": ODD + NOTHING}) as server:
         master, slave = pty.openpty()
         assert lockstat(server, "list", stdout=slave)[0] == 0
         shown = os.read(master, 65_536)
@@ -86,7 +86,7 @@ def test_list_on_a_terminal() -> None:
 
 def test_ten_thousand_locks() -> None:
     lines = b"".join(b"held n%05d user %b token %d age 1\n" % (n, b"u" * 60, n + 1) for n in range(10_000))
-    with TellingServer({b"LOCK_INFO": lines + NOTHING}) as server:
+    with ScriptedServer({b"LOCK_INFO": lines + NOTHING}) as server:
         assert lockstat(server, "list")[1].count(b"\n") == 10_001
         assert len(parsed(lockstat(server, "list", "--json"))[1]["locks"]) == 10_000
         assert lockstat(server, "list", stdout=open_broken_pipe())[0] == 141
@@ -99,7 +99,7 @@ def open_broken_pipe() -> int:
 
 
 def test_show() -> None:
-    with TellingServer({b"LOCK_INFO x": X + W + NOTHING, b"LOCK_INFO y": NOTHING}) as server:
+    with ScriptedServer({b"LOCK_INFO x": X + W + NOTHING, b"LOCK_INFO y": NOTHING}) as server:
         code, out, err = lockstat(server, "show", "x")
         assert (code, err) == (0, "")
         assert b"holder   u_x\n" in out and b"command  sleep 60\n" in out and b"   1. u_w, waits for 2.0 s" in out
@@ -112,7 +112,7 @@ def test_show() -> None:
 
 def test_break() -> None:
     answers = {b"RECALL": b"print_broke u_x\nowner u_w\nlocked 0\n\n\n"}
-    with TellingServer(answers) as server:
+    with ScriptedServer(answers) as server:
         assert lockstat(server, "break", "x") == (0, b"lock x was taken from u_x\n", "")
         code, found = parsed(lockstat(server, "break", "x", "y", "x", "--json"))
         assert code == 0
@@ -123,7 +123,7 @@ def test_break() -> None:
 
 
 def test_break_by_force() -> None:
-    with TellingServer({b"BREAK_LOCK": b"print_broke u_x\nowner \nlocked 0\n\n\n"}) as server:
+    with ScriptedServer({b"BREAK_LOCK": b"print_broke u_x\nowner \nlocked 0\n\n\n"}) as server:
         assert lockstat(server, "break", "x", "--force") == (0, b"lock x was taken from u_x\n", "")
         assert b"RECALL" not in server.asked and b"locks x" in server.asked
 
@@ -131,7 +131,7 @@ def test_break_by_force() -> None:
 def test_break_of_a_lease_that_is_not_given_back() -> None:
     recalled = X[:-1] + b" recalled 1\n" + NOTHING
     answers = {b"RECALL": b"print_recalled u_x\nowner u_x\nlocked 0\n\n\n", b"LOCK_INFO": recalled}
-    with TellingServer(answers) as server:
+    with ScriptedServer(answers) as server:
         code, out, err = lockstat(server, "break", "x", "--timeout", "0.5")
         assert (code, out) == (75, b"")
         told, failed = err.splitlines()
@@ -143,7 +143,7 @@ def test_break_of_a_lease_that_is_not_given_back() -> None:
 
 
 def test_verify() -> None:
-    with TellingServer({b"CHECK x 7": b"current 1\n\n\n", b"CHECK": b"current 0\n\n\n"}) as server:
+    with ScriptedServer({b"CHECK x 7": b"current 1\n\n\n", b"CHECK": b"current 0\n\n\n"}) as server:
         assert lockstat(server, "verify", "x", "7") == (0, b"token 7 of lock x is current\n", "")
         assert lockstat(server, "verify", "x", "8") == (1, b"token 8 of lock x is stale\n", "")
         code, found = parsed(lockstat(server, "verify", "--json", "x", "7"))
@@ -156,7 +156,7 @@ def test_verify() -> None:
 
 
 def test_ping() -> None:
-    with TellingServer({}) as server:
+    with ScriptedServer({}) as server:
         code, out, err = lockstat(server, "ping")
         assert (code, err) == (0, "")
         pattern = rb"127\.0\.0\.1:\d+ answered in \d\.\d{3} s: version 9\.5, running since 2023-11-1\d \d\d:\d\d:\d\d\n"
@@ -185,12 +185,12 @@ def test_a_classic_server() -> None:
 
 
 def test_a_server_that_refuses() -> None:
-    with TellingServer({b"LOCK_INFO": b"error so\xff_so\n\n\n"}) as server:
+    with ScriptedServer({b"LOCK_INFO": b"error so\xff_so\n\n\n"}) as server:
         fails(lockstat(server, "list"), 70, "refused", "so")
 
 
 def test_a_server_that_cannot_write_its_state() -> None:
-    with TellingServer({b"RECALL": b"error unwritable\n\n\n"}) as server:
+    with ScriptedServer({b"RECALL": b"error unwritable\n\n\n"}) as server:
         fails(lockstat(server, "break", "x"), 69, f"127.0.0.1:{server.port}", "can't write its state")
 
 
@@ -230,7 +230,7 @@ def test_wrong_command_lines(words: list[str]) -> None:
 
 
 def test_nothing_is_done_if_a_name_is_none() -> None:
-    with TellingServer({b"RECALL": b"print_broke u_x\nowner \nlocked 0\n\n\n"}) as server:
+    with ScriptedServer({b"RECALL": b"print_broke u_x\nowner \nlocked 0\n\n\n"}) as server:
         fails(lockstat(server, "break", "x", "a b"), 64, "a b")
         assert b"RECALL" not in server.asked
 
@@ -247,7 +247,7 @@ def test_help_and_version(words: list[str]) -> None:
 def test_the_help_names_all_keys_of_json() -> None:
     _, out, _ = lockstat(None, "--help")
     documented = set(re.findall(r"\w+", out.decode().partition("JSON")[2]))
-    with TellingServer({b"LOCK_INFO": X + W + NOTHING, b"RECALL": b"print_broke u\nowner \n\n\n"}) as server:
+    with ScriptedServer({b"LOCK_INFO": X + W + NOTHING, b"RECALL": b"print_broke u\nowner \n\n\n"}) as server:
         for words in (["list"], ["show", "x"], ["break", "x"], ["ping"]):
             assert keys(parsed(lockstat(server, *words, "--json"))[1]) <= documented
 
@@ -261,10 +261,10 @@ def keys(found: Any) -> set[str]:
 
 
 def test_debug() -> None:
-    with TellingServer({}) as server:
+    with ScriptedServer({}) as server:
         code, _, trace = lockstat(server, "ping", "--debug")
     assert code == 0
-    assert "lockstat: > VERSION\n" in trace and f"lockstat: < {VERSION.decode().strip()}\n" in trace
+    assert "lockstat: > VERSION\n" in trace and f"lockstat: < {VERSION_REPLY.decode().strip()}\n" in trace
 
 
 def test_path_and_environment(tmp_path: Any) -> None:

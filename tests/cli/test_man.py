@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,17 +21,13 @@ from ipclocker.docs.roff import roff
 from ipclocker.docs.tool_spec import Tool, called
 from ipclocker.version import VERSION
 
-from ..support.servers import PROJECT
+from ..support import PROJECT
+from ..support.processes import run_ipclocker
 
 EVERY = ["ipclocker", *TOOLS]
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 each_tool = pytest.mark.parametrize("name", EVERY)
 needs_groff = pytest.mark.skipif(not shutil.which("groff") or not shutil.which("man"), reason="needs man and groff")
-
-
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ipclocker", *words]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
 
 
 def page_of(name: str) -> str:
@@ -60,7 +55,7 @@ def test_all_that_help_says_is_on_the_page(name: str) -> None:
     if name == "ipclocker":
         assert all(is_said(f"{tool} {what}", page) for tool, what in TOOLS.items())
     for line in commands(describe(name)):
-        shown = run(*line, "--help").stdout
+        shown = run_ipclocker(*line, "--help").stdout
         assert set(OPTION.findall(shown)) <= set(OPTION.findall(page)), line
         for part in shown.split("\n\n"):
             if not re.match(r"Usage:|Options:|Arguments:| +(Example|Version):|\w", part):
@@ -71,7 +66,7 @@ def test_all_that_help_says_is_on_the_page(name: str) -> None:
 def test_all_options_of_the_page_are_in_help(name: str) -> None:
     tool = describe(name)
     lines = commands(tool) if tool.command.text else [[name], *commands(tool)]
-    shown = "".join(run(*line, "--help").stdout for line in lines)
+    shown = "".join(run_ipclocker(*line, "--help").stdout for line in lines)
     for command in (tool.command, *tool.subcommands):
         for option in command.options:
             assert set(option.names) <= set(OPTION.findall(shown))
@@ -111,7 +106,7 @@ def test_a_page_has_what_a_page_needs(name: str) -> None:
     needed = {"NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "ENVIRONMENT", "EXAMPLES", "SEE ALSO"}
     assert needed <= set(sections)
     assert all(sections.values())
-    source = run("man", name, "--roff").stdout
+    source = run_ipclocker("man", name, "--roff").stdout
     assert list(sections) == re.findall(r'^\.SH "(.*)"$', source, re.MULTILINE)
 
 
@@ -150,7 +145,7 @@ def test_variables_and_files_that_are_named_are_explained(name: str) -> None:
 @each_tool
 def test_man_and_groff_have_nothing_against_it(name: str, tmp_path: Path) -> None:
     file = tmp_path / f"{name}.1"
-    file.write_text(run("man", name, "--roff").stdout, encoding="ascii")
+    file.write_text(run_ipclocker("man", name, "--roff").stdout, encoding="ascii")
     for command in (["groff", "-ww", "-man", "-Tutf8"], ["man", "--warnings", "-l"]):
         done = subprocess.run([*command, file], capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, "")
@@ -189,15 +184,15 @@ def test_nothing_in_a_text_means_anything_to_roff() -> None:
 
 
 def test_plain_text_where_nobody_turns_pages() -> None:
-    done = run("man", "lockersh")
+    done = run_ipclocker("man", "lockersh")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == page_of("lockersh")
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert run("man").stdout == page_of("ipclocker") == run("man", "ipclocker").stdout
+    assert run_ipclocker("man").stdout == page_of("ipclocker") == run_ipclocker("man", "ipclocker").stdout
 
 
 def test_no_such_page() -> None:
-    done = run("man", "nonsense")
+    done = run_ipclocker("man", "nonsense")
     assert (done.returncode, done.stdout) == (64, "")
     assert re.fullmatch(r"man: there is no tool 'nonsense': one of .*\n", done.stderr)
 

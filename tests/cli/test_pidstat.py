@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from ..support.pid_servers import false_server, port_of, thread_server
-from ..support.processes import NOBODY, alive
-from ..support.servers import PROJECT
+from ..support.fake_servers import false_server
+from ..support.processes import NO_PID, alive, run_ipclocker
+from ..support.servers import pid_server, port_of
 
 
 def pidstat(*words: str) -> tuple[int, list[str], str]:
     """The exit code, the lines of stdout, and stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ipclocker", "pidstat", *words], cwd=PROJECT, capture_output=True, text=True, timeout=60
-    )
+    done = run_ipclocker("pidstat", *words)
     return done.returncode, done.stdout.splitlines(), done.stderr
 
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[str]:
-    with thread_server(host=None) as server:
+    with pid_server(host=None) as server:
         yield str(port_of(server))
 
 
@@ -38,8 +34,8 @@ def test_all_exist(port: str) -> None:
 
 
 def test_one_does_not(port: str) -> None:
-    code, lines, _ = pidstat("--port", port, "--host", "127.0.0.1", "exists", str(NOBODY), "1", str(NOBODY))
-    assert (code, lines) == (1, [f"127.0.0.1:{NOBODY} down", "127.0.0.1:1 up", f"127.0.0.1:{NOBODY} down"])
+    code, lines, _ = pidstat("--port", port, "--host", "127.0.0.1", "exists", str(NO_PID), "1", str(NO_PID))
+    assert (code, lines) == (1, [f"127.0.0.1:{NO_PID} down", "127.0.0.1:1 up", f"127.0.0.1:{NO_PID} down"])
 
 
 def test_this_host_without_a_server() -> None:
@@ -50,10 +46,10 @@ def test_a_host_that_does_not_answer(port: str) -> None:
     hosts = [f"127.0.1.{number}:1" for number in range(1, 6)]
     with false_server(lambda datagram: []) as silent:
         begin = time.monotonic()
-        code, lines, _ = pidstat("--port", str(silent), "exists", *hosts, f"localhost:{NOBODY}", "host.invalid:5")
+        code, lines, _ = pidstat("--port", str(silent), "exists", *hosts, f"localhost:{NO_PID}", "host.invalid:5")
         taken = time.monotonic() - begin
     assert code == 2
-    assert lines == [*(f"{host} host_down" for host in hosts), f"localhost:{NOBODY} down", "host.invalid:5 host_down"]
+    assert lines == [*(f"{host} host_down" for host in hosts), f"localhost:{NO_PID} down", "host.invalid:5 host_down"]
     assert 5 <= taken < 20  # five tries of a second, for all together
 
 
@@ -67,7 +63,7 @@ def test_what_is_unknown() -> None:
 
 
 def test_silent_and_debug(port: str) -> None:
-    assert pidstat("--silent", "--port", port, "exists", "127.0.0.1:1", f"127.0.0.1:{NOBODY}") == (1, [], "")
+    assert pidstat("--silent", "--port", port, "exists", "127.0.0.1:1", f"127.0.0.1:{NO_PID}") == (1, [], "")
     code, lines, trace = pidstat("--debug", "--port", port, "exists", "127.0.0.1:1")
     assert (code, lines) == (0, ["127.0.0.1:1 up"])
     assert "PIDR 1 " in trace and "EXIS 1 1 " in trace

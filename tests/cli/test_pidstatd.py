@@ -13,8 +13,10 @@ import pytest
 
 from ipclocker.process.identity import exists
 
-from ..support.pid_servers import pid_client, pidstatd
-from ..support.servers import PROJECT, wait_for
+from ..support import PROJECT
+from ..support.processes import run_ipclocker
+from ..support.servers import pid_client, pidstatd
+from ..support.waiting import wait_for
 
 
 def answers(address: str) -> bool:
@@ -115,7 +117,5 @@ def test_without_root() -> None:
     ],
 )
 def test_wrong_command_lines(words: list[str], text: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "ipclocker", "pidstatd", *words], cwd=PROJECT, capture_output=True, text=True, timeout=60
-    )
+    done = run_ipclocker("pidstatd", *words)
     assert done.returncode == 64 and text in done.stderr and done.stderr.count("\n") == 1

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ..support.servers import PROJECT
+from ..support.processes import run_ipclocker
 
 PREFORK = [sys.executable, "-m", "ipclocker", "prefork"]
 
 
 def test_help_tells_of_every_option() -> None:
-    done = subprocess.run([*PREFORK, "--help"], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    done = run_ipclocker("prefork", "--help")
     assert done.returncode == 0 and done.stderr == ""
     for option in (
         "listen",
@@ -54,7 +53,7 @@ def test_help_tells_of_every_option() -> None:
     ],
 )
 def test_wrong_command_lines(words: list[str], code: int, text: str) -> None:
-    done = subprocess.run([*PREFORK, *words], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    done = run_ipclocker("prefork", *words)
     assert done.returncode == code, done.stderr
     assert text in done.stderr
     assert done.stderr.count("\n") == 1

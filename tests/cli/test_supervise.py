@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from ..support.servers import PROJECT
+from ..support.processes import run_ipclocker
 
 
 def run(*words: str, **more: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ipclocker", "supervise", *words]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, **more)  # type: ignore[call-overload, no-any-return]
+    return run_ipclocker("supervise", *words, **more)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support.servers import PROJECT
+from ..support import PROJECT
 
 
 def uriexec(*words: str | bytes, cwd: str = "/", **environment: str) -> subprocess.CompletedProcess[bytes]:

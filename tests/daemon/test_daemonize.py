@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ..support.fake_daemon import DEADLINE, Fake, is_alive, wait_for
+from ..support.fake_daemon import Fake
+from ..support.processes import is_alive
+from ..support.waiting import DEADLINE, wait_for
 
 # In the foreground
 

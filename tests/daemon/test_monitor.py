@@ -6,7 +6,9 @@ import os
 import signal
 import time
 
-from ..support.fake_daemon import DEADLINE, Fake, is_alive, wait_for
+from ..support.fake_daemon import Fake
+from ..support.processes import is_alive
+from ..support.waiting import DEADLINE, wait_for
 
 
 def test_a_server_that_dies_is_replaced(fake: Fake) -> None:

@@ -13,7 +13,9 @@ import pytest
 from ipclocker.daemon.pid_file import PidFile
 from ipclocker.errors import UsageError
 
-from ..support.fake_daemon import DEADLINE, Fake, is_alive, wait_for
+from ..support.fake_daemon import Fake
+from ..support.processes import is_alive
+from ..support.waiting import DEADLINE, wait_for
 
 
 def test_written_at_once_and_removed(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ import pytest
 
 from ipclocker.daemon.sd_notify import SystemdNotifier, for_programs, take_manager
 
-from ..support.fake_daemon import DEADLINE, Fake, wait_for
+from ..support.fake_daemon import Fake
+from ..support.waiting import DEADLINE, wait_for
 
 OFTEN = "200000"  # microseconds; signs of life come twice in that time
 

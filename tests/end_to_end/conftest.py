@@ -12,12 +12,6 @@ from ..support.site import Site, new_site
 from .supervising import Start, Supervised
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the built file keeps its modules, so that nothing is left on this host."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def bare_site(built_file: Path, cache: Path) -> Iterator[Site]:
     """A site without a server."""

@@ -18,7 +18,7 @@ from typing import NamedTuple, NoReturn
 
 import pytest
 
-from ..conftest import PROJECT
+from ..support import PROJECT
 
 MIRROR = os.environ.get("IPCLOCKER_TEST_MIRROR", "http://deb.debian.org/debian")
 KEPT = PROJECT / ".cache" / "hosts"

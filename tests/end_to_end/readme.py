@@ -11,7 +11,7 @@ from ipclocker.cli import TOOLS
 from ipclocker.cli.tool_specs import describe
 from ipclocker.docs.tool_spec import FAMILY, Command
 
-from ..conftest import PROJECT
+from ..support import PROJECT
 
 TEXT = (PROJECT / "README.md").read_text()
 # Programs that stand in front of a command and run it.

@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..support.nodes import Node, new_nodes
-from ..support.site import DEADLINE, Site
+from ..support.site import Node, Site, new_nodes
+from ..support.waiting import DEADLINE
 
 NAMES = ("lockhost", "worker", "host1")
 _OWN = ("/usr/local/bin", "/run", "/var/lib", "/var/cache", "/opt", "/etc/systemd/system")

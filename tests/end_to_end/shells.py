@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..support.site import wait_for
+from ..support.waiting import wait_for
 from .terminal import Terminal
 
 # How each is started, and what makes ^X a insert all completions and has it say when it is ready for a line.

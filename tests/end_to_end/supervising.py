@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
-from pathlib import Path
 from typing import Any, Callable
 
-from ..support.site import Site, Tool, is_alive, wait_for
+from ..support.site import Site, Tool
+from ..support.waiting import wait_for
 
 # Programs that write their number down, in a folder that is named in the environment, and go on.
 NOTING = 'echo $$ >> "$NOTES/$IPCLOCKER_PROGRAM"; exec sleep 1000'
@@ -63,24 +63,6 @@ class Supervised:
         """End it by a signal; its exit code."""
         self.tool.process.send_signal(number)
         return self.tool.end()
-
-
-def all_gone(pids: list[int]) -> None:
-    """Wait until none of these processes lives."""
-    wait_for(lambda: not any(map(is_alive, pids)), f"the end of {pids}")
-
-
-def processes_with(text: str) -> list[int]:
-    """The processes whose command line is this, whoever has started them."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if words == f"{text} " and is_alive(int(path.name)):
-            found.append(int(path.name))
-    return found
 
 
 Start = Callable[..., Supervised]

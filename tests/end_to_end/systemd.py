@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from ..support.site import children, wait_for
+from ..support.processes import children
+from ..support.waiting import wait_for
 
 SYSTEMD = "/lib/systemd/systemd"
 _UNITS = "/run/systemd/system"

@@ -14,7 +14,7 @@ import struct
 import termios
 import time
 
-from ..support.site import DEADLINE
+from ..support.waiting import DEADLINE
 
 
 class Terminal:

@@ -14,7 +14,8 @@ import pytest
 from ipclocker.cli import TOOLS
 from ipclocker.version import VERSION
 
-from ..support.site import Site, wait_for
+from ..support.site import Site
+from ..support.waiting import wait_for
 from .terminal import Terminal
 
 # All that the manuals of the first lockersh and lockerd document, and what has come since.

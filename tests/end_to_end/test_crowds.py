@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ..support.site import Site, Tool, children, is_alive, wait_for
+from ..support.processes import children, is_alive
+from ..support.site import Site, Tool
+from ..support.waiting import wait_for
 
 # Appends what it does to the log of the lock that it was granted; the folder is a second witness.
 COMMAND = """

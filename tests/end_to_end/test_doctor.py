@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from ..support.nodes import Node, can_be_made, new_nodes
-from ..support.site import DEADLINE, Site
+from ..support.site import Node, Site, new_nodes, nodes_can_be_made
+from ..support.waiting import DEADLINE
 
-pytestmark = pytest.mark.skipif(not can_be_made(), reason="needs root, for namespaces")
+pytestmark = pytest.mark.skipif(not nodes_can_be_made(), reason="needs root, for namespaces")
 
 
 def doctor(node: Node, *words: str) -> tuple[int, dict[str, dict[str, Any]]]:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ..support.site import wait_for
+from ..support import PROJECT
+from ..support.processes import children
+from ..support.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not all(map(shutil.which, ("ip", "nsenter", "unshare"))),
@@ -33,8 +35,7 @@ class Host:
         )
         assert self._unshare.stdout is not None
         assert self._unshare.stdout.readline() == b"up\n"
-        path = Path(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children")
-        self._init = wait_for(lambda: path.read_text().split(), "the host's first process")[0]
+        self._init = wait_for(lambda: children(self._unshare.pid), "the host's first process")[0]
         self.run("ip", "link", "set", "lo", "up")
 
     def command(self, *words: str) -> list[str]:
@@ -125,7 +126,7 @@ class Cluster:
             "lock = Locker(lock='x', host=sys.argv[2], timeout=0, autounlock=True, destroy_unlock=False).lock(); "
             "open(sys.argv[3], 'w').write(str(os.getpid())); time.sleep(1000)"
         )
-        root = str(Path(__file__).parents[2])
+        root = str(PROJECT)
         process = self.away.start(*around, "/usr/bin/python3", "-c", program, root, self.home.address, str(note))
         self._started.append(process)
         return int(wait_for(lambda: note.exists() and note.read_text(), "the holder"))

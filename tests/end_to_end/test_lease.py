@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ..support import nodes as cluster
-from ..support.memory import ClassicServer
-from ..support.site import Site, Tool, is_alive, new_site, state, wait_for
+from ..support.fake_servers import ClassicServer
+from ..support.processes import command_line, is_alive, living_children, processes_with, state
+from ..support.site import Node, Site, Tool, new_nodes, new_site, nodes_can_be_made
+from ..support.waiting import wait_for
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -211,14 +212,10 @@ def test_a_command_that_ends_well_while_lockersh_is_stopped(site: Site) -> None:
     wait_for(Path(f"{go}.on").exists, "the command")
     tool.process.send_signal(signal.SIGSTOP)
     go.touch()
-    wait_for(lambda: not [pid for pid in _children(tool.pid) if is_alive(pid)], "the end of the command")
+    wait_for(lambda: not living_children(tool.pid), "the end of the command")
     time.sleep(4)
     tool.process.send_signal(signal.SIGCONT)
     assert tool.end() == 5 and tool.err == ""
-
-
-def _children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_lockersh_is_killed(site: Site) -> None:
@@ -232,26 +229,17 @@ def test_lockersh_is_killed(site: Site) -> None:
 def test_the_deputy_is_killed(site: Site) -> None:
     tool = start_worker(site, "w", "deaf")
     work = Work(site, "w")
-    line = Path(f"/proc/{tool.pid}/cmdline").read_bytes()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        if int(path.parent.name) != tool.pid and _bytes(path) == line:
-            os.kill(int(path.parent.name), signal.SIGKILL)
+    for pid in set(processes_with(" ".join(command_line(tool.pid)))) - {tool.pid}:
+        os.kill(pid, signal.SIGKILL)
     gone = lose_server(site, signal.SIGSTOP)
     assert tool.end() == 76 and work.is_over() and work.ended < gone + 3
 
 
 def test_no_deputy_is_left(site: Site) -> None:
     tool = site.start_lockersh("--lease", "60", "sleep 0.2")
-    line = wait_for(lambda: _bytes(Path(f"/proc/{tool.pid}/cmdline")), "its words")
+    line = " ".join(wait_for(lambda: command_line(tool.pid), "its words"))
     assert tool.end() == 0
-    wait_for(lambda: line not in [_bytes(path) for path in Path("/proc").glob("[0-9]*/cmdline")], "the deputy's end")
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
+    wait_for(lambda: not processes_with(line), "the watchdog's end")
 
 
 def test_a_run_within_a_run_ends_with_it(site: Site) -> None:
@@ -383,17 +371,17 @@ def test_the_loss_of_one_is_the_loss_of_all(site: Site) -> None:
 # Hosts that are cut off
 
 
-@pytest.mark.skipif(not cluster.can_be_made(), reason="hosts of its own take root")
+@pytest.mark.skipif(not nodes_can_be_made(), reason="hosts of its own take root")
 @pytest.mark.parametrize("silently", [False, True])
 def test_a_host_that_is_cut_off(built_file: Path, cache: Path, silently: bool) -> None:
     """Its command has ended before that of another host begins; when it comes back, nothing is left to do."""
-    with new_site(built_file, cache) as site, cluster.new_nodes(site, "server", "first", "second") as nodes:
+    with new_site(built_file, cache) as site, new_nodes(site, "server", "first", "second") as nodes:
         server, first, second = nodes
         server.start(site.file, "lockerd", "--nofork", "--state", "none", "--host", "0.0.0.0", "--port", "1751").says(
             "listening on "
         )
 
-        def start(node: cluster.Node, name: str, *how: str) -> Tool:
+        def start(node: Node, name: str, *how: str) -> Tool:
             words = [sys.executable, str(WORKER), str(site.folder / name), *how]
             options = ["--dhost", server.address, "--port", "1751", "--lock", "x", "--lease", "5", "--verbose"]
             return node.start(site.file, "lockersh", *options, *words)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ..support.site import Site, children, is_alive, wait_for
+from ..support.processes import children, is_alive
+from ..support.site import Site
+from ..support.waiting import wait_for
 
 
 class Background:

@@ -8,7 +8,9 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from ..support.site import Site, Tool, is_alive, wait_for
+from ..support.processes import is_alive
+from ..support.site import Site, Tool
+from ..support.waiting import wait_for
 
 
 def held(site: Site, name: str = "x") -> dict[str, Any]:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from ..support.site import Site, Tool, children, wait_for
+from ..support.processes import children
+from ..support.site import Site, Tool
+from ..support.waiting import wait_for
 
 NAMESPACES = ["unshare", "--pid", "--mount", "--uts", "--net", "--fork", "--kill-child", "--mount-proc"]
 

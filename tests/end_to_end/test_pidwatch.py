@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from ..support.site import Site, Tool, is_alive, wait_for
+from ..support.processes import is_alive
+from ..support.site import Site, Tool
+from ..support.waiting import wait_for
 
 PYTHON = shlex.quote(sys.executable)
 SOON = 1.0  # seconds in which the end of a process of this host is acted on, though "at once" is meant

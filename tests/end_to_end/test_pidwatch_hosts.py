@@ -10,11 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..support.nodes import Node, can_be_made, new_nodes
-from ..support.site import Site, Tool
+from ..support.site import Node, Site, Tool, new_nodes, nodes_can_be_made
 
 pytestmark = pytest.mark.skipif(
-    not can_be_made(), reason="PIDWATCH ACROSS HOSTS IS NOT TESTED: this needs namespaces, so root"
+    not nodes_can_be_made(), reason="PIDWATCH ACROSS HOSTS IS NOT TESTED: this needs namespaces, so root"
 )
 SECOND = 1.5  # in which the end of a process is acted on; one, and what this test itself takes
 HUNG_UP = 128 + signal.SIGHUP  # nsenter(1) ends by no signal but says which one it was, as a shell does

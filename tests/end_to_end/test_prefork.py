@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import PROJECT
-from ..support.site import children, wait_for
+from ..support import PROJECT
+from ..support.processes import children
+from ..support.waiting import wait_for
 from .web import HERE, Load, missing, nginx, wait_for_socket
 
 WORKERS = 4

@@ -14,8 +14,9 @@ from ipclocker.cli import TOOLS
 from ipclocker.cli.tool_specs import describe
 from ipclocker.docs.exit_codes import MEANINGS, exit_codes
 
-from ..conftest import PROJECT
-from ..support.site import Site, Tool, wait_for
+from ..support import PROJECT
+from ..support.site import Site, Tool
+from ..support.waiting import wait_for
 from . import readme
 
 PLUGINS = {"check-lockerd", "check-pidstatd"}

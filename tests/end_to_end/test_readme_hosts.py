@@ -12,12 +12,12 @@ import pytest
 
 from ipclocker.cli import TOOLS
 
-from ..support.nodes import can_be_made
-from ..support.site import new_site, wait_for
+from ..support.site import new_site, nodes_can_be_made
+from ..support.waiting import wait_for
 from . import readme
 from .readme_hosts import Hosts, ended, new_hosts
 
-pytestmark = pytest.mark.skipif(not can_be_made(), reason="hosts of their own need root and namespaces")
+pytestmark = pytest.mark.skipif(not nodes_can_be_made(), reason="hosts of their own need root and namespaces")
 
 [FIVE_LINES] = readme.code_under("A cluster in five lines")
 LOCKED, LISTED = FIVE_LINES.splitlines()[3:]

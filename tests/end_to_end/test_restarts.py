@@ -6,7 +6,8 @@ import os
 import signal
 from pathlib import Path
 
-from ..support.site import Site, Tool, wait_for
+from ..support.site import Site, Tool
+from ..support.waiting import wait_for
 
 
 def serve(site: Site, *options: str) -> Tool:

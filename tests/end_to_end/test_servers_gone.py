@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from ..support.site import Site, Tool, wait_for
+from ..support.site import Site, Tool
+from ..support.waiting import wait_for
 
 QUICKLY = ("--connect-delay", "0.05")
 

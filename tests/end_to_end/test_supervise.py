@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ..support.site import is_alive, state, wait_for
-from .supervising import NOTING, Start, Supervised, all_gone, processes_with
+from ..support.processes import all_gone, is_alive, processes_with, state
+from ..support.waiting import wait_for
+from .supervising import NOTING, Start, Supervised
 
 
 class TestRestarts:

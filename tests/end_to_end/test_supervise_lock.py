@@ -12,9 +12,9 @@ from typing import Callable
 
 import pytest
 
-from ..support import nodes as cluster
-from ..support.nodes import Node, new_nodes
-from ..support.site import Site, is_alive, wait_for
+from ..support.processes import is_alive
+from ..support.site import Node, Site, new_nodes, nodes_can_be_made
+from ..support.waiting import wait_for
 from .supervising import Supervised
 
 LEASE = "4"
@@ -145,7 +145,7 @@ def test_without_a_lock_server_they_wait_for_one(supervise: Start, site: Site) -
 
 @contextmanager
 def one_network(site: Site, *names: str) -> Iterator[list[Node]]:
-    if os.geteuid() != 0 or not cluster.can_be_made():
+    if os.geteuid() != 0 or not nodes_can_be_made():
         pytest.skip("hosts of their own can't be made here")
     with new_nodes(site, *names) as nodes:
         yield nodes

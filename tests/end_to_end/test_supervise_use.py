@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ..support.servers import ignored_signals
-from ..support.site import Site, is_alive, wait_for
-from .supervising import NOTING, Start, all_gone, processes_with
+from ..support.processes import all_gone, children, ignored_signals, is_alive, processes_with
+from ..support.site import Site
+from ..support.waiting import wait_for
+from .supervising import NOTING, Start
 
 
 class TestTheList:
@@ -294,8 +295,8 @@ class TestSurroundings:
         try:
             wait_for(lambda: (notes / "web").exists() and (notes / "web").read_text(), "the program")
             assert (bare_site.folder / "c.pid").read_text() == "1\n"
-            first = wait_for(lambda: Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(), "process 1")
-            os.kill(int(first), signal.SIGTERM)
+            first = wait_for(lambda: children(process.pid), "process 1")[0]
+            os.kill(first, signal.SIGTERM)
             assert process.wait(30) == 0
         finally:
             process.kill()

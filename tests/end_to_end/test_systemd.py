@@ -14,7 +14,7 @@ import pytest
 
 from ipclocker.service_files.quoting import command_line
 
-from ..support.site import wait_for
+from ..support.waiting import wait_for
 from .systemd import Systemd, booted
 
 DAEMONS = ("lockerd", "pidstatd")

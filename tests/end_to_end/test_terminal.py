@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ..support.site import Site, Tool, children, is_alive, state, wait_for
+from ..support.processes import children, is_alive, state
+from ..support.site import Site, Tool
+from ..support.waiting import wait_for
 from .terminal import Terminal
 
 # Says what it gets, and how often; ends by the word "end".

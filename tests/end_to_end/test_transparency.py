@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from ..support.site import Site, Tool, is_alive, state, wait_for
+from ..support.processes import is_alive, state
+from ..support.site import Site, Tool
+from ..support.waiting import wait_for
 
 PYTHON = shlex.quote(sys.executable)
 

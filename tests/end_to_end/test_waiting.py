@@ -11,7 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..support.site import Site, Tool, is_alive, state, wait_for
+from ..support.processes import is_alive, state
+from ..support.site import Site, Tool
+from ..support.waiting import wait_for
 
 
 def waiter(site: Site, *words: str) -> Tool:

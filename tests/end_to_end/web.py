@@ -8,12 +8,12 @@ import selectors
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..support.waiting import DEADLINE, wait_for
+
 HERE = Path(__file__).parent
-DEADLINE = 60.0  # seconds; only reached when something is broken
 _CONFIGURATION = """
 daemon off;
 worker_processes 1;
@@ -66,15 +66,12 @@ def nginx(folder: Path) -> Iterator[Path]:
 
 def wait_for_socket(path: Path) -> None:
     """Wait until somebody listens there."""
-    deadline = time.monotonic() + DEADLINE
-    while True:
+
+    def is_listened_on() -> bool:
         with socket.socket(socket.AF_UNIX) as sock:
-            try:
-                sock.connect(str(path))
-                return
-            except (FileNotFoundError, ConnectionRefusedError):
-                assert time.monotonic() < deadline, f"nobody listens on {path}"
-        time.sleep(0.01)
+            return sock.connect_ex(str(path)) == 0
+
+    wait_for(is_listened_on, f"somebody to listen on {path}")
 
 
 class _Request:

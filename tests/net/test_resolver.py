@@ -11,7 +11,7 @@ import pytest
 from ipclocker.net.loop import Loop
 from ipclocker.net.resolver import Resolver
 
-DEADLINE = 20.0  # seconds; only reached when something is broken
+from ..support.waiting import DEADLINE
 
 
 class Turning:

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
+from ..support import PROJECT
 from ..support.activation import Activated, activated, launch, refused
-from ..support.fake_daemon import is_alive
-from ..support.pid_servers import pid_client
-from ..support.servers import PROJECT, Peer, wait_for
+from ..support.processes import children, is_alive
+from ..support.servers import Peer, pid_client
+from ..support.waiting import wait_for
 
 LOCKERD = ("lockerd", "--nofork", "--state", "none")
 PIDSTATD = ("pidstatd", "--nofork")
@@ -130,10 +131,6 @@ def test_in_the_background_all_servers_of_a_guardian_have_them(tmp_path: Path) -
         finally:
             os.kill(monitor, signal.SIGTERM)
         wait_for(lambda: not is_alive(monitor), "the end")
-
-
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_a_unix_socket_keeps_its_name(folder: Path) -> None:

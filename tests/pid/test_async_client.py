@@ -15,8 +15,9 @@ from ipclocker.pid.pending import PendingQueries
 from ipclocker.pid.protocol import Answer
 from ipclocker.process.identity import ProcessIdentity, identify
 
-from ..support.pid_servers import false_server, port_of, thread_server
-from ..support.processes import NOBODY, alive
+from ..support.fake_servers import false_server
+from ..support.processes import NO_PID, alive
+from ..support.servers import pid_server, port_of
 
 
 @pytest.fixture
@@ -47,19 +48,19 @@ def ask(
 
 
 def test_answers(loop: Loop) -> None:
-    with thread_server() as server, alive() as process:
+    with pid_server() as server, alive() as process:
         me = identify(process.pid)
         assert me.start is not None and me.pidns is not None
         assert ask(loop, port_of(server), me) is True
         assert ask(loop, port_of(server), ProcessIdentity(process.pid)) is True
-        assert ask(loop, port_of(server), ProcessIdentity(NOBODY)) is False
+        assert ask(loop, port_of(server), ProcessIdentity(NO_PID)) is False
         assert ask(loop, port_of(server), me._replace(start=me.start + 1)) is False
         assert ask(loop, port_of(server), me._replace(boot="another")) is False
         assert ask(loop, port_of(server), me._replace(pidns=me.pidns + 1)) is None
 
 
 def test_over_ipv6(loop: Loop) -> None:
-    with thread_server(host="::1") as server:
+    with pid_server(host="::1") as server:
         assert ask(loop, port_of(server), ProcessIdentity(1), "::1") is True
 
 

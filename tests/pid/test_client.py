@@ -15,8 +15,9 @@ from ipclocker.pid import client
 from ipclocker.pid.survey import survey
 from ipclocker.process.identity import identify
 
-from ..support.pid_servers import false_server, port_of, thread_server
-from ..support.processes import NOBODY, alive, gone, zombie
+from ..support.fake_servers import false_server
+from ..support.processes import NO_PID, alive, gone, zombie
+from ..support.servers import pid_server, port_of
 
 
 @pytest.fixture
@@ -26,42 +27,42 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_request_and_its_answer() -> None:
-    with thread_server() as server, PidStat(port=port_of(server)) as stat:
+    with pid_server() as server, PidStat(port=port_of(server)) as stat:
         stat.pid_request(host="127.0.0.1", pid=1)
         assert stat.recv_stat() == (1, True, "127.0.0.1")
-        assert stat.pid_request_recv(host="127.0.0.1", pid=NOBODY) == (NOBODY, False, "127.0.0.1")
+        assert stat.pid_request_recv(host="127.0.0.1", pid=NO_PID) == (NO_PID, False, "127.0.0.1")
         assert stat.recv_stat() is None
 
 
 def test_many_requests_at_once() -> None:
-    with thread_server() as server, PidStat("127.0.0.1", port_of(server)) as stat:
-        pids = [1, NOBODY, os.getpid(), NOBODY + 1]
+    with pid_server() as server, PidStat("127.0.0.1", port_of(server)) as stat:
+        pids = [1, NO_PID, os.getpid(), NO_PID + 1]
         for pid in pids:
             stat.pid_request(pid=pid)
         answers = {stat.recv_stat() for _ in pids}
-    assert answers == {(pid, pid < NOBODY, "127.0.0.1") for pid in pids}
+    assert answers == {(pid, pid < NO_PID, "127.0.0.1") for pid in pids}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1"])
 def test_over_each_address(host: str) -> None:
-    with thread_server(host=None) as server, PidStat(host, port_of(server)) as stat:
+    with pid_server(host=None) as server, PidStat(host, port_of(server)) as stat:
         assert stat.pid_request_recv(pid=1) == (1, True, host)
 
 
 def test_by_a_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "pidstatd")
-    with thread_server(path), PidStat("anywhere", path) as stat:
+    with pid_server(path), PidStat("anywhere", path) as stat:
         assert stat.pid_request_recv(pid=1) == (1, True, "anywhere")
         assert stat.ping_status()["ok"]
 
 
 def test_in_a_select_loop() -> None:
-    with thread_server() as server, PidStat("127.0.0.1", port_of(server)) as stat:
+    with pid_server() as server, PidStat("127.0.0.1", port_of(server)) as stat:
         stat.pid_request(pid=1)
         assert select.select([stat.fh()], [], [], 10)[0]
         assert stat.recv_stat() == (1, True, "127.0.0.1")
         assert not select.select([stat], [], [], 0)[0]
-        for pid in (os.getpid(), NOBODY):
+        for pid in (os.getpid(), NO_PID):
             stat.pid_request(host="localhost", pid=pid)
         for exists in (True, False):
             assert select.select([stat], [], [], 10)[0]
@@ -71,11 +72,11 @@ def test_in_a_select_loop() -> None:
 
 
 def test_answers_that_are_not_wanted() -> None:
-    with thread_server() as server, PidStat("127.0.0.1", port_of(server)) as stat:
+    with pid_server() as server, PidStat("127.0.0.1", port_of(server)) as stat:
         me = identify(os.getpid())
         assert me.pidns is not None
         stat.pid_request(pid=1, return_exist=False)
-        stat.pid_request(pid=NOBODY, return_doesnt=False)
+        stat.pid_request(pid=NO_PID, return_doesnt=False)
         stat.pid_request(pid=me._replace(pidns=me.pidns + 1), return_unknown=False)
         stat.pid_request(host="localhost", pid=1, return_exist=False)
         stat.pid_request(pid=me._replace(pidns=me.pidns + 1))
@@ -84,7 +85,7 @@ def test_answers_that_are_not_wanted() -> None:
 
 
 def test_identity_of_a_process() -> None:
-    with thread_server() as server, PidStat("127.0.0.1", port_of(server)) as stat, alive() as process:
+    with pid_server() as server, PidStat("127.0.0.1", port_of(server)) as stat, alive() as process:
         me = identify(process.pid)
         assert me.start is not None and me.pidns is not None
         for host in ("127.0.0.1", "localhost"):
@@ -103,13 +104,13 @@ def test_identity_of_a_process() -> None:
 def test_this_host_needs_no_server(host: str) -> None:
     with PidStat(port=1) as stat:
         assert stat.pid_request_recv(host=host) == (os.getpid(), True, host)
-        assert stat.pid_request_recv(host=host, pid=NOBODY) == (NOBODY, False, host)
+        assert stat.pid_request_recv(host=host, pid=NO_PID) == (NO_PID, False, host)
         with zombie() as pid:
             assert stat.pid_request_recv(host=host, pid=pid) == (pid, False, host)
 
 
 def test_what_is_unknown_here_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    with thread_server(host=None) as server, PidStat("localhost", port_of(server)) as stat:
+    with pid_server(host=None) as server, PidStat("localhost", port_of(server)) as stat:
         monkeypatch.setattr(client, "exists", lambda pid, start=None: None)
         assert stat.pid_request_recv(pid=1) == (1, True, "localhost")
 
@@ -144,10 +145,10 @@ def test_silence() -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_an_answer_to_an_earlier_request_is_kept() -> None:
-    with thread_server() as server, PidStat("127.0.0.1", port_of(server)) as stat:
-        stat.pid_request(pid=NOBODY)
+    with pid_server() as server, PidStat("127.0.0.1", port_of(server)) as stat:
+        stat.pid_request(pid=NO_PID)
         assert stat.pid_request_recv(pid=1) == (1, True, "127.0.0.1")
-        assert stat.recv_stat() == (NOBODY, False, "127.0.0.1")
+        assert stat.recv_stat() == (NO_PID, False, "127.0.0.1")
 
 
 def test_a_classic_server() -> None:
@@ -164,10 +165,10 @@ def test_a_classic_server() -> None:
 
 
 def test_ping_status() -> None:
-    with thread_server() as server, PidStat("127.0.0.1", port_of(server)) as stat:
+    with pid_server() as server, PidStat("127.0.0.1", port_of(server)) as stat:
         good = stat.ping_status()
         assert good["ok"] and "second response on 127.0.0.1" in good["status"]
-        assert stat.ping_status(pid=NOBODY)["ok"] is False
+        assert stat.ping_status(pid=NO_PID)["ok"] is False
         assert stat.ping_status(host="host.invalid")["ok"] is False
 
 
@@ -194,7 +195,7 @@ def test_what_can_not_be_asked() -> None:
 
 def test_descriptors_are_given_back() -> None:
     before = len(os.listdir("/proc/self/fd"))
-    with thread_server() as server, PidStat("127.0.0.1", port_of(server)) as stat:
+    with pid_server() as server, PidStat("127.0.0.1", port_of(server)) as stat:
         stat.pid_request_recv(pid=1)
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -202,8 +203,8 @@ def test_descriptors_are_given_back() -> None:
 def test_a_survey_of_many_takes_as_long_as_one_silent_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "PAUSE", 0.2)
     monkeypatch.setattr("ipclocker.pid.survey.PAUSE", 0.2)
-    with thread_server("0", "127.0.0.1") as server, PidStat(port=port_of(server), tries=3) as stat:
-        live = [("127.0.0.1", pid) for pid in [1, os.getpid(), *range(NOBODY, NOBODY + 800)]]
+    with pid_server("0", "127.0.0.1") as server, PidStat(port=port_of(server), tries=3) as stat:
+        live = [("127.0.0.1", pid) for pid in [1, os.getpid(), *range(NO_PID, NO_PID + 800)]]
         dead = [(f"127.0.1.{number}", 1) for number in range(1, 60)]
         begin = time.monotonic()
         states = survey(stat, [*dead, *live, ("host.invalid", 1)])

@@ -19,9 +19,9 @@ from ipclocker.pid.protocol import MAX_DATAGRAM, Question, write_question
 from ipclocker.pid.server import AnswerServer, PidServer
 from ipclocker.process.identity import identify
 
-from ..support.pid_servers import pid_client, port_of, thread_server
-from ..support.processes import NOBODY, alive, gone, half_zombie, zombie
-from ..support.servers import PROJECT
+from ..support import PROJECT
+from ..support.processes import NO_PID, alive, gone, half_zombie, zombie
+from ..support.servers import pid_client, pid_server, port_of
 
 NAME = own_host_name().encode()
 
@@ -53,8 +53,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_classic_answers(way: str) -> None:
-    with thread_server() as server, pid_client(server.addresses[0]) as sock:
-        nobody = b"%d" % NOBODY
+    with pid_server() as server, pid_client(server.addresses[0]) as sock:
+        nobody = b"%d" % NO_PID
         assert heard(sock, b"PIDR 1 some.host 7\n") == [b"EXIS 1 1 some.host"]
         assert heard(sock, b"PIDR 1 some.host 7\n") == [b"EXIS 1 1 some.host"]
         assert heard(sock, b"PIDR %b some.host 7\n" % nobody) == [b"EXIS %b 0 some.host" % nobody]
@@ -81,20 +81,20 @@ def test_classic_answers(way: str) -> None:
     + [b"PIDR %b h 7" % (b"1" * 400), b"PIDR \xc2\xb2 h 7", b"PIDR 1 h 7 start=x", b"EXIS 1 1 h", b"UNKN 1 na h"],
 )
 def test_no_answer_to_garbage(way: str, garbage: bytes) -> None:
-    with thread_server() as server, pid_client(server.addresses[0]) as sock:
+    with pid_server() as server, pid_client(server.addresses[0]) as sock:
         assert heard(sock, garbage) == []
         assert heard(sock, b"PIDR 1 a 7", garbage, b"PIDR 1 b 7") == [b"EXIS 1 1 a", b"EXIS 1 1 b"]
 
 
 def test_numbers_in_another_form(way: str) -> None:
-    with thread_server() as server, pid_client(server.addresses[0]) as sock:
+    with pid_server() as server, pid_client(server.addresses[0]) as sock:
         large = [b"PIDR %d h 7" % number for number in (2**31, 2**32 + 1, 10**20 - 1)]
         assert heard(sock, *large) == [b"EXIS 2147483648 0 h", b"EXIS 4294967297 0 h", b"EXIS 99999999999999999999 0 h"]
         assert heard(sock, b"PIDR 0001 h 7") == [b"EXIS 1 1 h"]
 
 
 def test_the_end_of_a_process_is_seen_at_once(way: str) -> None:
-    with thread_server() as server, pid_client(server.addresses[0]) as sock:
+    with pid_server() as server, pid_client(server.addresses[0]) as sock:
         for _ in range(20):
             with alive() as process:
                 question = b"PIDR %d h 7" % process.pid
@@ -106,7 +106,7 @@ def test_the_end_of_a_process_is_seen_at_once(way: str) -> None:
 
 
 def test_zombies(way: str) -> None:
-    with thread_server() as server, pid_client(server.addresses[0]) as sock:
+    with pid_server() as server, pid_client(server.addresses[0]) as sock:
         with zombie() as pid:
             assert heard(sock, b"PIDR %d h 7" % pid) == [b"EXIS %d 0 h" % pid]
         with half_zombie() as pid:
@@ -115,7 +115,7 @@ def test_zombies(way: str) -> None:
 
 
 def test_identity(way: str) -> None:
-    with thread_server() as server, pid_client(server.addresses[0]) as sock, alive() as process:
+    with pid_server() as server, pid_client(server.addresses[0]) as sock, alive() as process:
         me = identify(process.pid)
         assert me.start is not None and me.pidns is not None
         pid, start, boot, pidns = me.pid, me.start, me.boot, me.pidns
@@ -137,7 +137,7 @@ def test_identity(way: str) -> None:
 
 
 def test_nobody_is_told_of_what_is_unknown_unasked() -> None:
-    with thread_server() as server, pid_client(server.addresses[0]) as sock:
+    with pid_server() as server, pid_client(server.addresses[0]) as sock:
         assert heard(sock, b"PIDR 1 h 3 pidns=1") == []
         assert heard(sock, b"PIDR 1 h 4 pidns=1") == [b"UNKN 1 na h"]
 
@@ -159,7 +159,7 @@ def test_no_answer_of_any_length_to_datagrams_of_chance(way: str) -> None:
         b"\0",
         b"\xff",
     ]
-    with thread_server() as server, pid_client(server.addresses[0]) as sock:
+    with pid_server() as server, pid_client(server.addresses[0]) as sock:
         for _ in range(5000 // 20):
             batch = [
                 b" ".join(chance.choices(words, k=chance.randrange(8))) if chance.random() < 0.6 else os.urandom(30)
@@ -170,7 +170,7 @@ def test_no_answer_of_any_length_to_datagrams_of_chance(way: str) -> None:
 
 
 def test_each_asker_gets_its_own_answer() -> None:
-    with thread_server() as server:
+    with pid_server() as server:
         socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(50)]
         for number, sock in enumerate(socks):
             sock.settimeout(10)
@@ -182,7 +182,7 @@ def test_each_asker_gets_its_own_answer() -> None:
 
 
 def test_an_asker_that_is_gone_costs_the_others_nothing() -> None:
-    with thread_server() as server, pid_client(server.addresses[0]) as sock:
+    with pid_server() as server, pid_client(server.addresses[0]) as sock:
         for _ in range(20):
             with pid_client(server.addresses[0]) as gone_soon:
                 gone_soon.send(b"PIDR 1 h 7")
@@ -192,7 +192,7 @@ def test_an_asker_that_is_gone_costs_the_others_nothing() -> None:
 @pytest.mark.parametrize("everywhere", [None, "0.0.0.0"])
 def test_all_addresses(way: str, everywhere: str | None) -> None:
     """A connected socket hears the address only that it asked."""
-    with thread_server(host=everywhere) as server:
+    with pid_server(host=everywhere) as server:
         for host in ("127.0.0.1", "127.0.0.2", *(["[::1]"] if everywhere is None else [])):
             with pid_client(f"{host}:{port_of(server)}") as sock:
                 assert heard(sock, b"PIDR 1 h 7") == [b"EXIS 1 1 h"]
@@ -200,7 +200,7 @@ def test_all_addresses(way: str, everywhere: str | None) -> None:
 
 
 def test_several_addresses() -> None:
-    with thread_server(host=["127.0.0.1", "::1", "127.0.0.3"]) as server:
+    with pid_server(host=["127.0.0.1", "::1", "127.0.0.3"]) as server:
         assert len({address.rpartition(":")[2] for address in server.addresses}) == 1
         for address in server.addresses:
             with pid_client(address) as sock:
@@ -209,7 +209,7 @@ def test_several_addresses() -> None:
 
 def test_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "pidstatd")
-    with thread_server(path) as server, pid_client(path) as sock:
+    with pid_server(path) as server, pid_client(path) as sock:
         assert server.addresses == [path]
         assert heard(sock, b"PIDR 1 h 7") == [b"EXIS 1 1 h"]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nameless:  # there is no way back to it
@@ -262,7 +262,7 @@ def test_no_descriptor_left() -> None:
 def test_a_port_that_is_taken() -> None:
     from ipclocker import UsageError
 
-    with thread_server() as server, pytest.raises(UsageError, match="another server has it"):
+    with pid_server() as server, pytest.raises(UsageError, match="another server has it"):
         PidServer(port_of(server), "127.0.0.1")
-    with thread_server(host=None) as server, pytest.raises(UsageError, match="another server has it"):
+    with pid_server(host=None) as server, pytest.raises(UsageError, match="another server has it"):
         PidServer(port_of(server))

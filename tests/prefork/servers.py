@@ -14,38 +14,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..support.servers import DEADLINE, PROJECT, wait_for
+from ..support import PROJECT
+from ..support.processes import is_alive, living_children, state
+from ..support.waiting import DEADLINE, wait_for
 
 HERE = Path(__file__).parent
 PERL_MODULE = subprocess.run(["perl", "-MFCGI::ProcManager", "-e", "1"], capture_output=True).returncode == 0
-
-
-def children(pid: int) -> list[int]:
-    """The children of a process of one thread that are no zombies."""
-    try:
-        pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [int(word) for word in pids if is_alive(int(word))]
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def birth(pid: int) -> float:
-    """When a process was started, in seconds after the boot."""
-    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def is_idle(pid: int) -> bool:
-    """Whether a process sleeps."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 class Asked:
@@ -107,11 +81,11 @@ class Server:
     def workers(self, number: int | None = None) -> list[int]:
         """Its workers; those that are there when there are so many of them, and all are ready."""
         if number is not None:
-            wait_for(lambda: len(children(self.pid)) == number, f"{number} workers; {self.err}")
-            for pid in children(self.pid):
+            wait_for(lambda: len(living_children(self.pid)) == number, f"{number} workers; {self.err}")
+            for pid in living_children(self.pid):
                 self.says(rf"server \(pid {pid}\): initialized")
-                wait_for(lambda pid=pid: is_idle(pid), "a worker that waits")  # type: ignore[misc]
-        found = children(self.pid)
+                wait_for(lambda pid=pid: state(pid) == "S", "a worker that waits")  # type: ignore[misc]
+        found = living_children(self.pid)
         self._seen.update(found)
         return found
 

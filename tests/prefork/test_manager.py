@@ -21,8 +21,10 @@ import pytest
 import ipclocker.prefork
 from ipclocker import ProcManager, UsageError
 
-from ..support.servers import PROJECT, wait_for
-from .servers import Server, children, is_alive, server, started
+from ..support import PROJECT
+from ..support.processes import is_alive, living_children
+from ..support.waiting import wait_for
+from .servers import Server, server, started
 
 
 def program(code: str, *words: str) -> list[str]:
@@ -203,7 +205,7 @@ def test_hooks_are_called_where_they_belong() -> None:
         serve(Own(n_processes=1), listener)
     """
     with started(program(code)) as found:
-        worker = wait_for(lambda: children(found.pid), "a worker")[0]
+        worker = wait_for(lambda: living_children(found.pid), "a worker")[0]
         assert found.ask() == worker
         found.send(signal.SIGTERM)
         assert found.end() == 0
@@ -281,7 +283,7 @@ def test_what_is_buffered_is_written_once() -> None:
     process = subprocess.Popen(
         [word.replace("SOCKET", "") for word in program(code)], cwd=PROJECT, stdout=-1, stderr=-1, text=True
     )
-    wait_for(lambda: len(children(process.pid)) == 3, "the workers")
+    wait_for(lambda: len(living_children(process.pid)) == 3, "the workers")
     process.terminate()
     out, err = process.communicate(timeout=30)
     assert out == "once\n", err
@@ -432,7 +434,7 @@ def test_a_child_of_the_program_itself_is_no_worker() -> None:
     """
     with started(program(code)) as found:
         worker = found.ask()
-        wait_for(lambda: children(found.pid) == [worker], "the end of the child")
+        wait_for(lambda: living_children(found.pid) == [worker], "the end of the child")
         found.send(signal.SIGTERM)
         assert found.end() == 0
         assert found.err.count("exited with status") == 1
@@ -470,7 +472,7 @@ def test_no_accepted_connection_is_dropped(gap: float) -> None:
         found.workers(3)
         with crowd(found) as answers:
             for _ in range(60):
-                worker = chance.choice(wait_for(lambda: children(found.pid), "workers"))
+                worker = chance.choice(wait_for(lambda: living_children(found.pid), "workers"))
                 with contextlib.suppress(ProcessLookupError):  # it has just ended
                     found.send(chance.choice([signal.SIGTERM, signal.SIGHUP]), worker)
                 time.sleep(chance.random() * 0.04)
@@ -489,6 +491,6 @@ def test_no_request_is_lost_in_renewals() -> None:
                 found.says("received signal HUP", number)
                 time.sleep(0.05)
         assert 0 not in answers
-        wait_for(lambda: not set(before) & set(children(found.pid)), "others")
+        wait_for(lambda: not set(before) & set(living_children(found.pid)), "others")
         found.send(signal.SIGTERM)
         assert found.end() == 0

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ..support.servers import wait_for
-from .servers import PERL_MODULE, birth, children, is_alive, server, started
+from ..support.processes import birth, is_alive, living_children
+from ..support.waiting import wait_for
+from .servers import PERL_MODULE, server, started
 
 # A shell, as far as it is needed: it has the terminal, and runs a command in its background.
 BACKGROUND = """
@@ -270,7 +271,7 @@ def test_writing_to_a_terminal_that_stops_its_background_takes_no_worker_away() 
     command = [sys.executable, "-m", "tests.prefork.example_server", "SOCKET", "n_processes=2"]
     try:
         with started([sys.executable, "-c", BACKGROUND, os.ttyname(terminal), *command]) as found:
-            manager = wait_for(lambda: children(found.pid), "the manager")[0]
+            manager = wait_for(lambda: living_children(found.pid), "the manager")[0]
             said = b""
             while said.count(b"initialized") < 3:
                 said += os.read(leader, 1000)

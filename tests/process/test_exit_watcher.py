@@ -14,7 +14,7 @@ from ipclocker.process.exit_watcher import ExitWatcher
 from ipclocker.process.identity import ProcessIdentity, identify
 
 from ..support.processes import alive, gone, zombie
-from ..support.servers import DEADLINE
+from ..support.waiting import DEADLINE
 
 
 @pytest.fixture

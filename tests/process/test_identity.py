@@ -10,7 +10,7 @@ from ipclocker.net.address import own_host_name
 from ipclocker.process import identity
 from ipclocker.process.identity import ProcessIdentity, exists, identify, is_own, own_boot, own_pidns, still_there
 
-from ..support.processes import NOBODY, alive, gone, half_zombie, zombie
+from ..support.processes import NO_PID, alive, gone, half_zombie, zombie
 
 
 def test_a_process_that_lives() -> None:
@@ -22,7 +22,7 @@ def test_a_process_that_lives() -> None:
 
 def test_processes_that_do_not() -> None:
     assert exists(gone()) is False
-    assert exists(NOBODY) is False
+    assert exists(NO_PID) is False
     assert exists(2**31) is False
     assert exists(10**30) is False
 

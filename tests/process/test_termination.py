@@ -22,7 +22,8 @@ from ipclocker.process.send_signal import send_signal
 from ipclocker.process.termination import KillPolicy, Termination
 from ipclocker.process.tree import with_descendants
 
-DEADLINE = 20.0
+from ..support.waiting import DEADLINE, turn_until
+
 _PROGRAM = "import signal as s, time; s.signal(1, s.SIG_IGN); print(1, flush=True); time.sleep(1000)"
 STUBBORN = f"{shlex.quote(sys.executable)} -c '{_PROGRAM}'"  # writes a line when it is deaf for SIGHUP
 
@@ -54,10 +55,7 @@ class Scene:
         return killing
 
     def until(self, what: Callable[[], object], description: str) -> None:
-        deadline = time.monotonic() + DEADLINE
-        while not what():
-            assert time.monotonic() < deadline, f"waited in vain: {description}"
-            self.loop.turn(0.01)
+        turn_until(self.loop, what, description)
 
     def end(self) -> None:
         self.others |= {process.pid for process in with_descendants(identify(c.pid) for c in self.commands)}

@@ -6,10 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable
 
 import pytest
 
@@ -19,15 +17,10 @@ from ipclocker.process.tree import ancestors, marked, with_descendants
 from ipclocker.process.tree_killer import TreeKiller
 from ipclocker.run.options import MARKS
 
-DEADLINE = 20.0
+from ..support import PROJECT
+from ..support.waiting import DEADLINE, wait_for
+
 MARK = f"test{os.getpid()}"
-
-
-def until(what: Callable[[], object], description: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not what():
-        assert time.monotonic() < deadline, f"waited in vain: {description}"
-        time.sleep(0.01)
 
 
 class Scene:
@@ -44,7 +37,7 @@ class Scene:
         )
         self.commands.append(process)
         for name in ready:
-            until(lambda name=name: (self.folder / name).exists(), name)  # type: ignore[misc]
+            wait_for(lambda name=name: (self.folder / name).exists(), name)  # type: ignore[misc]
         return TreeKiller(identify(process.pid), MARKS, MARK, self.told.append)
 
     def process(self, name: str) -> ProcessIdentity:
@@ -94,7 +87,7 @@ def test_the_command_gets_the_signal_alone(scene: Scene) -> None:
     assert ending.has_ended and not is_gone(scene.process("below"))
     assert [process.pid for process in ending.find_remaining()] == [scene.process("below").pid]
     ending.signal_rest(signal.SIGTERM)
-    until(lambda: is_gone(scene.process("below")), "its end")
+    wait_for(lambda: is_gone(scene.process("below")), "its end")
     assert ending.find_remaining() == []
 
 
@@ -145,9 +138,9 @@ def test_this_process_and_those_above_it_are_spared(scene: Scene) -> None:
         f"TreeKiller(ProcessIdentity(2**22 + 1), '{MARKS}', sys.argv[1]).kill_all(); open('done', 'w').close()"
     )
     outer = f'{says("beside")} & {sys.executable} -c "{script}" {MARK}; echo $$ >above; exec sleep 1000'
-    scene.folder.joinpath("ipclocker").symlink_to(Path(__file__).parents[2] / "ipclocker")
+    scene.folder.joinpath("ipclocker").symlink_to(PROJECT / "ipclocker")
     scene.command(outer, "above", "done")
-    until(lambda: is_gone(scene.process("beside")), "the end of the one beside it")
+    wait_for(lambda: is_gone(scene.process("beside")), "the end of the one beside it")
     assert scene.commands[0].poll() is None
 
 

@@ -15,7 +15,10 @@ import pytest
 
 from ipclocker.process.identity import exists
 
-DEADLINE = 20.0
+from ..support import PROJECT
+from ..support.processes import command_line, processes_with
+from ..support.waiting import wait_for
+
 SCRIPT = """
 import os, sys, time
 from ipclocker.process.watchdog import Watchdog
@@ -31,7 +34,7 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.processes: list[subprocess.Popen[str]] = []
-        (folder / "ipclocker").symlink_to(Path(__file__).parents[2] / "ipclocker")
+        (folder / "ipclocker").symlink_to(PROJECT / "ipclocker")
 
     def start(self, seconds: float, then: str) -> subprocess.Popen[str]:
         text = SCRIPT.format(seconds=seconds, then=textwrap.dedent(then))
@@ -45,10 +48,7 @@ class Scene:
 
     def killed_at(self) -> float:
         """When it did it; waits for that."""
-        deadline = time.monotonic() + DEADLINE
-        while not (self.folder / "killed").exists():
-            assert time.monotonic() < deadline, "nothing was done"
-            time.sleep(0.01)
+        wait_for((self.folder / "killed").exists, "its deed")
         return float((self.folder / "killed").read_text().split()[0])
 
     @property
@@ -128,9 +128,7 @@ def test_one_that_was_stopped_itself_hears_first_what_it_was_told(scene: Scene) 
     process = scene.start(
         1.0, f"{READY} sys.stdin.readline(); watchdog.set_deadline(time.monotonic() + 1000); {READY} input()"
     )
-    own = Path(f"/proc/{process.pid}/cmdline").read_bytes()
-    others = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _read(path) == own]
-    (watchdog,) = set(others) - {process.pid}
+    (watchdog,) = set(processes_with(" ".join(command_line(process.pid)))) - {process.pid}
     os.kill(watchdog, signal.SIGSTOP)
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write("\n")
@@ -140,10 +138,3 @@ def test_one_that_was_stopped_itself_hears_first_what_it_was_told(scene: Scene) 
     os.kill(watchdog, signal.SIGCONT)
     time.sleep(0.3)
     assert not scene.has_killed and exists(watchdog)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
 
-from ..conftest import PROJECT
+from ..support import PROJECT
 from ..support.servers import Lockerd
 from .chaos import CUTS, DEPUTIES, KILLS, RECALLS, STOPS, Chaos, torment
 from .crowd import Setting, built, new_crowd

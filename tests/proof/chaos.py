@@ -24,7 +24,8 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Callable
 
-from .crowd import DEADLINE, Crowd, Figures, Place, Stuck, Worker
+from ..support.waiting import DEADLINE
+from .crowd import Crowd, Figures, Place, Stuck, Worker
 
 KILLS = ("kill a holder", "kill a waiter", "kill a command", "kill the server")
 STOPS = ("stop a holder", "stop a waiter", "stop a command", "freeze a job", "stop the server")

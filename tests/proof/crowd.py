@@ -23,13 +23,13 @@ from typing import IO, Callable, NamedTuple, NoReturn, TypeVar
 
 import pytest
 
-from ..conftest import PROJECT
-from ..support.nodes import Node, can_be_made, new_nodes
-from ..support.site import children, new_site
+from ..support import PROJECT
+from ..support.processes import children
+from ..support.site import Node, new_nodes, new_site, nodes_can_be_made
+from ..support.waiting import DEADLINE
 from .witness import CLASH
 
 T = TypeVar("T")
-DEADLINE = 60.0  # seconds; only reached when something is broken
 WITNESS = str(Path(__file__).with_name("witness.py"))
 LEASE = 3.0  # seconds: the shortest
 # How a lockersh may end: as its command, or because the lock was lost (76), or by a signal that it was sent.
@@ -346,7 +346,7 @@ def need_hosts() -> None:
     """Skip the test, with a word, where there can be no hosts of its own."""
     if not all(map(shutil.which, ("ip", "nsenter", "unshare"))):
         _leave_out("takes ip, nsenter and unshare")
-    if not can_be_made():
+    if not nodes_can_be_made():
         _leave_out("takes namespaces, so root")
 
 

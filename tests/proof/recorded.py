@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from ..conftest import PROJECT
+from ..support import PROJECT
 from ..support.servers import Lockerd, Peer
 from .history import GONE, LOCK, OBTAINED, UNLOCK, Recorder, by_names, check_tokens, note_kill, read_histories
 from .linearizability import find_order
 from .models import Locks, Queue
 
-DEADLINE = 120.0  # seconds for a run; only reached when something is broken
+LONGEST_RUN = 120.0  # seconds; reached only when something is broken
 
 
 class Checked(NamedTuple):
@@ -88,7 +88,7 @@ class Processes:
 
     def await_lines(self, count: int) -> None:
         """Wait until the diaries have so many lines together."""
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + LONGEST_RUN
         while self._lines() < count:
             assert time.monotonic() < deadline, "the clients do nothing"
             assert not any(process.poll() for process in self._running), "a client has failed"
@@ -101,7 +101,7 @@ class Processes:
         """Wait for their ends, which are good ones. Raises AssertionError."""
         try:
             for process in self._running:
-                assert process.wait(DEADLINE) == 0, "a client has failed"
+                assert process.wait(LONGEST_RUN) == 0, "a client has failed"
         finally:
             for process in self._running:
                 process.kill()
@@ -171,7 +171,7 @@ def record_queue(address: str, folder: Path, dice: random.Random, *, clients: in
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(DEADLINE)
+        thread.join(LONGEST_RUN)
     if problems:
         raise problems[0]
     return check_queue(folder)

@@ -16,9 +16,10 @@ from typing import NamedTuple, NoReturn
 
 import pytest
 
-from ..conftest import PROJECT
-from ..support.servers import DEADLINE, Peer, wait_for
-from ..support.site import children
+from ..support import PROJECT
+from ..support.processes import children
+from ..support.servers import Peer
+from ..support.waiting import DEADLINE, wait_for
 from .history import Result
 
 OWN_CI = os.environ.get("CI") == "true"  # there the proof is never left out

@@ -15,9 +15,10 @@ from ipclocker.pid.protocol import MAX_DATAGRAM, Answer, Question, read_question
 from ipclocker.run import remote_monitor as vigil
 from ipclocker.run.remote_monitor import MonitorListener, RemoteProcessMonitor, WatchTarget, is_this_host
 
+from ..support.waiting import turn_until
+
 HERE = "127.0.0.1"
 INTERVAL = 0.02
-DEADLINE = 20.0
 
 
 class Server:
@@ -67,10 +68,7 @@ class Scene(MonitorListener):
         self.gone += 1
 
     def until(self, what: Any) -> None:
-        deadline = time.monotonic() + DEADLINE
-        while not what():
-            assert time.monotonic() < deadline, f"waited in vain; told: {self.told}"
-            self.loop.turn(0.01)
+        turn_until(self.loop, what, f"told: {self.told}")
 
     def ask_more(self, count: int = 5) -> None:
         """Until so many questions more were asked."""

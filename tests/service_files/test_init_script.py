@@ -18,9 +18,9 @@ import pytest
 from ipclocker.errors import UsageError
 from ipclocker.service_files.init_script import init_script
 
-from ..support.built_file import Run
-from ..support.fake_daemon import is_alive
-from ..support.servers import wait_for
+from ..support.processes import is_alive
+from ..support.site import Run
+from ..support.waiting import wait_for
 
 SHELLS = [shell for shell in (["dash"], ["bash", "--posix"], ["busybox", "sh"]) if shutil.which(shell[0])]
 

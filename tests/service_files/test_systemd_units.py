@@ -19,7 +19,8 @@ from ipclocker.service_files.systemd_sockets import lockerd_sockets, pidstatd_so
 from ipclocker.service_files.systemd_units import DAEMONS, hides
 from ipclocker.version import VERSION
 
-from ..support.built_file import PYTHON, Run
+from ..support.processes import run_ipclocker
+from ..support.site import PYTHON, Run
 
 EXPOSURE = 2.0  # of 10, where 0 is the least; what confined daemons stay below
 PRESENT = [tool for tool in DAEMONS if tool in TOOLS]
@@ -164,12 +165,7 @@ def test_another_interpreter_stays_the_one(run: Run) -> None:
 
 
 def test_modules_are_no_file_to_start(run: Run) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "ipclocker", "units", "lockerd"],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
+    done = run_ipclocker("units", "lockerd")
     assert (done.returncode, done.stdout) == (64, "")
     assert "__main__.py is nothing that runs lockerd: build the one file" in done.stderr
 

@@ -17,7 +17,7 @@ from ipclocker.net.loop import Loop
 from ipclocker.supervise import control_socket as control
 from ipclocker.supervise.control_socket import ControlServer, ask, control_path
 
-DEADLINE = 20.0
+from ..support.waiting import DEADLINE
 
 
 class Programs:

@@ -13,8 +13,9 @@ import pytest
 
 from ipclocker import Supervisor, UsageError
 
-from ..support.fake_daemon import is_alive
-from ..support.servers import PROJECT, wait_for
+from ..support import PROJECT
+from ..support.processes import is_alive
+from ..support.waiting import wait_for
 
 SCRIPT = """
 from ipclocker import ProgramFailed, Supervisor

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .servers import PROJECT
+from . import PROJECT
 
 # Words: the value of LISTEN_FDS, that of LISTEN_PID ("own" or a number), the descriptors, "--", and a command.
 _LAUNCH = """

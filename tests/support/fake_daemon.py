@@ -8,33 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Callable, TypeVar
 
-T = TypeVar("T")
-DEADLINE = 20.0  # seconds; only reached when something is broken
-
-
-def wait_for(what: Callable[[], T], description: str) -> T:
-    """Ask until the answer is true."""
-    deadline = time.monotonic() + DEADLINE
-    while not (answer := what()):
-        assert time.monotonic() < deadline, f"waited in vain: {description}"
-        time.sleep(0.005)
-    return answer
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie (in a container, nobody may reap our orphans)."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return not Path("/proc/self").exists()
+from .processes import is_alive
+from .waiting import DEADLINE, wait_for
 
 
 class Fake:

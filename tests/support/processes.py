@@ -1,21 +1,24 @@
-"""Processes of all sorts to ask about: alive, zombies, gone, somebody else's; each surely ended."""
+"""Processes of all sorts to ask about (alive, zombies, gone), and what /proc tells of any process."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .servers import wait_for
+from . import PROJECT
+from .waiting import DEADLINE, wait_for
 
-NOBODY = 4194305  # over the kernel's limit: no process ever has it
+NO_PID = 4_194_305  # over the kernel's limit (2**22): no process ever has it
 _SYS_EXIT = {"x86_64": 60, "aarch64": 93}
 
 
@@ -65,6 +68,77 @@ def gone() -> int:
     return process.pid
 
 
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on, which is field 3 in proc_pid_stat(5); [] if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def state(pid: int) -> str:
-    """The letter that /proc has for what a process does."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    """The state of a process as /proc has it: R, S, T, Z and so on; empty if it is gone."""
+    return (_stat(pid) or [""])[0]
+
+
+def is_alive(pid: int) -> bool:
+    """True if a process exists and is no zombie (in a container, nobody may reap our orphans)."""
+    return state(pid) not in ("", "Z", "X")
+
+
+def birth(pid: int) -> float:
+    """The time at which a process was started, in seconds after the boot."""
+    return int(_stat(pid)[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_time(pid: int, with_ended: bool = False) -> float:
+    """The seconds of processor time that a process has used, on demand with those of its children that have ended."""
+    return sum(map(int, _stat(pid)[11 : 15 if with_ended else 13])) / os.sysconf("SC_CLK_TCK")
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process of one thread, zombies too."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def living_children(pid: int) -> list[int]:
+    """The children of a process of one thread that are no zombies."""
+    return [child for child in children(pid) if is_alive(child)]
+
+
+def command_line(pid: int) -> list[str]:
+    """The words of a process; [] if it is gone or a zombie."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    text = words.decode(errors="replace").rstrip("\0")
+    return text.split("\0") if text else []
+
+
+def processes_with(line: str) -> list[int]:
+    """The living processes of this host whose command line is this one."""
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if " ".join(command_line(pid)) == line and is_alive(pid)]
+
+
+def all_gone(pids: list[int]) -> None:
+    """Wait until none of these processes lives."""
+    wait_for(lambda: not any(map(is_alive, pids)), f"the end of {pids}")
+
+
+def run_ipclocker(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run `ipclocker WORDS` from the sources to its end; `more` goes to subprocess.run."""
+    more = {"capture_output": True, "text": True, "timeout": DEADLINE, "cwd": PROJECT, **more}
+    done: subprocess.CompletedProcess[str] = subprocess.run([sys.executable, "-m", "ipclocker", *words], **more)
+    return done
+
+
+def ignored_signals(status: str) -> int:
+    """The ignored signals, as a mask, less those two that are the C library's own (and that a make leaves ignored)."""
+    found = re.search(r"SigIgn:\s+([0-9a-f]+)", status)
+    assert found is not None, status
+    return int(found[1], 16) & ~(0b11 << 31)

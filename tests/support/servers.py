@@ -1,4 +1,4 @@
-"""Real lock servers and bare connections to them: started, awaited, spoken to, and surely ended."""
+"""Real lock servers and pid servers, and bare connections to them: started, spoken to, and surely ended."""
 
 from __future__ import annotations
 
@@ -12,34 +12,19 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable, TypeVar
+from typing import Any, TypeVar
 
 from ipclocker.lock.server.server import LockServer
+from ipclocker.pid.server import PidServer
 
+from . import PROJECT
 from .memory import as_lines
+from .processes import cpu_time, state
+from .waiting import DEADLINE, wait_for
 
 T = TypeVar("T")
-DEADLINE = 15.0  # seconds; only reached when something is broken
-PROJECT = Path(__file__).resolve().parents[2]
-
-
-def wait_for(what: Callable[[], T], description: str = "") -> T:
-    """Ask until the answer is true."""
-    deadline = time.monotonic() + DEADLINE
-    while not (answer := what()):
-        assert time.monotonic() < deadline, f"waited in vain: {description}"
-        time.sleep(0.002)
-    return answer
-
-
-def ignored_signals(status: str) -> int:
-    """The ignored signals, as a mask, less those two that are the C library's own (and that a make leaves ignored)."""
-    found = re.search(r"SigIgn:\s+([0-9a-f]+)", status)
-    assert found is not None, status
-    return int(found[1], 16) & ~(0b11 << 31)
 
 
 class Peer:
@@ -233,8 +218,7 @@ class Lockerd(Served):
 
     def cpu_time(self) -> float:
         """The seconds of processor time that it has used."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_time(self.process.pid)
 
     def memory(self) -> int:
         """The bytes of memory that it has, now."""
@@ -254,7 +238,7 @@ class Lockerd(Served):
     def stopped(self) -> Iterator[None]:
         """Let it stand still, so that all that is sent meanwhile arrives in one instant."""
         os.kill(self.process.pid, signal.SIGSTOP)
-        wait_for(lambda: ") T " in Path(f"/proc/{self.process.pid}/stat").read_text())
+        wait_for(lambda: state(self.process.pid) == "T", "the server to stand still")
         try:
             yield
         finally:
@@ -265,21 +249,62 @@ class Lockerd(Served):
 
 
 @contextlib.contextmanager
-def in_thread(call: Callable[[], T]) -> Iterator[list[T]]:
-    """Run a call beside the test; what it returned is in the list at the end of the `with`."""
-    results: list[T] = []
+def pid_server(port: str | int = 0, host: str | list[str] | None = "127.0.0.1") -> Iterator[PidServer]:
+    """A PidServer in a thread of this process."""
+    server = PidServer(port, host)
     problems: list[BaseException] = []
 
-    def run() -> None:
+    def serve() -> None:
         try:
-            results.append(call())
-        except BaseException as problem:  # noqa: BLE001 - raised in the thread of the test
+            server.run()
+        except BaseException as problem:  # noqa: BLE001 - shown in the thread of the test
             problems.append(problem)
 
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=serve)
     thread.start()
-    yield results
-    thread.join(DEADLINE)
-    assert not thread.is_alive(), "the call did not return"
-    for problem in problems:
-        raise problem
+    try:
+        yield server
+    finally:
+        server.stop()
+        with pid_client(server.addresses[0]) as sock:
+            sock.send(b"wake up")
+        thread.join(DEADLINE)
+        server.close()
+        assert not thread.is_alive() and not problems, problems
+
+
+def port_of(server: PidServer) -> int:
+    return int(server.addresses[0].rpartition(":")[2])
+
+
+@contextlib.contextmanager
+def pid_client(address: str) -> Iterator[socket.socket]:
+    """A bare socket that is connected to a server, as its `addresses` has it."""
+    host, _, port = address.rpartition(":")
+    host = "::1" if host == "[::]" else host.strip("[]")
+    family = socket.AF_UNIX if "/" in address else socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(DEADLINE)
+        if family == socket.AF_UNIX:
+            sock.bind("")
+            sock.connect(address)
+        else:
+            sock.connect((host, int(port)))
+        yield sock
+
+
+@contextlib.contextmanager
+def pidstatd(*options: str, before: str = "") -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """A pidstatd in the foreground: the process, where it is asked, and the line that says so."""
+    program = f"{before}\nimport sys; sys.argv[0] = 'pidstatd'; from ipclocker.__main__ import main; main()"
+    command = [sys.executable, "-c", program, "--nofork", *options]
+    with subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            found = re.search(r"listening on ([^;,\n]*)", line)
+            assert found is not None, line + process.stderr.read()
+            yield process, found[1], line
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)

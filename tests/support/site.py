@@ -1,52 +1,69 @@
-"""The built file as its users run it: a private lock server, tools beside it, and an end to all of them."""
+"""The built file as its users run it: a private lock server, tools beside it, and an end to all of them.
+
+Nodes are hosts that are namespaces: each has its own name, network, processes and hosts file. They need root. They are
+on one network, 10.99.0.1, 10.99.0.2 and so on, and find each other by name. Nothing of it is left when the first
+process of each is killed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Callable, TypeVar
+from typing import IO, Any
 
-T = TypeVar("T")
-DEADLINE = 30.0  # seconds; only reached when something is broken
+import pytest
 
+from .processes import children, living_children
+from .waiting import DEADLINE, wait_for
 
-def wait_for(what: Callable[[], T], description: str) -> T:
-    """Ask until the answer is true."""
-    deadline = time.monotonic() + DEADLINE
-    while not (answer := what()):
-        assert time.monotonic() < deadline, f"waited in vain: {description}"
-        time.sleep(0.01)
-    return answer
+PYTHON = "/usr/bin/python3"  # what the file's first line names
+NOBODY_UID = 65534
+VERSION_LINE = re.compile(r"Version: \d+\.\d+\.\d+\n")
 
-
-def state(pid: int) -> str:
-    """The state of a process as /proc has it: R, S, T, Z and so on; empty if it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as two users")
+_NAMESPACES = ["unshare", "--pid", "--mount", "--propagation", "private", "--uts", "--net", "--fork", "--kill-child"]
+_BOOT = "mount -t proc proc /proc; mount --bind $2 /etc/hosts; hostname $1; ip link set lo up; exec sleep infinity"
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    return state(pid) not in ("", "Z", "X")
+class Run:
+    """Runs the built file with a cache of its own."""
 
+    def __init__(self, file: Path, cache: Path) -> None:
+        self.file = file
+        self.cache = cache
 
-def children(pid: int) -> list[int]:
-    """The children of a process of one thread."""
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+    def environment(self, **more: str) -> dict[str, str]:
+        return {**os.environ, "IPCLOCKER_CACHE": str(self.cache), **more}
+
+    def __call__(self, *before: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
+        """Run `BEFORE ipclocker lockersh --version`; `more` goes to subprocess.run."""
+        command = [*before, self.file, "lockersh", "--version"]
+        more.setdefault("env", self.environment())
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, **more)
+
+    def works(self, *before: str | Path, **more: Any) -> None:
+        done = self(*before, **more)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert VERSION_LINE.fullmatch(done.stdout)
+
+    @property
+    def folder(self) -> Path:
+        return self.cache / f"ipclocker-{os.geteuid()}"
+
+    @property
+    def pack(self) -> Path:
+        """The one file in the cache."""
+        [path] = self.folder.iterdir()
+        return path
 
 
 class Tool:
@@ -68,7 +85,7 @@ class Tool:
 
     def child(self) -> int:
         """The process that is or becomes the command; to be asked for when lockersh has asked for the lock."""
-        return wait_for(lambda: [pid for pid in children(self.pid) if is_alive(pid)], "the child")[-1]
+        return wait_for(lambda: living_children(self.pid), "the child")[-1]
 
     def end(self) -> int:
         """Wait for the end: the exit code, or the signal's number as a negative one."""
@@ -220,3 +237,105 @@ def new_site(file: Path, cache: Path) -> Iterator[Site]:
         yield site
     finally:
         site.clean_up()
+
+
+def nodes_can_be_made() -> bool:
+    """Whether there are such namespaces here, for this user."""
+    try:
+        made = subprocess.run([*_NAMESPACES, "sh", "-c", "mount -t proc proc /proc; ip link"], capture_output=True)
+    except OSError:
+        return False
+    return made.returncode == 0
+
+
+class Node:
+    """A host."""
+
+    def __init__(self, site: Site, name: str, address: str, hosts: Path) -> None:
+        self.site = site
+        self.name = name
+        self.address = address
+        self._first = subprocess.Popen([*_NAMESPACES, "sh", "-euc", _BOOT, "boot", name, hosts])
+        self.pid = wait_for(lambda: children(self._first.pid), "the first process of a host")[0]
+        comm = Path(f"/proc/{self.pid}/comm")
+        wait_for(lambda: comm.read_text() == "sleep\n", "the host to be up")
+
+    def words(self, *words: str) -> list[str]:
+        """The words of a command there."""
+        return ["nsenter", f"--target={self.pid}", "--mount", "--uts", "--net", "--pid", *words]
+
+    def start(self, *words: str) -> Tool:
+        """Start a command there."""
+        stderr = self.site.folder / f"stderr.{self.name}.{len(list(self.site.folder.iterdir()))}"
+        with stderr.open("w") as file:
+            process = subprocess.Popen(
+                self.words(*words),
+                env=self.site.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+            )
+        tool = Tool(process, stderr)
+        self.site.watch(tool)
+        return tool
+
+    def run(self, *words: str, **more: Any) -> str:
+        """Run a command there to its end, which is a good one; what it printed."""
+        out: str = subprocess.run(self.words(*words), check=True, text=True, stdout=subprocess.PIPE, **more).stdout
+        return out
+
+    def serve(self) -> Tool:
+        """Start the pid server there."""
+        tool = self.start(self.site.file, "pidstatd", "--nofork")
+        tool.says("listening on ")
+        return tool
+
+    def sleeper(self) -> int:
+        """The number, there, of a process that sleeps."""
+        tool = self.start("sh", "-c", "echo $$; exec sleep 1000")
+        assert tool.process.stdout is not None
+        return int(tool.process.stdout.readline())
+
+    def kill(self, pid: int) -> None:
+        """Kill a process by its number there."""
+        self.run("kill", "-9", str(pid))
+
+    def cut(self, off: bool = True) -> None:
+        """Take the host off the network, or put it back."""
+        self.run("ip", "link", "set", "eth0", "down" if off else "up")
+
+    def end(self) -> None:
+        """End all that runs there."""
+        self._first.kill()
+        self._first.wait()
+
+
+@contextlib.contextmanager
+def new_nodes(site: Site, *names: str) -> Iterator[list[Node]]:
+    """Hosts of these names, on a network whose switch is on the first."""
+    addresses = [f"10.99.0.{number}" for number in range(1, len(names) + 1)]
+    hosts = site.folder / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n" + "".join(map("{} {}\n".format, addresses, names)))
+    nodes: list[Node] = []
+    try:
+        for name, address in zip(names, addresses):
+            nodes.append(Node(site, name, address, hosts))
+        _connect(nodes)
+        yield nodes
+    finally:
+        for node in nodes:
+            node.end()
+
+
+def _connect(nodes: list[Node]) -> None:
+    switch = nodes[0]
+    switch.run("ip", "link", "add", "switch", "type", "bridge")
+    switch.run("ip", "link", "set", "switch", "up")
+    for number, node in enumerate(nodes):
+        pair = f"ip link add port{number} type veth peer name eth0 netns {node.pid}"
+        # By its number the host's network is known outside only, so that is where the pair is made.
+        subprocess.run(["nsenter", f"--target={switch.pid}", "--net", *shlex.split(pair)], check=True)
+        switch.run("ip", "link", "set", f"port{number}", "master", "switch", "up")
+        node.run("ip", "address", "add", f"{node.address}/24", "dev", "eth0")
+        node.run("ip", "link", "set", "eth0", "up")

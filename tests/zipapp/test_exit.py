@@ -8,8 +8,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-from ..conftest import PROJECT
-from ..support.built_file import PYTHON, VERSION, Run
+from ..support import PROJECT
+from ..support.site import PYTHON, VERSION_LINE, Run
 
 
 class TestTheEnd:
@@ -41,7 +41,7 @@ def test_a_link_named_after_a_tool_is_that_tool(run: Run, tmp_path: Path) -> Non
     link.symlink_to(run.file)
     for before in ([], [PYTHON]):
         done = subprocess.run([*before, link, "--version"], env=run.environment(), capture_output=True, text=True)
-        assert VERSION.fullmatch(done.stdout), done.stderr
+        assert VERSION_LINE.fullmatch(done.stdout), done.stderr
 
 
 def test_a_damaged_file_says_so(run: Run, tmp_path: Path) -> None:

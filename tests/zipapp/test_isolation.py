@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support.built_file import PYTHON, Run
+from ..support.site import PYTHON, Run
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any, Callable
 
 import pytest
 
-from ..support.built_file import NOBODY, PYTHON, Run, as_root
+from ..support.site import NOBODY_UID, PYTHON, Run, as_root
 
 # Writes a pack in which the last part of the launcher does nothing but print; for the interpreter that runs it.
 PLANTER = """
@@ -42,7 +42,7 @@ def plant(run: Run) -> Path:
 
 
 def other_owner(run: Run, pack: Path) -> None:
-    os.chown(run.folder, NOBODY, NOBODY)
+    os.chown(run.folder, NOBODY_UID, NOBODY_UID)
 
 
 def group_may_write(run: Run, pack: Path) -> None:
@@ -54,7 +54,7 @@ def all_may_write(run: Run, pack: Path) -> None:
 
 
 def pack_of_another(run: Run, pack: Path) -> None:
-    os.chown(pack, NOBODY, NOBODY)
+    os.chown(pack, NOBODY_UID, NOBODY_UID)
 
 
 def pack_others_may_write(run: Run, pack: Path) -> None:
@@ -76,11 +76,11 @@ def parent_others_may_write(run: Run, pack: Path) -> None:
 
 
 def parent_of_another(run: Run, pack: Path) -> None:
-    os.chown(run.cache, NOBODY, NOBODY)
+    os.chown(run.cache, NOBODY_UID, NOBODY_UID)
 
 
 def grandparent_of_another(run: Run, pack: Path) -> None:
-    os.chown(run.cache.parent, NOBODY, NOBODY)
+    os.chown(run.cache.parent, NOBODY_UID, NOBODY_UID)
 
 
 class TestTrust:
@@ -120,12 +120,12 @@ class TestTrust:
     def test_a_user_does_not_trust_what_another_left(self, run: Run, open_folder: Path) -> None:
         """The folder of user 65534, made beforehand by user 1, who knows what will be looked for."""
         planted_pack = plant(run)
-        folder = open_folder / f"ipclocker-{NOBODY}"
+        folder = open_folder / f"ipclocker-{NOBODY_UID}"
         folder.mkdir()
         shutil.copy(planted_pack, folder)
         there = Run(Path(shutil.copy(run.file, open_folder)), open_folder)
-        as_nobody: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-        for owner, ours in [(NOBODY, True), (1, False), (0, False)]:
+        as_nobody: dict[str, Any] = {"user": NOBODY_UID, "group": NOBODY_UID, "extra_groups": []}
+        for owner, ours in [(NOBODY_UID, True), (1, False), (0, False)]:
             for path in (folder, *folder.iterdir()):
                 os.chown(path, owner, owner)
                 path.chmod(0o755)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support.built_file import VERSION, Run
+from ..support.site import VERSION_LINE, Run
 
 
 class TestTheCache:
@@ -109,7 +109,7 @@ class TestTheCache:
             for _ in range(200)
         ]
         outputs = [one.communicate(timeout=120)[0] for one in crowd]
-        assert all(VERSION.fullmatch(output) for output in outputs)
+        assert all(VERSION_LINE.fullmatch(output) for output in outputs)
         assert renamed.count() == 1
         assert run.pack.exists()
 

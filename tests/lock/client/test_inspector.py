@@ -11,20 +11,19 @@ from ipclocker.lock.client.inspector import Inspector
 from ipclocker.lock.client.settings import LockSettings
 from ipclocker.lock.snapshot import BROKEN, FREE, RECALLED
 
-from ...support.memory import ClassicServer, ThreadedServer
+from ...support.fake_servers import NOTHING, ClassicServer, FakeTcpServer, ScriptedServer
 from ...support.servers import ThreadServer
-from ...support.telling_server import NOTHING, TellingServer
 
 HELD_X = b"held x user u_x token 7 age 1.5 host h pid 12 hold 60 left 58.5\nwaiter x user u_w age 0.25\n"
 HELD_A = b"held a user u_a token 8 age 2 new 1 lease 30 left nonsense recalled 1\n"
 
 
-def inspector(server: ThreadedServer | ThreadServer, host: str = "127.0.0.1") -> Inspector:
+def inspector(server: FakeTcpServer | ThreadServer, host: str = "127.0.0.1") -> Inspector:
     return Inspector(LockSettings(host=host, port=server.port, connect_tries=1))
 
 
 def test_look() -> None:
-    with TellingServer({b"LOCK_INFO": HELD_X + HELD_A + NOTHING}) as server:
+    with ScriptedServer({b"LOCK_INFO": HELD_X + HELD_A + NOTHING}) as server:
         snapshot = inspector(server).look()
     assert snapshot.detailed and snapshot.server == f"127.0.0.1:{server.port}"
     assert abs(snapshot.time - time.time()) < 1000
@@ -35,7 +34,7 @@ def test_look() -> None:
 
 
 def test_look_at_one_that_is_free() -> None:
-    with TellingServer({b"LOCK_INFO x": NOTHING}) as server:
+    with ScriptedServer({b"LOCK_INFO x": NOTHING}) as server:
         snapshot = inspector(server).look("x")
     assert (snapshot.locks, snapshot.detailed) == ((), True)
 
@@ -52,12 +51,12 @@ def test_look_at_a_classic_server() -> None:
 
 def test_many_locks() -> None:
     lines = b"".join(b"held n%d user %b token %d age 1\n" % (n, b"u" * 100, n) for n in range(10_000))
-    with TellingServer({b"LOCK_INFO": lines + NOTHING}) as server:
+    with ScriptedServer({b"LOCK_INFO": lines + NOTHING}) as server:
         assert len(inspector(server).look().locks) == 10_000
 
 
 def test_is_current() -> None:
-    with TellingServer({b"CHECK x 7": b"current 1\n\n\n", b"CHECK": b"current 0\n\n\n"}) as server:
+    with ScriptedServer({b"CHECK x 7": b"current 1\n\n\n", b"CHECK": b"current 0\n\n\n"}) as server:
         assert inspector(server).is_current("x", 7) is True
         assert inspector(server).is_current("x", 8) is False
     with ClassicServer() as classic:
@@ -65,7 +64,7 @@ def test_is_current() -> None:
 
 
 def test_ping() -> None:
-    with TellingServer({}) as server:
+    with ScriptedServer({}) as server:
         pong = inspector(server).ping()
         assert (pong.server, pong.version, pong.started) == (f"127.0.0.1:{server.port}", "9.5", 1700000000)
         assert pong.seconds > 0
@@ -76,7 +75,7 @@ def test_ping() -> None:
 
 
 def test_recall() -> None:
-    with TellingServer({b"RECALL": b"print_recalled u_x\nowner u_x\nlocked 0\n\n\n"}) as server:
+    with ScriptedServer({b"RECALL": b"print_recalled u_x\nowner u_x\nlocked 0\n\n\n"}) as server:
         assert inspector(server).recall("x") == (RECALLED, b"u_x")
         assert b"locks x" in server.asked
         server.answers[b"RECALL"] = b"print_broke u\xff\nowner u_next\nlocked 0\n\n\n"
@@ -95,7 +94,7 @@ def test_recall_from_a_classic_server() -> None:
 
 
 def test_break_lock() -> None:
-    with TellingServer({b"BREAK_LOCK": b"print_broke u_x\nowner \nlocked 0\n\n\n"}) as server:
+    with ScriptedServer({b"BREAK_LOCK": b"print_broke u_x\nowner \nlocked 0\n\n\n"}) as server:
         assert inspector(server).break_lock("x") == (BROKEN, b"u_x")
         server.answers[b"BREAK_LOCK"] = b"owner \nlocked 0\n\n\n"
         assert inspector(server).break_lock("x") == (FREE, b"")
@@ -104,7 +103,7 @@ def test_break_lock() -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "a\n"])
 def test_names_that_are_none(name: str) -> None:
-    with TellingServer({}) as server:
+    with ScriptedServer({}) as server:
         for ask in (inspector(server).look, inspector(server).recall, inspector(server).break_lock):
             with pytest.raises(UsageError):
                 ask(name)
@@ -113,7 +112,7 @@ def test_names_that_are_none(name: str) -> None:
 
 def test_it_stays_with_the_server_that_answered() -> None:
     """Another one would say that the lock is free, of its own lock space."""
-    with TellingServer({b"LOCK_INFO": HELD_X + NOTHING}) as first:
+    with ScriptedServer({b"LOCK_INFO": HELD_X + NOTHING}) as first:
         other = ThreadServer("127.0.0.2", first.port)
         with other:
             asking = inspector(first, "127.0.0.1:127.0.0.2")

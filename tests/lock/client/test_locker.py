@@ -30,8 +30,9 @@ from ipclocker.lock.client import acquisition as claim_module
 from ipclocker.lock.client import connector as contact_module
 from ipclocker.lock.client.connection import wait_ready
 
-from ...support.memory import ClassicServer, ThreadedServer, close_at_once, say_nothing
-from ...support.servers import DEADLINE, Lockerd, ThreadServer, in_thread, wait_for
+from ...support.fake_servers import ClassicServer, FakeTcpServer, close_at_once, say_nothing
+from ...support.servers import Lockerd, ThreadServer
+from ...support.waiting import DEADLINE, in_thread, wait_for
 
 
 @pytest.fixture
@@ -669,7 +670,7 @@ def test_a_restarted_server_has_forgotten_the_lock() -> None:
 
 
 def test_a_server_that_hangs_up_on_everybody_is_given_up() -> None:
-    with ThreadedServer(close_at_once) as server:
+    with FakeTcpServer(close_at_once) as server:
         lock = Locker(host="127.0.0.1", port=server.port, connect_tries=2, connect_delay=0.1)
         with in_thread(lambda: pytest.raises(ServerUnavailable, lock.acquire, timeout=8)):
             pass
@@ -681,7 +682,7 @@ def test_a_server_that_never_answers_gives_way_to_the_next(
     serve: Callable[[socket.socket], None], server: ThreadServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(contact_module, "ANSWER_WITHIN", 0.2)
-    with ThreadedServer(serve, "127.0.0.2", server.port) as bad:
+    with FakeTcpServer(serve, "127.0.0.2", server.port) as bad:
         lock = locker(server, host="127.0.0.2:127.0.0.1", connect_tries=2, connect_delay=0.1)
         with in_thread(lambda: lock.acquire(timeout=8)) as got:
             wait_for(lambda: got or bad.connections > 300)
@@ -690,7 +691,7 @@ def test_a_server_that_never_answers_gives_way_to_the_next(
 
 
 def test_a_time_out_holds_also_with_a_server_that_never_answers() -> None:
-    with ThreadedServer(say_nothing) as server:
+    with FakeTcpServer(say_nothing) as server:
         lock = Locker(host="127.0.0.1", port=server.port, connect_tries=1, connect_delay=0.1)
         begin = time.monotonic()
         with contextlib.suppress(ServerUnavailable):  # one or the other

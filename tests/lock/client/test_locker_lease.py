@@ -12,9 +12,9 @@ import pytest
 
 from ipclocker import Locker, LockLost, ServerUnavailable, UsageError
 
-from ...support.memory import ClassicServer
-from ...support.servers import Lockerd, ThreadServer, wait_for
-from ...support.telling_server import TellingServer
+from ...support.fake_servers import ClassicServer, ScriptedServer
+from ...support.servers import Lockerd, ThreadServer
+from ...support.waiting import wait_for
 from .test_locker import in_child
 
 
@@ -210,7 +210,7 @@ def test_check(server: ThreadServer) -> None:
 
 
 def test_check_at_a_server_that_knows_no_tokens_or_is_not_there() -> None:
-    with TellingServer({}) as server, pytest.raises(ServerUnavailable, match="knows no tokens"):
+    with ScriptedServer({}) as server, pytest.raises(ServerUnavailable, match="knows no tokens"):
         locker(server).check("a", 5)
     with pytest.raises(ServerUnavailable):
         locker(server).check("a", 5)
@@ -219,7 +219,7 @@ def test_check_at_a_server_that_knows_no_tokens_or_is_not_there() -> None:
 def test_a_server_that_can_not_write_is_one_that_does_not_answer() -> None:
     """Its own words are told, and the next host is taken."""
     answers = {b"LOCK": b"error unwritable\n\n\n", b"UNLOCK": b"owner \nlocked 0\n\n\n"}
-    with TellingServer(answers) as server:
+    with ScriptedServer(answers) as server:
         lock = locker(server, connect_tries=2)
         with pytest.raises(ServerUnavailable, match=r"127\.0\.0\.1:\d+: it can't write its state"):
             lock.acquire(timeout=60)

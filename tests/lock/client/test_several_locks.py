@@ -13,8 +13,10 @@ from ipclocker.lock.client.acquisition import LockAcquisition
 from ipclocker.lock.client.connection import ServerConnection
 from ipclocker.lock.client.settings import LockSettings
 
-from ...support.memory import ClassicServer, MemoryNetwork, MemoryPeer, MemoryServer
-from ...support.servers import DEADLINE, ThreadServer, in_thread, wait_for
+from ...support.fake_servers import ClassicServer
+from ...support.memory import MemoryNetwork, MemoryPeer, MemoryServer
+from ...support.servers import ThreadServer
+from ...support.waiting import DEADLINE, in_thread, wait_for
 from .test_acquisition import Ear
 from .test_keepalive import REFUSES, SILENT, UP, World, new_world
 

@@ -20,7 +20,9 @@ from ipclocker.lock.model import Record
 from ipclocker.lock.server.group_commit import RETRY
 from ipclocker.lock.storage.base import StoredState
 
-from ...support.servers import DEADLINE, PROJECT, Lockerd, Peer, ThreadServer, wait_for
+from ...support import PROJECT
+from ...support.servers import Lockerd, Peer, ThreadServer
+from ...support.waiting import DEADLINE, wait_for
 
 ANN = "user ann; locks x; "
 BOB = "user bob; locks x; "

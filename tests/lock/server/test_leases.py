@@ -14,7 +14,8 @@ import pytest
 from ipclocker.pid.async_client import AsyncPidClient
 from ipclocker.process.identity import identify
 
-from ...support.servers import Peer, ThreadServer, wait_for
+from ...support.servers import Peer, ThreadServer
+from ...support.waiting import wait_for
 
 BOB_WAITS = "user bob; locks x; block 1; LOCK"
 

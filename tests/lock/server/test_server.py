@@ -19,7 +19,9 @@ import pytest
 from ipclocker import LockServer, ServerUnavailable, UsageError
 from ipclocker.net.transport import Transport
 
-from ...support.servers import DEADLINE, PROJECT, Lockerd, Peer, Served, ThreadServer, in_thread, wait_for
+from ...support import PROJECT
+from ...support.servers import Lockerd, Peer, Served, ThreadServer
+from ...support.waiting import DEADLINE, in_thread, wait_for
 
 LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))"
 

@@ -16,7 +16,7 @@ from ipclocker.net.loop import Loop
 from ipclocker.supervise.output.collector import Lines, Output, Sink, to_file, to_files, to_log
 from ipclocker.supervise.output.nonblocking_writer import Stream
 
-from ...support.loop_turns import turn_until
+from ...support.waiting import turn_until
 
 LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (.*)")
 
