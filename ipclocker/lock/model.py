@@ -29,20 +29,14 @@ class LockRequest:
     `hold`: seconds that the lock may be held, 0 for ever; a `lease` is a hold that its holder renews.
     `process`: if set, the lock may be freed when that is gone. `command`: what runs under the lock, for people to read.
     `confirms`: the client confirms a grant that it has waited for; one without confirmation is taken back.
-    `address`: where the client is connected from. `queued_at`: when it began to wait (seconds, monotonic).
+    Of one that waits, `address` is where its client is connected from, `queued_at` when it began to wait (seconds,
+    monotonic).
     """
 
-    __slots__ = (
-        "address",
-        "command",
-        "confirms",
-        "hold",
-        "lease",
-        "names",
-        "owner",
-        "process",
-        "queued_at",
-    )
+    __slots__ = ("address", "command", "confirms", "hold", "lease", "names", "owner", "process", "queued_at")
+
+    address: str
+    queued_at: float
 
     def __init__(
         self,
@@ -53,7 +47,6 @@ class LockRequest:
         process: HolderProcess | None = None,
         command: bytes = b"",
         confirms: bool = False,
-        address: str = "",
     ) -> None:
         self.owner = owner
         self.names = names
@@ -62,8 +55,6 @@ class LockRequest:
         self.process = process
         self.command = command
         self.confirms = confirms
-        self.address = address
-        self.queued_at = 0.0
 
 
 class Grant:

@@ -17,9 +17,7 @@ def split_lines(kept: bytes, data: bytes) -> tuple[list[bytes], bytes]:
     """
     lines = (kept + data if kept else data).split(b"\n")
     rest = lines.pop()
-    # No single line can be too long while all that arrived is short: the common case costs one comparison.
-    if len(kept) + len(data) > MAX_LINE and max(map(len, lines), default=0) > MAX_LINE:
-        raise LineTooLong
-    if len(rest) > MAX_LINE:
+    # No line can be too long while all that arrived is short: the common case costs one comparison.
+    if len(kept) + len(data) > MAX_LINE and max([len(rest), *map(len, lines)]) > MAX_LINE:
         raise LineTooLong
     return lines, rest

@@ -16,7 +16,7 @@ import termios
 from .loop import READ, Loop, Timer
 
 PIECE = 65_536  # bytes read at a time
-_DONTWAIT = int(socket.MSG_DONTWAIT)  # as an int: the flag of an enum costs half a microsecond at each call
+DONTWAIT = int(socket.MSG_DONTWAIT)  # as an int: the flag of an enum costs half a microsecond at each call
 
 log = logging.getLogger(__name__)
 
@@ -24,17 +24,17 @@ log = logging.getLogger(__name__)
 class Transport:
     """A connected socket in the turns of a loop, until it is closed."""
 
-    __slots__ = ("_events", "_loop", "_stalled_timer", "_unread", "_unsent", "sock")
-
     patience = 60.0  # seconds in which the peer may take nothing of what is sent to it
+    # The defaults stand on the class: most connections are served in one go, and need none of them.
+    is_open = True  # it was not closed yet
+    _events = 0
+    _unsent = b""
+    _unread = 0  # bytes that the kernel had for the peer when its patience was last looked at
+    _stalled_timer: Timer | None = None
 
     def __init__(self, loop: Loop, sock: socket.SocketType) -> None:
         self.sock = sock
         self._loop = loop
-        self._events = 0
-        self._unsent = b""
-        self._unread = 0  # bytes that the kernel had for the peer when its patience was last looked at
-        self._stalled_timer: Timer | None = None
 
     # What a subclass does
 
@@ -60,25 +60,38 @@ class Transport:
     # What it can be asked for
 
     @property
-    def is_open(self) -> bool:
-        """Tell whether it was not closed yet."""
-        return self.sock.fileno() >= 0
-
-    @property
     def has_unsent(self) -> bool:
         """Tell whether the socket has not taken all that was to be sent."""
         return bool(self._unsent)
 
-    def read(self) -> None:
-        """Take what has arrived, if anything has, and have it served. A fault of ours costs this connection alone."""
-        self._ready(READ)
+    def on_ready(self, events: int) -> None:
+        """Serve what the socket is ready for; for READ it may be called to see whether there is anything.
+
+        A fault of ours costs this connection, and no other.
+        """
+        try:
+            if not events & READ:
+                self.on_writable()
+                return
+            data = self.sock.recv(PIECE, DONTWAIT)
+            if data:
+                self.on_data(data)
+            else:
+                self.on_end()
+        except BlockingIOError:
+            self.wait_for(READ)
+        except OSError:
+            self.close()
+        except Exception:
+            log.exception("a request could not be served")
+            self.close()
 
     def send(self, data: bytes) -> bool:
         """Send these bytes behind those that are still unsent; tell whether all are gone. Raises OSError."""
         if self._unsent:
             data = self._unsent + data
         try:
-            sent = self.sock.send(data, _DONTWAIT)
+            sent = self.sock.send(data, DONTWAIT)
         except BlockingIOError:
             sent = 0
         if sent == len(data):
@@ -101,9 +114,9 @@ class Transport:
         if not events:
             self._loop.unwatch(self.sock)
         elif before:
-            self._loop.change(self.sock, events, self._ready)
+            self._loop.change(self.sock, events, self.on_ready)
         else:
-            self._loop.watch(self.sock, events, self._ready)
+            self._loop.watch(self.sock, events, self.on_ready)
 
     def close(self) -> None:
         """Hang up; what is unsent is dropped. A second time nothing is done."""
@@ -113,28 +126,11 @@ class Transport:
             self._stop_timer()
         if self._events:
             self.wait_for(0)
+        self.is_open = False
         self.sock.close()
         self.on_close()
 
     # Inside
-
-    def _ready(self, events: int) -> None:
-        try:
-            if not events & READ:
-                self.on_writable()
-                return
-            data = self.sock.recv(PIECE, _DONTWAIT)
-            if data:
-                self.on_data(data)
-            else:
-                self.on_end()
-        except BlockingIOError:
-            self.wait_for(READ)
-        except OSError:
-            self.close()
-        except Exception:
-            log.exception("a request could not be served")
-            self.close()
 
     def _start_timer(self) -> None:
         self._unread = self._count_unread()

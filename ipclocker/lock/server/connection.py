@@ -14,11 +14,30 @@ from ...net.transport import Transport
 from ..wire import replies
 from .group_commit import GroupCommit
 from .request_handler import RequestHandler
-from .service import LockService
 
 _GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
 log = logging.getLogger(__name__)
+
+
+def is_connected(sock: socket.SocketType) -> bool:
+    """Tell whether the other side is still there, as far as the kernel knows at this instant."""
+    poller = select.poll()
+    poller.register(sock, getattr(select, "POLLRDHUP", 0))
+    return not any(events & _GONE for _, events in poller.poll(0))
+
+
+class Newcomer:
+    """Stands for the connection of the client that is served for the first time just now."""
+
+    sock: socket.SocketType
+
+    def flush(self) -> None:
+        """Send nothing: who serves it does that."""
+
+    def is_connected(self) -> bool:
+        """Tell whether the client is still there."""
+        return is_connected(self.sock)
 
 
 class _Closed:
@@ -35,26 +54,24 @@ _CLOSED = _Closed()
 
 
 class ClientConnection(Transport):
-    """One client. `flush` decides, for every answer, whether it may be sent yet; nothing else does.
+    """One client that stays. `flush` decides, for every answer, whether it may be sent yet; nothing else does.
 
-    `closed` is called when it was closed, for whatever reason.
+    `on_closed` is called with it when it was closed, for whatever reason.
     """
-
-    __slots__ = ("_closed", "_group_commit", "handler")
 
     def __init__(
         self,
         loop: Loop,
         sock: socket.SocketType,
-        service: LockService,
+        handler: RequestHandler,
         group_commit: GroupCommit | None,
-        address: str,
-        closed: Callable[[ClientConnection], None],
+        on_closed: Callable[[ClientConnection], None],
     ) -> None:
         super().__init__(loop, sock)
-        self.handler = RequestHandler(service, self, address)
+        self.handler = handler
+        handler.connection = self
         self._group_commit = group_commit
-        self._closed = closed
+        self._on_closed = on_closed
 
     def flush(self) -> None:
         """Send what the handler has for the client, and let it go on as long as the client reads.
@@ -62,25 +79,31 @@ class ClientConnection(Transport):
         What shows a change that is not on disk yet stays with the handler; GroupCommit calls `flush_durable` then.
         """
         handler = self.handler
-        while self.is_open:
-            output = handler.output
-            if output:
-                group_commit = self._group_commit
-                if handler.reveals_uncommitted and group_commit is not None and group_commit.must_wait(self):
-                    self._hold_back()
-                    return
-                data = output[0] if len(output) == 1 else b"".join(output)
-                output.clear()
-                handler.reveals_uncommitted = False
-                if not self._try_to_send(data):
+        group_commit = self._group_commit
+        try:
+            while self.is_open:
+                output = handler.output
+                if output:
+                    if handler.reveals_uncommitted and group_commit is not None and group_commit.must_wait(self):
+                        self._hold_back()
+                        return
+                    data = output[0] if len(output) == 1 else b"".join(output)
+                    output.clear()
+                    handler.reveals_uncommitted = False
+                    if not self.send(data):
+                        break
+                elif self._unsent and not self.send(b""):
                     break
-            elif self._unsent and not self._try_to_send(b""):
-                break
-            handler.undelivered = None
-            if handler.waiting or not handler.paused or handler.closing:
-                break
-            handler.resume(self._loop.now)
-        self._wait()
+                handler.undelivered = None
+                if not handler.paused or handler.waiting or handler.closing:
+                    break
+                handler.resume(self._loop.now)
+            if handler.closing and not self._unsent:
+                self.close()
+            elif self._events != READ or self._unsent:
+                self._wait()
+        except OSError:
+            self.close()
 
     def flush_durable(self) -> None:
         """Send what was held back: it is on disk."""
@@ -94,11 +117,7 @@ class ClientConnection(Transport):
 
     def is_connected(self) -> bool:
         """Tell whether the client is still there, as far as the kernel knows at this instant."""
-        if not self.is_open:
-            return False
-        poller = select.poll()
-        poller.register(self.sock, getattr(select, "POLLRDHUP", 0))
-        return not any(events & _GONE for _, events in poller.poll(0))
+        return self.is_open and is_connected(self.sock)
 
     # As a transport
 
@@ -126,27 +145,18 @@ class ClientConnection(Transport):
         self.close()
 
     def on_close(self) -> None:
-        self._closed(self)
+        self._on_closed(self)
         self.handler.on_disconnect(self._loop.now)
         self.handler.connection = _CLOSED  # else the two would keep each other until Python looks for garbage
 
     # Inside
 
-    def _try_to_send(self, data: bytes) -> bool:
-        try:
-            return self.send(data)
-        except OSError:
-            self.close()
-            return False
-
     def _wait(self) -> None:
-        """Wait for what has to come next; hang up if nothing has to."""
+        """Wait for what has to come next."""
         if not self.is_open:
             return
         if self._unsent:
             self.wait_for(WRITE | READ if self.handler.waiting else WRITE)
-        elif self.handler.closing:
-            self.close()
         else:
             self.wait_for(READ)
 
@@ -155,7 +165,7 @@ class ClientConnection(Transport):
         handler = self.handler
         if not (self._unsent or handler.paused or handler.closing):
             self.wait_for(READ)
-        elif not self._unsent or self._try_to_send(b""):
+        elif not self._unsent or self.send(b""):
             self.wait_for(READ if handler.waiting else 0)
-        elif self.is_open:
+        else:
             self.wait_for(WRITE | READ if handler.waiting else WRITE)

@@ -20,15 +20,13 @@ class Effects:
     by another one of their owner. `ended`: grants that have ended, and not because their owner released them.
     `overdue`: leases that have run out; somebody has to look at their processes."""
 
-    # The defaults stand on the class: most calls change one grant and concern nobody else, and cost one dict.
+    # The defaults stand on the class: most calls change one grant and concern nobody else.
+    before_images: BeforeImages = {}  # noqa: RUF012 - never changed in place here
     concerns_others = False  # one of the sequences is not empty
     granted: Sequence[tuple[LockRequest, Grant]] = ()
     superseded: Sequence[LockRequest] = ()
     ended: Sequence[Grant] = ()
     overdue: Sequence[Grant] = ()
-
-    def __init__(self, before_images: BeforeImages) -> None:
-        self.before_images = before_images
 
     def add_granted(self, request: LockRequest, grant: Grant) -> None:
         """Add a grant to a request that has waited."""

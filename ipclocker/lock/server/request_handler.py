@@ -10,7 +10,7 @@ gathered that the client should first read some.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Callable, Optional, Protocol
 
@@ -49,6 +49,11 @@ class RequestHandler(RequestVariables):
     waiting: LockRequest | None = None  # the LOCK that is queued
     process: HolderProcess | None = None  # that the last LOCK named
     undelivered: Grant | None = None  # a grant that the client can't have been told of yet
+    paused = False
+    closing = False
+    _rest = b""  # the beginning of a line
+    _backlog: Sequence[bytes] = ()  # lines that have to wait
+    _listing: Iterator[bytes] | None = None  # the lines of a list that are still to be written
     _notices: tuple[bytes, ...] = ()  # came while a list was being written
 
     def __init__(self, service: LockService, connection: Connection, address: str = "") -> None:
@@ -56,11 +61,6 @@ class RequestHandler(RequestVariables):
         self.connection = connection
         self.address = address
         self.output: list[bytes] = []
-        self.paused = False
-        self.closing = False
-        self._rest = b""
-        self._backlog: list[bytes] = []
-        self._listing: Iterator[bytes] | None = None
 
     def receive(self, data: bytes, now: float) -> None:
         """Take bytes that arrived at `now` (seconds, monotonic), and run the commands that they complete."""
@@ -75,7 +75,7 @@ class RequestHandler(RequestVariables):
         if not self.paused:
             self._run(lines)
             return
-        self._backlog += lines
+        self._backlog = [*self._backlog, *lines]
         if sum(map(len, self._backlog)) + len(self._backlog) > MAX_BACKLOG:
             self._refuse(b"too_much_input", now)
 
@@ -90,10 +90,13 @@ class RequestHandler(RequestVariables):
     def on_disconnect(self, now: float) -> None:
         """Wait for nothing any more, since the client is gone. What it knows to hold, it keeps."""
         in_good_order = self.closing and self.undelivered is None and not self.output
-        self._leave()
+        if not in_good_order or self.waiting is not None or self.subscriptions:
+            self._leave()
+        if in_good_order:
+            return
         service = self.service
         service.now = now
-        if self.process is not None and not in_good_order:
+        if self.process is not None:
             service.on_suspect(self.process)
         if self.undelivered is not None:
             service.apply(service.table.end([self.undelivered], now))
@@ -145,7 +148,7 @@ class RequestHandler(RequestVariables):
     def _leave(self) -> None:
         self.closing = True
         self.paused = False
-        self._backlog = []
+        self._backlog = ()
         if self.waiting is not None:
             self.service.leave(self.waiting)
             self.waiting = None
@@ -157,13 +160,14 @@ class RequestHandler(RequestVariables):
         self._run_backlog()
 
     def _run_backlog(self) -> None:
-        lines, self._backlog = self._backlog, []
+        lines, self._backlog = self._backlog, ()
         self._run(lines)
 
-    def _run(self, lines: list[bytes]) -> None:
+    def _run(self, lines: Sequence[bytes]) -> None:
         """Go through lines: set variables and run commands, up to one that can't be finished now."""
         self.paused = False
-        for number, line in enumerate(lines, 1):
+        rest = iter(lines)
+        for line in rest:
             words = line.split()
             if not words:
                 continue
@@ -185,7 +189,7 @@ class RequestHandler(RequestVariables):
                 self.reveals_uncommitted = True
             if has_to_wait or len(self.output) >= MAX_ANSWERS:
                 self.paused = True
-                self._backlog = lines[number:]
+                self._backlog = list(rest)
                 return
 
     def _refuse(self, word: bytes, now: float) -> None:
@@ -218,10 +222,12 @@ class RequestHandler(RequestVariables):
         if not self.user or not self.names:
             return self._answer_error(b"no_locks" if self.user else b"no_user")
         service = self.service
+        table = service.table
         owner = (self.user, self.session)
-        effects = service.table.release(owner, self.names, service.now)
-        service.unsubscribe_from(filter(None, effects.before_images.values()))
-        self._answer_status(owner)
+        effects = table.release(owner, self.names, service.now)
+        if service.subscribers:
+            service.unsubscribe_from(filter(None, effects.before_images.values()))
+        self.output.append(replies.status(table.standing(owner, self.names), owner))
         service.apply(effects)
         return False
 
@@ -359,7 +365,7 @@ class RequestHandler(RequestVariables):
             return False
         self.output.append(replies.waiting(holders[0]))
         self.waiting = request
-        self.service.wait(self, request)
+        self.service.wait(self, request, self.address)
         return True
 
     def _list_more(self) -> None:

@@ -61,7 +61,7 @@ class LockService:
         self.on_suspect = on_suspect
         self._on_overdue = on_overdue
         self._waiting: dict[LockRequest, Client] = {}
-        self._subscribers: dict[int, Client] = {}  # by token; the client that asked last about a grant is the one told
+        self.subscribers: dict[int, Client] = {}  # by token; the client that asked last about a grant is the one told
         self._untold: deque[Callable[[], None]] = deque()  # who is to be told of something, in the order of the changes
         self._telling = False
 
@@ -69,17 +69,18 @@ class LockService:
 
     def apply(self, effects: Effects) -> None:
         """Have kept what a call of the table has changed, and tell those whom it concerns besides the one who asked."""
-        if effects.before_images:
-            self.record(effects.before_images)
+        images = effects.before_images
+        if images:
+            self.record(images)
         if effects.concerns_others:
             self._queue(effects)
         if self._untold and not self._telling:  # a client that is told may change the table: the loop below goes on
             self._tell_all()
 
-    def wait(self, client: Client, request: LockRequest) -> None:
-        """Queue a client's request, whose names are all busy."""
+    def wait(self, client: Client, request: LockRequest, address: str) -> None:
+        """Queue a client's request, whose names are all busy; `address` is where the client is connected from."""
         self._waiting[request] = client
-        self.apply(self.table.enqueue(request, self.now))
+        self.apply(self.table.enqueue(request, self.now, address))
 
     def leave(self, request: LockRequest) -> None:
         """Take a request off the queues, since its client is gone; a grant that is on its way to it is taken back."""
@@ -117,23 +118,22 @@ class LockService:
 
     def subscribe(self, client: Client, grant: Grant) -> None:
         """Tell this client of the grant's end from now on."""
-        self._subscribers[grant.token] = client
+        self.subscribers[grant.token] = client
         client.subscriptions |= {grant.token}
 
     def unsubscribe(self, client: Client) -> None:
         """Tell this client nothing more."""
         for token in client.subscriptions:
-            if self._subscribers.get(token) is client:
-                del self._subscribers[token]
+            if self.subscribers.get(token) is client:
+                del self.subscribers[token]
         client.subscriptions = frozenset()
 
     def unsubscribe_from(self, grants: Iterable[Grant]) -> None:
         """Tell nobody of the end of these grants: their owner ends them itself."""
-        if self._subscribers:
-            for grant in grants:
-                client = self._subscribers.pop(grant.token, None)
-                if client is not None:
-                    client.subscriptions -= {grant.token}
+        for grant in grants:
+            client = self.subscribers.pop(grant.token, None)
+            if client is not None:
+                client.subscriptions -= {grant.token}
 
     # Inside
 
@@ -148,7 +148,7 @@ class LockService:
 
     def _queue(self, effects: Effects) -> None:
         for grant in effects.ended:
-            if grant.token in self._subscribers:
+            if grant.token in self.subscribers:
                 self._untold.append(partial(self._tell_lost, grant))
         self._untold.extend(partial(self._tell_superseded, request) for request in effects.superseded)
         self._untold.extend(partial(self._tell_granted, request, grant) for request, grant in effects.granted)
@@ -184,7 +184,7 @@ class LockService:
         client.flush()
 
     def _notify(self, grant: Grant, line: bytes) -> None:
-        client = self._subscribers.get(grant.token)
+        client = self.subscribers.get(grant.token)
         if client is not None:
             client.notify(line)
             client.flush()

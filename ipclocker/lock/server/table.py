@@ -33,7 +33,7 @@ from .effects import BeforeImages, Effects
 CONFIRM_WITHIN = 10.0  # seconds: a client that lives confirms in milliseconds; one that is swapped out needs some
 _COMPACT_ABOVE = 512  # stale expiries are swept out when they are more than this, and more than half
 
-_NOTHING = Effects({})  # of a call that has changed nothing
+_NOTHING = Effects()  # of a call that has changed nothing
 
 
 class LockTable:
@@ -69,11 +69,17 @@ class LockTable:
         if free is None:
             return None, _NOTHING
         grant = self._grant(free, request, now)
-        return grant, Effects({grant.token: None})
+        effects = Effects()
+        effects.before_images = {grant.token: None}
+        return grant, effects
 
-    def enqueue(self, request: LockRequest, now: float) -> Effects:
-        """Queue a request whose names are all busy; it takes the place of one that the same owner has waiting."""
+    def enqueue(self, request: LockRequest, now: float, address: str = "") -> Effects:
+        """Queue a request whose names are all busy; it takes the place of one that the same owner has waiting.
+
+        `address` is where its client is connected from, for people to read.
+        """
         request.queued_at = now
+        request.address = address
         owner = request.owner
         replaced = []
         for name in request.names:
@@ -83,7 +89,7 @@ class LockTable:
             queue[owner] = request  # an assignment to a key that is there keeps its place
         if not replaced:
             return _NOTHING
-        effects = Effects({})
+        effects = Effects()
         for old in dict.fromkeys(replaced):
             self.dequeue(old)
             effects.add_superseded(old)
@@ -104,7 +110,7 @@ class LockTable:
 
     def release(self, owner: Owner, names: Iterable[bytes], now: float) -> Effects:
         """Free those of the names that the owner holds, and take the owner off the queues of the others."""
-        effects = Effects({})
+        effects = Effects()
         for name in names:
             grant = self.held.get(name)
             if grant is None:
@@ -121,7 +127,7 @@ class LockTable:
 
     def end(self, grants: Iterable[Grant], now: float) -> Effects:
         """End grants that still stand, whoever holds them; those that did are `ended`."""
-        effects = Effects({})
+        effects = Effects()
         for grant in grants:
             if self.grants.get(grant.token) is grant:
                 effects.add_ended(grant)
@@ -178,7 +184,7 @@ class LockTable:
         grant = self.current(name, token)
         if grant is None or grant.confirm_by == inf:
             return _NOTHING
-        effects = Effects(_before_image(grant))
+        effects = _changed(grant)
         grant.confirm_by = inf
         return effects
 
@@ -192,7 +198,7 @@ class LockTable:
         if grant is None or grant.recalled:
             return grant, effects
         if grant.outlived or grant.confirm_by < inf:
-            effects = Effects(_before_image(grant))
+            effects = _changed(grant)
             grant.outlived = False
             grant.confirm_by = inf
         if grant.hold:
@@ -206,7 +212,7 @@ class LockTable:
         """Let the lock stay, since the process lives; from now on nobody's silence ends it."""
         if not self._is_overdue(grant):
             return _NOTHING
-        effects = Effects(_before_image(grant))
+        effects = _changed(grant)
         grant.outlived = True
         return effects
 
@@ -279,7 +285,7 @@ class LockTable:
 
         A confirmed lease whose process is known is `overdue` instead: it has no end until somebody has looked.
         """
-        effects = Effects({})
+        effects = Effects()
         while self._expiries and self._expiries[0][0] <= now:
             expiry = heappop(self._expiries)
             grant = expiry[2]
@@ -317,7 +323,7 @@ class LockTable:
             return effects
         terms = (request.hold, request.lease, request.process, request.command)
         if grant.outlived or grant.confirm_by < inf or terms != (grant.hold, grant.lease, grant.process, grant.command):
-            effects = Effects(_before_image(grant))
+            effects = _changed(grant)
             grant.outlived = False
             grant.confirm_by = inf
             self._unindex(grant)
@@ -332,7 +338,10 @@ class LockTable:
         name = grant.name
         del self.held[name], self.grants[grant.token]
         self._let_go(grant)
-        effects.before_images.setdefault(grant.token, grant)
+        if effects.before_images:
+            effects.before_images.setdefault(grant.token, grant)
+        else:
+            effects.before_images = {grant.token: grant}
         while name in self._queues:
             request = next(iter(self._queues[name].values()))
             self.dequeue(request)
@@ -395,5 +404,8 @@ class LockTable:
             self._stale = 0
 
 
-def _before_image(grant: Grant) -> BeforeImages:
-    return {grant.token: copy(grant)}
+def _changed(grant: Grant) -> Effects:
+    """Return the effects of a call that is about to change a grant."""
+    effects = Effects()
+    effects.before_images = {grant.token: copy(grant)}
+    return effects

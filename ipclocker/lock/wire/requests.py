@@ -48,7 +48,7 @@ class RequestVariables:
         if self.autounlock and self.pid:
             process = HolderProcess(self.hostname, self.pid, self.start, self.boot, self.pidns, address)
         owner = (self.user, self.session)
-        return LockRequest(owner, self.names, self.hold, self.lease, process, self.command, self.confirms, address)
+        return LockRequest(owner, self.names, self.hold, self.lease, process, self.command, self.confirms)
 
 
 # Request lines, as a server reads them. A setter raises ValueError or IndexError for a value that means nothing.
@@ -63,13 +63,13 @@ def _set_session(variables: RequestVariables, words: list[bytes]) -> None:
 
 
 def _set_locks(variables: RequestVariables, words: list[bytes]) -> None:
-    if len(words) > 2:
-        words = list(dict.fromkeys(words[1:]))
-        if len(words) > MAX_NAMES:
-            raise ValueError
-        variables.names = tuple(words)
-    else:
-        variables.names = tuple(words[1:])
+    if len(words) == 2:  # nearly always
+        variables.names = (words[1],)
+        return
+    names = tuple(dict.fromkeys(words[1:]))
+    if len(names) > MAX_NAMES:
+        raise ValueError
+    variables.names = names
 
 
 def _set_block(variables: RequestVariables, words: list[bytes]) -> None:

@@ -48,7 +48,9 @@ def test_a_client_reads_what_the_server_writes(
         grant = Grant(name, number, holder, 1000.0)
         grant.recalled, grant.outlived = recalled, outlived
         written += info.held_line(grant, 1000.0 + age)
-        written += b"".join(info.waiter_line(name, waiter, 2.5) for waiter in waiters)
+        for waiter in waiters:
+            waiter.address, waiter.queued_at = "", 1000.0
+        written += b"".join(info.waiter_line(name, waiter, 1002.5) for waiter in waiters)
         expected.append(
             HeldInfo(
                 name,
