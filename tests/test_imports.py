@@ -215,7 +215,8 @@ def test_what_lockersh_does_without_as_long_as_it_can() -> None:
         "process.tree_killer",
         "net.loop",
     )
-    names = [f"ipclocker.{name}" for name in later] + ["threading", "subprocess", "logging"]
-    check = f"import ipclocker.cli.lockersh, sys; print(*sorted(set({names}) & set(sys.modules)))"
+    names = [f"ipclocker.{name}" for name in later] + ["threading", "subprocess", "logging", "typer", "click"]
+    all_that_it_needs = "ipclocker.cli.lockersh, ipclocker.lock.client.settings, ipclocker.run.under_lock"
+    check = f"import {all_that_it_needs}, sys; print(*sorted(set({names}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", check], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
