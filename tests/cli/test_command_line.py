@@ -1,13 +1,14 @@
-"""The command line's own parts, without a server: what is understood, and what an error looks like."""
+"""The command line's own parts: what is understood, and what an error looks like."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipclocker.cli import TOOLS, run
@@ -16,7 +17,10 @@ from ipclocker.cli.lockersh import Lockersh
 from ipclocker.cli.typer_support import read_by_typer
 from ipclocker.errors import USAGE
 
+from ..support import PROJECT
 from ..support.processes import run_ipclocker
+from ..support.servers import ThreadServer
+from ..support.waiting import DEADLINE
 
 OPTIONS = ["--lock", "--dhost", "--port", "--path", "--timeout", "--hold-timeout", "--connect-tries", "--nonsense"]
 WORDS = st.one_of(
@@ -25,6 +29,7 @@ WORDS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS, max_size=6))
 def test_any_words_are_understood_or_refused(words: list[str]) -> None:
     try:
@@ -60,6 +65,19 @@ def test_no_tool(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["ipclocker", "help"]) == 0
     overview = capfd.readouterr().out
     assert all(tool in overview for tool in TOOLS)
+
+
+@pytest.mark.parametrize("tool", ["lockersh", "pidwatch"])
+def test_a_well_formed_line_brings_typer_into_no_process(tool: str) -> None:
+    """Neither into the one that stays, whose memory is beside each command, nor into the one that becomes it."""
+    with ThreadServer() as server:
+        options = ["--lock", "x", "--port", str(server.port)] if tool == "lockersh" else ["--pid", str(os.getpid())]
+        run = [sys.executable, "-X", "importtime", "-m", "ipclocker", tool, *options, "printf", "ran"]
+        done = subprocess.run(run, cwd=PROJECT, capture_output=True, text=True, timeout=DEADLINE)
+    imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
+    assert done.stdout == "ran"
+    assert {"ipclocker.cli.quick_reader", "ipclocker.run.foreground", "ipclocker.process.libc"} <= imported
+    assert not {"typer", "click", "asyncio", "logging", "subprocess"} & imported
 
 
 @pytest.mark.parametrize("variable", ["_LOCKERSH_COMPLETE", "_LOCKERD_COMPLETE", "_TYPER_COMPLETE_ARGS"])
