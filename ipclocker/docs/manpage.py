@@ -1,6 +1,6 @@
-"""Manual pages, made of what the tools declare (described.py): which sections there are, and what is in each.
+"""Manual pages, made of what the tools declare (tool_spec.py): which sections there are, and what is in each.
 
-A page is data. roff.py writes it for man and for packagers, plain.py for where there is no man.
+A page is data. roff.py writes it for man and for packagers, plain_text.py for where there is no man.
 """
 
 from __future__ import annotations
