@@ -19,6 +19,7 @@ STANDARD = getattr(sys, "stdlib_module_names", None)
 IMPURE = {"socket", "select", "selectors", "time", "os", "subprocess", "signal", "threading", "pathlib", "random"}
 # Modules that know no socket, clock, file or process, nor bring in another of ours that does.
 PURE = {
+    "cli/quick_reader.py",
     "docs/tool_spec.py",
     "lock/client/lease.py",
     "lock/model.py",

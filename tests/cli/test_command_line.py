@@ -21,11 +21,12 @@ from ..support import PROJECT
 from ..support.processes import run_ipclocker
 from ..support.servers import ThreadServer
 from ..support.waiting import DEADLINE
+from .test_readers import TEXT
 
 OPTIONS = ["--lock", "--dhost", "--port", "--path", "--timeout", "--hold-timeout", "--connect-tries", "--nonsense"]
 WORDS = st.one_of(
     st.sampled_from([*OPTIONS, *(f"{option}=1" for option in OPTIONS), "--", "-", "true"]),
-    st.text(st.characters(exclude_characters="\0")),
+    TEXT,
 )
 
 
