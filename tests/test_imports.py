@@ -19,6 +19,7 @@ STANDARD = getattr(sys, "stdlib_module_names", None)
 IMPURE = {"socket", "select", "selectors", "time", "os", "subprocess", "signal", "threading", "pathlib", "random"}
 # Modules that know no socket, clock, file or process, nor bring in another of ours that does.
 PURE = {
+    "cli/quick_reader.py",
     "docs/tool_spec.py",
     "lock/client/lease.py",
     "lock/model.py",
@@ -215,7 +216,8 @@ def test_what_lockersh_does_without_as_long_as_it_can() -> None:
         "process.tree_killer",
         "net.loop",
     )
-    names = [f"ipclocker.{name}" for name in later] + ["threading", "subprocess", "logging"]
-    check = f"import ipclocker.cli.lockersh, sys; print(*sorted(set({names}) & set(sys.modules)))"
+    names = [f"ipclocker.{name}" for name in later] + ["threading", "subprocess", "logging", "typer", "click"]
+    all_that_it_needs = "ipclocker.cli.lockersh, ipclocker.lock.client.settings, ipclocker.run.under_lock"
+    check = f"import {all_that_it_needs}, sys; print(*sorted(set({names}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", check], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

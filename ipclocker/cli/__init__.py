@@ -1,8 +1,7 @@
 """The command line: which tool was asked for, and how each one may end. Nothing here imports typer.
 
-A tool is a module beside this one. Most have `main(words) -> exit code`. A tool that stays beside a command it
-runs has `stay(child) -> exit code` instead, and a module NAME_args with `prepare(words)`, which is called in a
-process of its own (process/spawn.py): so neither the process that stays nor the command's carries typer's memory.
+A tool is a module beside this one. Its COMMAND_LINES are the tool's own command line and those of its sub-commands
+(command_line.py), which know what to do.
 """
 
 from __future__ import annotations
@@ -13,11 +12,15 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Callable
 
 from ..errors import INTERNAL, OK, OUTPUT, USAGE, IpclockerError
 from ..process.stderr import tell
 from ..version import VERSION
+
+if TYPE_CHECKING:
+    from .command_line import CommandLine
 
 # Each tool with what it does in a line; the module is named after it.
 TOOLS = {
@@ -44,7 +47,6 @@ OPTIONS = {
     "--install-completion [SHELL]": "Let bash, zsh or fish complete the tools' command lines.",
     "--show-completion [SHELL]": "Print the script for that, to be put elsewhere.",
 }
-_STAYING = {"lockersh", "pidwatch"}
 
 
 def run(argv: Sequence[str]) -> int:
@@ -66,31 +68,27 @@ def run(argv: Sequence[str]) -> int:
     return _guarded(tool, lambda: _run_tool(tool, words))
 
 
+def module_of(tool: str) -> ModuleType:
+    """The module in which a tool is declared."""
+    return import_module(f"{__name__}.{tool.replace('-', '_')}")
+
+
+def command_lines(tool: str) -> tuple[type[CommandLine], ...]:
+    """The command lines of a tool: its own, and those of its sub-commands, which begin with two words."""
+    lines: tuple[type[CommandLine], ...] = module_of(tool).COMMAND_LINES
+    return lines
+
+
 def _complete(words: list[str]) -> int:
     return int(import_module(f"{__name__}.completion").main(words))
 
 
 def _run_tool(tool: str, words: list[str]) -> int:
-    name = f"{__name__}.{tool.replace('-', '_')}"
-    if tool not in _STAYING:
-        return int(import_module(name).main(words))
-    from ..process.spawn import CommandProcess
-
-    child = CommandProcess(tool, lambda: _prepare(tool, f"{name}_args", words))
-    return int(import_module(name).stay(child))
-
-
-def _prepare(tool: str, module: str, words: list[str]) -> Any:
-    prepared = []
-
-    def prepare() -> int:
-        prepared.append(import_module(module).prepare(words))
-        return OK
-
-    code = _guarded(tool, prepare)
-    if not prepared:
-        raise SystemExit(code)
-    return prepared[0]
+    whole, *subcommands = command_lines(tool)
+    for line in subcommands:
+        if line.SPEC.name.split()[-1:] == words[:1]:
+            return line.main(words[1:])
+    return whole.main(words)
 
 
 def _no_tool(words: list[str]) -> int:

@@ -1,50 +1,130 @@
-"""lockersh, the process that stays beside the command."""
+"""lockersh: a command run under a lock. What takes long to import comes when the command's process is made."""
 
 from __future__ import annotations
 
-from ..errors import LockBusy
-from ..lock.client.settings import LockSettings
-from ..process.spawn import CommandProcess
-from ..run.options import RunOptions
-from ..run.under_lock import list_locks, run_locked, trace_links
+from typing import TYPE_CHECKING
+
+from ..errors import OK, TEMPORARY, LockBusy
+from ..process.signal_names import signal_number
+from ..process.spawn import CommandProcess, ExecSpec
+from .command_line import flag, number, option, seconds
+from .shared_options import COMMAND, NO_SHELL, PATH, TRACE, lockerd_host, lockerd_port
+from .staying import StayingCommandLine
+
+if TYPE_CHECKING:
+    from ..lock.client.settings import LockSettings
 
 
-def stay(child: CommandProcess) -> int:
-    """Do what the command line says; the exit code, unless it ends as the command did."""
-    options = child.options()
-    if options is None:
-        return child.exit_code()
-    settings = LockSettings(
-        host=options["host"],
-        port=options["port"],
-        path=options["path"],
-        lock=options["lock"],
-        all=options["all"],
-        timeout=options["hold"],
-        lease=options["lease"],
-        command=options["command"],
-        connect_tries=options["connect_tries"],
-        connect_delay=options["connect_delay"],
-        pid=child.pid,
-        autounlock=True,
+class Lockersh(
+    StayingCommandLine, name="lockersh", example="lockersh --dhost lockhost --lock nightly make -C /proj regress"
+):
+    """Run a command under a lock that holds across hosts.
+
+    Waits until the lock is granted, runs the command in the foreground, gives the lock back when the command
+    ends, and ends as it did: with its exit status, or by the same signal. The command's environment has the
+    lock's name in IPCLOCKER_LOCK and the number of the grant in IPCLOCKER_TOKEN. A command with shell characters
+    is run by /bin/sh -c, others directly.
+
+    Other exit codes: 64 the command line is wrong, 69 no server, 70 an internal fault, 75 the lock is busy, 76 the
+    lock was lost and the command ended, 126 the command can't be executed, 127 there is no such command.
+    """
+
+    command: list[str] = COMMAND
+    lock: list[str] = option(
+        "Name of the lock. Given several times, or with colons between names: the first that is free.", many=True
     )
-    if options["debug"]:
-        trace_links()
-    if options["locklist"]:
-        list_locks(settings)
-        return 0
-    try:
-        return run_locked(
-            child,
-            settings,
-            RunOptions(
-                wait=options["wait"],
-                release_within=options["release_within"],
-                lost_signal=options["lost_signal"],
-                on_lost=options["on_lost"],
-                verbose=options["verbose"],
-            ),
+    together: bool = flag("Take all of these locks, or none; not the first that is free.", "--all")
+    dhost: str | None = lockerd_host(
+        "Host of lockerd, or several with colons between, to be tried in turn; IPv6 addresses in brackets."
+    )
+    port: str | None = lockerd_port()
+    path: str | None = PATH
+    timeout: float | None = seconds("Longest wait for the lock; 0 tries once.", otherwise="for ever")
+    hold_timeout: float = seconds(
+        "Longest time to hold the lock; then the server takes it away, though the command may still run.",
+        default=0.0,
+        otherwise="for ever",
+    )
+    lease: float = seconds(
+        "Hold the lock for so long at a time (3 at least), renew that, and end the command before it is over if it "
+        "can't be renewed.",
+        default=0.0,
+        otherwise="hold it until the command ends",
+    )
+    lost_signal: int = option(
+        "What a command gets that is to end because the lock is lost.",
+        value="SIGNAL",
+        read=signal_number,
+        default="TERM",
+    )
+    on_lost: str = option(
+        "If the lock is lost: say so; end the command, too; or run LINE by /bin/sh. With --lease the command is ended "
+        "anyway.",
+        value="warn|kill|LINE",
+        default="warn",
+    )
+    no_shell: bool = NO_SHELL
+    locklist: bool = flag("Run nothing; print the locks that are held and their holders.")
+    conflict_exit_code: int = number(
+        "CODE", "Exit code if the lock stays busy.", default=TEMPORARY, lowest=0, highest=255
+    )
+    connect_tries: int = number("N", "How often to try all hosts before giving up.", default=3, lowest=1)
+    connect_delay: float = seconds("Pause between these tries: at random, up to twice as long.", default=30.0)
+    release_tries: float = seconds(
+        "How long to try to give the lock back to a server that does not answer.", default=5.0
+    )
+    verbose: bool = flag("Say on stderr when the lock is waited for and obtained.")
+    debug: bool = TRACE
+
+    def run(self) -> int:
+        """Run the command, or list locks; the exit code, unless it ends as the command did."""
+        names = [name for given in self.lock for name in given.split(":")]
+        if self.locklist:
+            from ..run.under_lock import list_locks
+
+            list_locks(self._settings(names or ["lock"]))
+            return OK
+        if not names or not all(names):
+            raise self.wrong("the name of a lock is missing: give --lock NAME")
+        if not any(self.command):
+            raise self.wrong("the command is missing: give it after the options")
+        if self.lease and self.hold_timeout:
+            raise self.wrong("--lease and --hold-timeout are two ways to hold a lock: give one of them")
+        return self._stay(names, CommandProcess("lockersh", ExecSpec(self.command, self.no_shell)))
+
+    def _stay(self, names: list[str], child: CommandProcess) -> int:
+        # Only now: meanwhile the child makes itself ready, and carries none of this.
+        from ..run.options import RunOptions
+        from ..run.under_lock import run_locked
+
+        options = RunOptions(self.timeout, self.release_tries, self.lost_signal, self.on_lost, self.verbose)
+        try:
+            return run_locked(child, self._settings(names, child.pid), options)
+        except LockBusy as busy:
+            busy.exit_code = self.conflict_exit_code
+            raise
+
+    def _settings(self, names: list[str], pid: int | None = None) -> LockSettings:
+        from ..lock.client.settings import LockSettings
+
+        if self.debug:
+            from ..run.under_lock import trace_links
+
+            trace_links()
+        return LockSettings(
+            host=self.dhost,
+            port=self.port,
+            path=self.path,
+            lock=names,
+            all=self.together,
+            timeout=self.hold_timeout,
+            lease=self.lease,
+            command=" ".join(self.command),
+            connect_tries=self.connect_tries,
+            connect_delay=self.connect_delay,
+            pid=pid,
+            autounlock=True,
         )
-    except LockBusy as busy:
-        busy.exit_code = options["busy_code"]
-        raise
+
+
+COMMAND_LINES = (Lockersh,)

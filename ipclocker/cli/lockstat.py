@@ -1,14 +1,15 @@
 """lockstat: who holds which lock and who waits for it; locks broken, tokens verified."""
 
+from __future__ import annotations
+
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from textwrap import indent
-from typing import Annotated, Any, NamedTuple, Optional
-
-import typer
+from typing import Any
 
 from ..docs.exit_codes import exit_codes
+from ..docs.tool_spec import HELP_OPTION, VERSION_OPTION, Command
 from ..errors import OK, TEMPORARY, UNAVAILABLE, UsageError
 from ..lock import report
 from ..lock.client.breaker import LockBreaker
@@ -18,105 +19,73 @@ from ..lock.client.settings import LockSettings
 from ..lock.snapshot import FREE, HELD, Outcome
 from ..process.stderr import tell
 from ..version import VERSION
-from .tool_specs import Declaration
-from .typer_support import parse, seconds, version_option
+from .command_line import CommandLine, argument, flag, seconds
+from .shared_options import PATH, TRACE, lockerd_host, lockerd_port
 
 NOTHING_HELD, STALE = 1, 1  # exit codes
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the lock.", show_default=False)]
-Dhost = Annotated[
-    Optional[str],
-    typer.Option(
+
+class _Client(CommandLine):
+    """What all sub-commands take."""
+
+    dhost: str | None = lockerd_host(
+        "Host of lockerd, or several with colons between: the first that answers is asked; IPv6 addresses in brackets.",
         "--dhost",
         "--host",
-        help="Host of lockerd, or several with colons between: the first that answers is asked; IPv6 addresses in "
-        "brackets. [default: IPCLOCKER_HOST, else localhost]",
-        show_default=False,
-    ),
-]
-Port = Annotated[
-    Optional[str],
-    typer.Option(
-        help="Port number or service name of lockerd, or the name of its UNIX socket (it has a slash). "
-        "[default: IPCLOCKER_PORT, else the service lockerd, else 1751]",
-        show_default=False,
-    ),
-]
-Path = Annotated[Optional[str], typer.Option(help="Name of lockerd's UNIX socket.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON; lockstat --help has its keys.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show on stderr what is said to the server and back.")]
-Version = Annotated[bool, version_option()]
+    )
+    port: str | None = lockerd_port()
+    path: str | None = PATH
+    as_json: bool = flag("Print JSON; lockstat --help has its keys.", "--json")
+    debug: bool = TRACE
+
+    def inspector(self) -> Inspector:
+        """Whom to ask."""
+        if self.debug:
+            ServerConnection.trace = _show_traffic
+        return Inspector(LockSettings(host=self.dhost, port=self.port, path=self.path, connect_tries=1))
 
 
-def list_locks(
-    dhost: Dhost = None,
-    port: Port = None,
-    path: Path = None,
-    as_json: Json = False,
-    debug: Debug = False,
-    version: Version = False,
-) -> dict[str, int]:
+class List(_Client, name="lockstat list", example="lockstat list --dhost lockhost", interspersed=True):
     """Show all locks that are held, sorted by name.
 
     A line for each: its name, its holder's name, host (or address) and pid, since when, by this host's clock, it is
     held, the hold time or lease in seconds, the token, and how many wait for it. A last column says what is out
     of the ordinary. A classic server tells names and holders only; the rest is -.
     """
-    snapshot = _inspector(dhost, port, path, debug).look()
-    if as_json:
-        _print_json(report.document(snapshot))
-    elif snapshot.locks:
-        _print(report.table(snapshot))
-    else:
-        _print(f"no lock is held on {snapshot.server}\n")
-    return {"code": OK}
+
+    def run(self) -> int:
+        """Print all locks; the exit code."""
+        snapshot = self.inspector().look()
+        if self.as_json:
+            _print_json(report.document(snapshot))
+        elif snapshot.locks:
+            _print(report.table(snapshot))
+        else:
+            _print(f"no lock is held on {snapshot.server}\n")
+        return OK
 
 
-def show(
-    name: Name,
-    dhost: Dhost = None,
-    port: Port = None,
-    path: Path = None,
-    as_json: Json = False,
-    debug: Debug = False,
-    version: Version = False,
-) -> dict[str, int]:
+class Show(_Client, name="lockstat show", example="lockstat show nightly", interspersed=True):
     """Show all about one lock: its holder, what it runs, since when, and who waits for it, in their order.
 
     The exit code is 0 if the lock is held, 1 if it is free, 69 if no server answers.
     """
-    snapshot = _inspector(dhost, port, path, debug).look(name)
-    if as_json:
-        _print_json(report.document(snapshot))
-    elif snapshot.locks:
-        _print(report.details(snapshot.locks[0], snapshot))
-    else:
-        _print(f"lock {name} is free\n")
-    return {"code": OK if snapshot.locks else NOTHING_HELD}
+
+    name: str = argument("NAME", "Name of the lock.", required=True)
+
+    def run(self) -> int:
+        """Print the lock; the exit code."""
+        snapshot = self.inspector().look(self.name)
+        if self.as_json:
+            _print_json(report.document(snapshot))
+        elif snapshot.locks:
+            _print(report.details(snapshot.locks[0], snapshot))
+        else:
+            _print(f"lock {self.name} is free\n")
+        return OK if snapshot.locks else NOTHING_HELD
 
 
-def break_locks(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of locks.", show_default=False)],
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Free a lease at once, too, though what it protects may still run."),
-    ] = False,
-    timeout: Annotated[
-        Optional[float],
-        typer.Option(
-            parser=seconds,
-            metavar="SECONDS",
-            help="Longest wait for a lease to be given back. [default: until it must be over]",
-            show_default=False,
-        ),
-    ] = None,
-    dhost: Dhost = None,
-    port: Port = None,
-    path: Path = None,
-    as_json: Json = False,
-    debug: Debug = False,
-    version: Version = False,
-) -> dict[str, int]:
+class Break(_Client, name="lockstat break", example="lockstat break nightly", interspersed=True):
     """Take locks from their holders.
 
     The holder of a lease is told; it ends what it runs, and then the lock is free, which this waits for. Any other
@@ -125,25 +94,24 @@ def break_locks(
     The exit code is 0 if each lock was taken from its holder, 1 if one was free, 75 if one is still held when the
     wait is over, 69 if no server answers.
     """
-    inspector = _inspector(dhost, port, path, debug)
-    breaking = LockBreaker(inspector, _tell, timeout)
-    outcomes = _print_outcomes(breaking.force(names) if force else breaking.recall(names), as_json)
-    if as_json:
-        _print_json(report.outcomes_document(inspector.server, outcomes))
-    found = {outcome.what for outcome in outcomes}
-    return {"code": TEMPORARY if HELD in found else NOTHING_HELD if FREE in found else OK}
+
+    names: list[str] = argument("NAME...", "Names of locks.", many=True, required=True)
+    force: bool = flag("Free a lease at once, too, though what it protects may still run.")
+    timeout: float | None = seconds("Longest wait for a lease to be given back.", otherwise="until it must be over")
+
+    def run(self) -> int:
+        """Break the locks; the exit code."""
+        inspector = self.inspector()
+        breaker = LockBreaker(inspector, _tell, self.timeout)
+        outcomes = breaker.force(self.names) if self.force else breaker.recall(self.names)
+        every = _print_outcomes(outcomes, self.as_json)
+        if self.as_json:
+            _print_json(report.outcomes_document(inspector.server, every))
+        found = {outcome.what for outcome in every}
+        return TEMPORARY if HELD in found else NOTHING_HELD if FREE in found else OK
 
 
-def verify(
-    name: Name,
-    token: Annotated[str, typer.Argument(metavar="TOKEN", help="The token of a grant of it.", show_default=False)],
-    dhost: Dhost = None,
-    port: Port = None,
-    path: Path = None,
-    as_json: Json = False,
-    debug: Debug = False,
-    version: Version = False,
-) -> dict[str, int]:
+class Verify(_Client, name="lockstat verify", example="lockstat verify nightly $TOKEN", interspersed=True):
     """Say whether a token is the one under which a lock is held just now.
 
     For storage that is to refuse whoever has lost the lock: they send their token along (IPCLOCKER_TOKEN in the
@@ -152,54 +120,50 @@ def verify(
     The exit code is 0 if it is current, 1 if it is stale, 64 if it is no number, 69 if no server answers or a
     classic one does, which knows no tokens.
     """
-    if not (token.isascii() and token.isdigit() and len(token) <= 20):
-        raise UsageError(f"the token '{token}' is no number: give the one that came with the lock")
-    inspector = _inspector(dhost, port, path, debug)
-    current = inspector.is_current(name, int(token))
-    if current is None:
-        tell(f"lockstat: the lock server {inspector.server} knows no tokens: ask one that is no classic server")
-        return {"code": UNAVAILABLE}
-    if as_json:
-        named = {"server": report.json_text(inspector.server), "name": report.json_text(name)}
-        _print_json({**named, "token": int(token), "current": current})
-    else:
-        _print(f"token {int(token)} of lock {name} is {'current' if current else 'stale'}\n")
-    return {"code": OK if current else STALE}
+
+    name: str = argument("NAME", "Name of the lock.", required=True)
+    token: str = argument("TOKEN", "The token of a grant of it.", required=True)
+
+    def run(self) -> int:
+        """Say whether the token is current; the exit code."""
+        if not (self.token.isascii() and self.token.isdigit() and len(self.token) <= 20):
+            raise UsageError(f"the token '{self.token}' is no number: give the one that came with the lock")
+        inspector, token = self.inspector(), int(self.token)
+        current = inspector.is_current(self.name, token)
+        if current is None:
+            tell(f"lockstat: the lock server {inspector.server} knows no tokens: ask one that is no classic server")
+            return UNAVAILABLE
+        if self.as_json:
+            named = {"server": report.json_text(inspector.server), "name": report.json_text(self.name)}
+            _print_json({**named, "token": token, "current": current})
+        else:
+            _print(f"token {token} of lock {self.name} is {'current' if current else 'stale'}\n")
+        return OK if current else STALE
 
 
-def ping(
-    dhost: Dhost = None,
-    port: Port = None,
-    path: Path = None,
-    as_json: Json = False,
-    debug: Debug = False,
-    version: Version = False,
-) -> dict[str, int]:
+class Ping(_Client, name="lockstat ping", example="lockstat ping --dhost lockhost", interspersed=True):
     """Say whether a lock server answers, how fast, which version it is and since when it runs.
 
     The exit code is 0 if one does, 69 if not.
     """
-    pong = _inspector(dhost, port, path, debug).ping()
-    if as_json:
-        _print_json(report.ping_document(pong))
-    else:
-        _print(report.ping_line(pong) + "\n")
-    return {"code": OK}
+
+    def run(self) -> int:
+        """Ask the server; the exit code."""
+        pong = self.inspector().ping()
+        if self.as_json:
+            _print_json(report.ping_document(pong))
+        else:
+            _print(report.ping_line(pong) + "\n")
+        return OK
 
 
-class _Command(NamedTuple):
-    function: Callable[..., dict[str, int]]
-    words: str
-    what: str
-    example: str
-
-
+# The sub-commands, as the help of the whole has them.
 _COMMANDS = {
-    "list": _Command(list_locks, "list", "show all locks that are held", "lockstat list --dhost lockhost"),
-    "show": _Command(show, "show NAME", "show all about one lock, and who waits for it", "lockstat show nightly"),
-    "break": _Command(break_locks, "break NAME...", "take locks from their holders", "lockstat break nightly"),
-    "verify": _Command(verify, "verify NAME TOKEN", "whether a token is current", "lockstat verify nightly $TOKEN"),
-    "ping": _Command(ping, "ping", "whether a server answers, and how fast", "lockstat ping --dhost lockhost"),
+    "list": "show all locks that are held",
+    "show NAME": "show all about one lock, and who waits for it",
+    "break NAME...": "take locks from their holders",
+    "verify NAME TOKEN": "whether a token is current",
+    "ping": "whether a server answers, and how fast",
 }
 
 # Parts of the help of the whole, which are parts of the manual page, too.
@@ -238,38 +202,29 @@ Exit codes:
   Version: {version}"""
 
 
-def main(words: list[str]) -> int:
-    """Run lockstat; the exit code."""
-    name = words[0] if words else ""
-    if name in _COMMANDS:
-        command = _COMMANDS[name]
-        return int(parse(command.function, f"lockstat {name}", words[1:], command.example, interspersed=True)["code"])
-    if name in ("--help", "help"):
-        commands = "\n".join(f"  {command.words:<19} {command.what}" for command in _COMMANDS.values())
-        codes = "\n".join(f"  {code:<3} {meaning}" for code, meaning in exit_codes("lockstat"))
-        sections = "\n\n".join(f"{title}:{indent(text, '  ')}" for title, text in SECTIONS.items())
-        print(_HELP.format(commands=commands, codes=codes, sections=sections, version=VERSION))
-    elif name == "--version":
-        print(f"Version: {VERSION}")
-    else:
-        problem = f"there is no command '{name}'" if words else "the command is missing"
-        raise UsageError(f"{problem}: say first one of {', '.join(_COMMANDS)}, then options; see lockstat --help")
-    return OK
+class Lockstat(CommandLine):
+    """The first word of the sub-commands, which alone shows the help of them all."""
 
+    SPEC = Command(
+        "lockstat", "COMMAND [OPTIONS] [NAMES]", "", (), (HELP_OPTION, VERSION_OPTION), "lockstat list --dhost lockhost"
+    )
 
-def declarations() -> list[Declaration]:
-    """What the manual page and the completion are made of: the whole, and its sub-commands."""
-    whole = Declaration("lockstat", None, _COMMANDS["list"].example, usage="COMMAND [OPTIONS] [NAMES]")
-    return [
-        whole,
-        *(Declaration(f"lockstat {name}", command.function, command.example) for name, command in _COMMANDS.items()),
-    ]
-
-
-def _inspector(dhost: Optional[str], port: Optional[str], path: Optional[str], debug: bool) -> Inspector:
-    if debug:
-        ServerConnection.trace = _show_traffic
-    return Inspector(LockSettings(host=dhost, port=port, path=path, connect_tries=1))
+    @classmethod
+    def main(cls, words: list[str]) -> int:
+        """Show the help or the version; the exit code. Raises UsageError if it is something else that is asked for."""
+        name = words[0] if words else ""
+        if name in ("--help", "help"):
+            commands = "\n".join(f"  {command:<19} {what}" for command, what in _COMMANDS.items())
+            codes = "\n".join(f"  {code:<3} {meaning}" for code, meaning in exit_codes("lockstat"))
+            sections = "\n\n".join(f"{title}:{indent(text, '  ')}" for title, text in SECTIONS.items())
+            print(_HELP.format(commands=commands, codes=codes, sections=sections, version=VERSION))
+        elif name == "--version":
+            print(f"Version: {VERSION}")
+        else:
+            problem = f"there is no command '{name}'" if words else "the command is missing"
+            known = ", ".join(command.split()[0] for command in _COMMANDS)
+            raise UsageError(f"{problem}: say first one of {known}, then options; see lockstat --help")
+        return OK
 
 
 def _show_traffic(direction: str, data: bytes) -> None:
@@ -301,3 +256,6 @@ def _print_json(document: dict[str, Any]) -> None:
 
 def _tell(text: str) -> None:
     tell(f"lockstat: {report.escape_controls(text) if sys.stderr.isatty() else text}")
+
+
+COMMAND_LINES = (Lockstat, List, Show, Break, Verify, Ping)

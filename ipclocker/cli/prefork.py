@@ -1,11 +1,9 @@
 """prefork: copies of a FastCGI program, kept alive."""
 
+from __future__ import annotations
+
 from functools import partial
 from socket import SOCK_STREAM
-from typing import Annotated, Callable, Optional
-
-import click
-import typer
 
 from ..daemon.log import set_up
 from ..daemon.sd_notify import for_programs, take_manager
@@ -16,80 +14,10 @@ from ..prefork.listen_socket import BACKLOG, MODE, Inherited, Listening, parse_a
 from ..prefork.parameters import MOST_PROCESSES, Parameters
 from ..process.signal_names import signal_number
 from ..process.spawn import caller_environment
-from .typer_support import parse, seconds, version_option
-
-EXAMPLE = "prefork --listen unix:/run/php.socket --processes 8 -- php-cgi"
+from .command_line import CommandLine, argument, flag, number, option, seconds
 
 
-def main(words: list[str]) -> int:
-    """Run prefork; the exit code."""
-    run: Callable[[], int] = parse(prefork, "prefork", words, EXAMPLE)
-    return run()
-
-
-def prefork(
-    command: Annotated[
-        Optional[list[str]],
-        typer.Argument(help="The program and its arguments, executed as they are.", show_default=False),
-    ] = None,
-    listen: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="PLACE",
-            help="The socket: HOST:PORT (an IPv6 address in brackets), unix:PATH, or fd:NUMBER, a descriptor that "
-            "prefork was started with. It has to be given.",
-            show_default=False,
-        ),
-    ] = None,
-    processes: Annotated[int, typer.Option(metavar="N", min=1, max=MOST_PROCESSES, help="How many copies.")] = 10,
-    start_delay: Annotated[
-        Optional[float],
-        typer.Option(
-            parser=seconds,
-            metavar="SECONDS",
-            help="Pause between two starts, and how long a copy lives until it is taken to be up. "
-            f"[default: no pause, up after {UP_AFTER:g}]",
-            show_default=False,
-        ),
-    ] = None,
-    die_timeout: Annotated[
-        float,
-        typer.Option(
-            parser=seconds, metavar="SECONDS", help="How long to wait for copies to end before SIGKILL; 0: for ever."
-        ),
-    ] = 60.0,
-    stop_signal: Annotated[
-        str,
-        typer.Option(
-            metavar="SIGNAL",
-            help="The signal on which the program finishes its request and ends: USR1 for those of libfcgi.",
-        ),
-    ] = "TERM",
-    rolling: Annotated[
-        bool,
-        typer.Option("--rolling/--no-rolling", help="On SIGHUP, stop each copy when another is up, or all at once."),
-    ] = True,
-    pid_file: Annotated[
-        Optional[str],
-        typer.Option(help="Write the manager's process id there; removed at the end.", show_default=False),
-    ] = None,
-    title: Annotated[
-        Optional[str], typer.Option(help="Name of the manager's process, as ps shows it.", show_default=False)
-    ] = None,
-    socket_mode: Annotated[
-        Optional[str],
-        typer.Option(metavar="MODE", help=f"Mode of the UNIX socket. [default: {MODE:o}]", show_default=False),
-    ] = None,
-    socket_owner: Annotated[
-        Optional[str],
-        typer.Option(metavar="OWNER", help="Owner of the UNIX socket: USER, USER:GROUP or :GROUP.", show_default=False),
-    ] = None,
-    backlog: Annotated[
-        int, typer.Option(metavar="N", min=1, max=65_535, help="How many connections may wait to be accepted.")
-    ] = BACKLOG,
-    log_file: Annotated[Optional[str], typer.Option(help="Log there. [default: stderr]", show_default=False)] = None,
-    version: Annotated[bool, version_option()] = False,
-) -> Callable[[], int]:
+class Prefork(CommandLine, name="prefork", example="prefork --listen unix:/run/php.socket --processes 8 -- php-cgi"):
     """Keep copies of a FastCGI program running that share a socket.
 
     Each copy has the listening socket as its descriptor 0, as the FastCGI specification asks. One that ends is
@@ -101,51 +29,81 @@ def prefork(
     Exit codes: 0 all copies ended when they were told to, 1 some had to be killed, 64 the command line is wrong,
     126 the program can't be executed, 127 there is no such program.
     """
-    if not command:
-        raise click.UsageError("the program is missing: give it after --")
-    if listen is None:
-        raise click.UsageError("the socket is missing: give --listen HOST:PORT, unix:PATH or fd:NUMBER")
-    access = parse_access(socket_mode, socket_owner) if socket_mode is not None or socket_owner is not None else None
-    parameters: Parameters = {
-        "n_processes": processes,
-        "die_timeout": die_timeout,
-        "rolling": rolling,
-        "pid_fname": pid_file,
-        "pm_title": title,
-    }
-    if start_delay is not None:
-        parameters["start_delay"] = start_delay
-    inherited = take_inherited(SOCK_STREAM)
-    if len(inherited) > 1:
-        raise UsageError(f"{len(inherited)} sockets were handed over: a FastCGI program serves on one")
-    if inherited:  # whose mode and owner are for him to say who has made it
-        listening = partial(Listening, Inherited(inherited[0].detach()), None, backlog)
-    else:
-        listening = partial(Listening, parse_place(listen), access, backlog)
-    return partial(_run, command, listening, signal_number(stop_signal), log_file, parameters)
+
+    command: list[str] = argument("[COMMAND]...", "The program and its arguments, executed as they are.", many=True)
+    listen: str | None = option(
+        "The socket: HOST:PORT (an IPv6 address in brackets), unix:PATH, or fd:NUMBER, a descriptor that prefork was "
+        "started with. It has to be given.",
+        value="PLACE",
+    )
+    processes: int = number("N", "How many copies.", default=10, lowest=1, highest=MOST_PROCESSES)
+    start_delay: float | None = seconds(
+        "Pause between two starts, and how long a copy lives until it is taken to be up.",
+        otherwise=f"no pause, up after {UP_AFTER:g}",
+    )
+    die_timeout: float = seconds("How long to wait for copies to end before SIGKILL; 0: for ever.", default=60.0)
+    stop_signal: int = option(
+        "The signal on which the program finishes its request and ends: USR1 for those of libfcgi.",
+        value="SIGNAL",
+        read=signal_number,
+        default="TERM",
+    )
+    rolling: bool = flag(
+        "On SIGHUP, stop each copy when another is up, or all at once.", "--rolling", "--no-rolling", default=True
+    )
+    pid_file: str | None = option("Write the manager's process id there; removed at the end.")
+    title: str | None = option("Name of the manager's process, as ps shows it.")
+    socket_mode: str | None = option("Mode of the UNIX socket.", value="MODE", otherwise=f"{MODE:o}")
+    socket_owner: str | None = option("Owner of the UNIX socket: USER, USER:GROUP or :GROUP.", value="OWNER")
+    backlog: int = number(
+        "N", "How many connections may wait to be accepted.", default=BACKLOG, lowest=1, highest=65_535
+    )
+    log_file: str | None = option("Log there.", otherwise="stderr")
+
+    def run(self) -> int:
+        """Keep the copies running until told to end; the exit code."""
+        if not self.command:
+            raise self.wrong("the program is missing: give it after --")
+        if self.listen is None:
+            raise self.wrong("the socket is missing: give --listen HOST:PORT, unix:PATH or fd:NUMBER")
+        has_access = self.socket_mode is not None or self.socket_owner is not None
+        access = parse_access(self.socket_mode, self.socket_owner) if has_access else None
+        inherited = take_inherited(SOCK_STREAM)
+        if len(inherited) > 1:
+            raise UsageError(f"{len(inherited)} sockets were handed over: a FastCGI program serves on one")
+        if inherited:  # whose mode and owner are for him to say who has made it
+            listening = partial(Listening, Inherited(inherited[0].detach()), None, self.backlog)
+        else:
+            listening = partial(Listening, parse_place(self.listen), access, self.backlog)
+        if self.log_file is not None:
+            set_up("prefork", foreground=True, log_file=self.log_file, debug=False)
+        return self._manage(listening)
+
+    def _manage(self, listen: partial[Listening]) -> int:
+        parameters: Parameters = {
+            "n_processes": self.processes,
+            "die_timeout": self.die_timeout,
+            "rolling": self.rolling,
+            "pid_fname": self.pid_file,
+            "pm_title": self.title,
+        }
+        if self.start_delay is not None:
+            parameters["start_delay"] = self.start_delay
+        manager = take_manager()
+        listening = listen()
+        try:
+            program = FastCgiManager(
+                self.command,
+                for_programs(caller_environment()),
+                listening,
+                stop_signal=self.stop_signal,
+                logs=self.log_file is not None,
+                service_manager=manager,
+                **parameters,
+            )
+            return program.pm_manage()
+        finally:
+            listening.close()
 
 
-def _run(
-    command: list[str],
-    listen: Callable[[], Listening],
-    stop_signal: int,
-    log_file: Optional[str],
-    parameters: Parameters,
-) -> int:
-    if log_file is not None:
-        set_up("prefork", foreground=True, log_file=log_file, debug=False)
-    manager = take_manager()
-    listening = listen()
-    try:
-        program = FastCgiManager(
-            command,
-            for_programs(caller_environment()),
-            listening,
-            stop_signal=stop_signal,
-            logs=log_file is not None,
-            service_manager=manager,
-            **parameters,
-        )
-        return program.pm_manage()
-    finally:
-        listening.close()
+COMMAND_LINES = (Prefork,)

@@ -1,14 +1,43 @@
-"""The options that every server has, once."""
+"""Rows that several tools have (command_line.py), each once."""
 
-from typing import Annotated, Optional
+from __future__ import annotations
 
-import typer
+from typing import Any
 
-Nofork = Annotated[bool, typer.Option("--nofork", help="Stay in the foreground and log to stderr.")]
-PidFile = Annotated[
-    Optional[str], typer.Option(help="Write the process id there; removed at the end.", show_default=False)
-]
-LogFile = Annotated[
-    Optional[str], typer.Option(help="Log there. [default: stderr with --nofork, else syslog]", show_default=False)
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Log what is of use only to find a fault.")]
+from .command_line import argument, flag, option
+
+# Of all daemons.
+NOFORK = flag("Stay in the foreground and log to stderr.")
+PID_FILE = option("Write the process id there; removed at the end.")
+LOG_FILE = option("Log there.", otherwise="stderr with --nofork, else syslog")
+DEBUG = flag("Log what is of use only to find a fault.")
+
+# Of what runs a command.
+COMMAND = argument("[COMMAND]...", "The command. It begins with the first word that is no option.", many=True)
+NO_SHELL = flag("Execute the words as they are, whatever characters they have.")
+
+# Of clients of lockerd.
+PATH = option("Name of lockerd's UNIX socket.")
+TRACE = flag("Show on stderr what is said to the server and back.", "--debug")
+
+
+def lockerd_host(text: str, *names: str) -> Any:
+    """Where lockerd is."""
+    return option(text, *names, environment="IPCLOCKER_HOST", otherwise="localhost")
+
+
+def lockerd_port(
+    text: str = "Port number or service name of lockerd, or the name of its UNIX socket (it has a slash).",
+    names: tuple[str, ...] = (),
+    otherwise: str = "the service lockerd, else 1751",
+) -> Any:
+    """The port of lockerd."""
+    return option(text, *names, environment="IPCLOCKER_PORT", otherwise=otherwise)
+
+
+def pidstatd_port(
+    text: str = "Port number or service name of pidstatd, or the name of its UNIX datagram socket (it has a slash).",
+    names: tuple[str, ...] = (),
+) -> Any:
+    """The port of pidstatd."""
+    return option(text, *names, otherwise="the service pidstatd, else 1752")

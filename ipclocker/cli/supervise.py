@@ -1,124 +1,21 @@
-"""supervise: programs kept alive, and those who keep them asked and told."""
+"""supervise: programs kept alive."""
 
-from typing import Annotated, Any, Optional
-
-import click
-import typer
+from __future__ import annotations
 
 from ..supervise.control_socket import COMMANDS
 from ..supervise.daemon import Daemon, ProgramSource, run_supervisor
 from ..supervise.settings import LEASE, SupervisorSettings
-from .shared_options import Debug, LogFile, Nofork, PidFile
-from .tool_specs import Declaration
-from .typer_support import parse, seconds, version_option
-
-EXAMPLE = "supervise --program 'web: /opt/web/server --port 80' --program /opt/mail/queue --pid-file /run/programs.pid"
+from .command_line import CommandLine, argument, flag, option, seconds
+from .shared_options import DEBUG, LOG_FILE, NOFORK, PATH, PID_FILE, lockerd_host, lockerd_port
+from .supervise_control import Restart, Start, Status, Stop
 
 
-def main(words: list[str]) -> int:
-    """Run supervise; the exit code."""
-    if words and words[0] in COMMANDS:
-        from .supervise_control import command
-
-        return command(words[0], words[1:])
-    return int(parse(supervise, "supervise", words, EXAMPLE)["code"])
-
-
-def declarations() -> list[Declaration]:
-    """What the manual page and the completion are made of: the supervisor, and what asks and tells it."""
-    from . import supervise_control as supervise_words
-
-    return [Declaration("supervise", supervise, EXAMPLE), *supervise_words.declarations()]
-
-
-def _seconds_option(text: str) -> Any:
-    return typer.Option(parser=seconds, metavar="SECONDS", help=text)
-
-
-def supervise(
-    words: Annotated[
-        Optional[list[str]], typer.Argument(hidden=True, metavar="status|start|stop|restart [NAME...]")
-    ] = None,
-    program: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            metavar="[NAME: ]COMMAND",
-            help="A program to keep alive; may be given several times. It is called NAME, else by the base name of "
-            "its first word.",
-            show_default=False,
-        ),
-    ] = None,
-    file: Annotated[
-        Optional[str],
-        typer.Option(help="Programs to keep alive, one a line; # begins a comment.", show_default=False),
-    ] = None,
-    exit_hook: Annotated[
-        Optional[str],
-        typer.Option(metavar="COMMAND", help="Run it at the end, when all have ended.", show_default=False),
-    ] = None,
-    stop_signal: Annotated[str, typer.Option(metavar="SIGNAL", help="What programs are ended by.")] = "TERM",
-    stop_timeout: Annotated[
-        float, _seconds_option("From that signal until what is left of a program gets SIGKILL.")
-    ] = 10.0,
-    first_pause: Annotated[float, _seconds_option("Before a program that died is started again.")] = 0.1,
-    longest_pause: Annotated[float, _seconds_option("With each further death the pause doubles, up to this.")] = 30.0,
-    good_run: Annotated[float, _seconds_option("A program that has lived so long begins with the first pause.")] = 60.0,
-    give_up: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="N/S",
-            help="After N deaths in S seconds a program is FATAL: not started again. [default: never]",
-            show_default=False,
-        ),
-    ] = None,
-    fatal_exit: Annotated[
-        bool, typer.Option("--fatal-exit", help="End when a program is FATAL, with code 79.")
-    ] = False,
-    output: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="FILE",
-            help="What programs write, in lines with the time and their name. [default: stdout with --nofork, else "
-            "the log]",
-            show_default=False,
-        ),
-    ] = None,
-    output_dir: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="FOLDER", help="What each program writes, as it is, in a file NAME.log there.", show_default=False
-        ),
-    ] = None,
-    lock: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            help="Run the programs only while this cluster lock is held. Given several times, or with colons between "
-            "names: the first that is free.",
-            show_default=False,
-        ),
-    ] = None,
-    lease: Annotated[
-        float, _seconds_option("The lock is held for so long at a time, and renewed; 3 at least.")
-    ] = LEASE,
-    dhost: Annotated[
-        Optional[str],
-        typer.Option(
-            help="Host of lockerd, or several with colons between, as for lockersh. "
-            "[default: IPCLOCKER_HOST, else localhost]",
-            show_default=False,
-        ),
-    ] = None,
-    port: Annotated[
-        Optional[str],
-        typer.Option(help="Port of lockerd, as for lockersh. [default: IPCLOCKER_PORT, else 1751]", show_default=False),
-    ] = None,
-    path: Annotated[Optional[str], typer.Option(help="Name of lockerd's UNIX socket.", show_default=False)] = None,
-    nofork: Nofork = False,
-    pid_file: PidFile = None,
-    log_file: LogFile = None,
-    debug: Debug = False,
-    version: Annotated[bool, version_option()] = False,
-) -> dict[str, int]:
+class Supervise(
+    CommandLine,
+    name="supervise",
+    example="supervise --program 'web: /opt/web/server --port 80' --program /opt/mail/queue "
+    "--pid-file /run/programs.pid",
+):
     """Keep programs running: start them, and again whenever they die.
 
     Goes to the background once it is there. SIGTERM and SIGINT end the programs, with all that they have started, and
@@ -130,25 +27,71 @@ def supervise(
     A program is run directly, or by /bin/sh -c if it has characters that mean something to a shell. Its environment
     has its name in IPCLOCKER_PROGRAM.
     """
-    if words:
-        if words[0] in COMMANDS:
-            raise click.UsageError(f"'{words[0]}' has to be the first word: supervise {words[0]} [OPTIONS] [NAME...]")
-        raise click.UsageError(f"'{words[0]}' is no option: programs are given by --program, each in quotes")
-    listed = ProgramSource(program or [], file)
-    settings = SupervisorSettings(
-        stop_signal=stop_signal,
-        stop_timeout=stop_timeout,
-        first_pause=first_pause,
-        longest_pause=longest_pause,
-        good_run=good_run,
-        give_up=give_up,
-        fatal_exit=fatal_exit,
-        output=output,
-        output_dir=output_dir,
-        lock=None if not lock else [name for given in lock for name in given.split(":")],
-        lease=lease,
-        host=dhost,
-        port=port,
-        path=path,
+
+    words: list[str] = argument("[status|start|stop|restart [NAME...]]", many=True)
+    program: list[str] = option(
+        "A program to keep alive; may be given several times. It is called NAME, else by the base name of its first "
+        "word.",
+        value="[NAME: ]COMMAND",
+        many=True,
     )
-    return {"code": run_supervisor(settings, listed, exit_hook, Daemon(nofork, pid_file, log_file, debug))}
+    file: str | None = option("Programs to keep alive, one a line; # begins a comment.")
+    exit_hook: str | None = option("Run it at the end, when all have ended.", value="COMMAND")
+    stop_signal: str = option("What programs are ended by.", value="SIGNAL", default="TERM")
+    stop_timeout: float = seconds("From that signal until what is left of a program gets SIGKILL.", default=10.0)
+    first_pause: float = seconds("Before a program that died is started again.", default=0.1)
+    longest_pause: float = seconds("With each further death the pause doubles, up to this.", default=30.0)
+    good_run: float = seconds("A program that has lived so long begins with the first pause.", default=60.0)
+    give_up: str | None = option(
+        "After N deaths in S seconds a program is FATAL: not started again.", value="N/S", otherwise="never"
+    )
+    fatal_exit: bool = flag("End when a program is FATAL, with code 79.")
+    output: str | None = option(
+        "What programs write, in lines with the time and their name.",
+        value="FILE",
+        otherwise="stdout with --nofork, else the log",
+    )
+    output_dir: str | None = option("What each program writes, as it is, in a file NAME.log there.", value="FOLDER")
+    lock: list[str] = option(
+        "Run the programs only while this cluster lock is held. Given several times, or with colons between names: the "
+        "first that is free.",
+        many=True,
+    )
+    lease: float = seconds("The lock is held for so long at a time, and renewed; 3 at least.", default=LEASE)
+    dhost: str | None = lockerd_host("Host of lockerd, or several with colons between, as for lockersh.")
+    port: str | None = lockerd_port("Port of lockerd, as for lockersh.", otherwise="1751")
+    path: str | None = PATH
+    nofork: bool = NOFORK
+    pid_file: str | None = PID_FILE
+    log_file: str | None = LOG_FILE
+    debug: bool = DEBUG
+
+    def run(self) -> int:
+        """Keep the programs running until told to end; the exit code."""
+        if self.words:
+            word = self.words[0]
+            if word in COMMANDS:
+                raise self.wrong(f"'{word}' has to be the first word: supervise {word} [OPTIONS] [NAME...]")
+            raise self.wrong(f"'{word}' is no option: programs are given by --program, each in quotes")
+        source = ProgramSource(self.program, self.file)
+        settings = SupervisorSettings(
+            stop_signal=self.stop_signal,
+            stop_timeout=self.stop_timeout,
+            first_pause=self.first_pause,
+            longest_pause=self.longest_pause,
+            good_run=self.good_run,
+            give_up=self.give_up,
+            fatal_exit=self.fatal_exit,
+            output=self.output,
+            output_dir=self.output_dir,
+            lock=[name for given in self.lock for name in given.split(":")] or None,
+            lease=self.lease,
+            host=self.dhost,
+            port=self.port,
+            path=self.path,
+        )
+        daemon = Daemon(self.nofork, self.pid_file, self.log_file, self.debug)
+        return run_supervisor(settings, source, self.exit_hook, daemon)
+
+
+COMMAND_LINES = (Supervise, Status, Start, Stop, Restart)

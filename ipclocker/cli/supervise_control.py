@@ -1,97 +1,93 @@
 """supervise status, start, stop and restart: a running supervisor asked and told."""
 
-import json as json_module
-from typing import Annotated, Any, Callable, Optional
+from __future__ import annotations
 
-import typer
+import json
+from typing import Any, ClassVar
 
-from ..errors import UsageError
-from ..supervise.control_socket import COMMANDS, ask, control_path
+from ..errors import OK, UsageError
+from ..supervise.control_socket import ask, control_path
 from ..supervise.state_machine import STANDBY, STOPPED, UP
-from .tool_specs import Declaration
-from .typer_support import parse, version_option
+from .command_line import CommandLine, argument, flag, option
 
 NOT_DONE = 1  # exit code: it was asked for, and the program is not as it should be
-_WANTED = {"start": UP | {STANDBY}, "stop": {STOPPED}, "restart": UP | {STANDBY}}
-_HELP = {
-    "start": "Start programs that were stopped, are FATAL, or wait for their next start. Waits until each has been up "
-    "for a second; exits with 1 if one has not.",
-    "stop": "End programs, with all that they have started, until they are told to start. Waits until they have ended.",
-    "restart": "End programs and start them again. Waits as start does.",
-}
-
-Names = Annotated[
-    Optional[list[str]], typer.Argument(metavar="NAME...", help="Programs. [default: all]", show_default=False)
-]
-PidFile = Annotated[
-    Optional[str],
-    typer.Option(
-        help="The supervisor's pid file, beside which its socket is. "
-        "[default: that of this user's supervisor that has none]",
-        show_default=False,
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def command(word: str, words: list[str]) -> int:
-    """Run `supervise WORD`; the exit code."""
-    name, function, example, _ = _declaration(word)
-    assert function is not None
-    return int(parse(function, name, words, example, interspersed=True)["code"])
+class _Asking(CommandLine):
+    """What all of them take; and they print the supervisor's answer."""
+
+    names: list[str] = argument("[NAME...]", "Programs. [default: all]", many=True)
+    pid_file: str | None = option(
+        "The supervisor's pid file, beside which its socket is.",
+        otherwise="that of this user's supervisor that has none",
+    )
+    as_json: bool = flag("Print JSON.", "--json")
+
+    def run(self) -> int:
+        """Ask the supervisor, and print its answer; the exit code."""
+        answer = ask(_socket(self.pid_file), self.SPEC.name.split()[1], self.names)
+        if self.as_json:
+            print(json.dumps(answer, indent=2))
+        else:
+            self._print(answer)
+        return self._exit_code(answer["programs"])
+
+    def _print(self, answer: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _exit_code(self, programs: list[dict[str, Any]]) -> int:
+        return OK
 
 
-def declarations() -> list[Declaration]:
-    """What the manual page and the completion are made of."""
-    return [_declaration(word) for word in COMMANDS]
-
-
-def _declaration(word: str) -> Declaration:
-    function: Callable[..., dict[str, int]] = status if word == "status" else _teller(word)
-    return Declaration(f"supervise {word}", function, f"supervise {word} --pid-file /run/programs.pid web")
-
-
-def status(
-    names: Names = None,
-    pid_file: PidFile = None,
-    json: Json = False,
-    version: Annotated[bool, version_option()] = False,
-) -> dict[str, int]:
+class Status(
+    _Asking, name="supervise status", example="supervise status --pid-file /run/programs.pid web", interspersed=True
+):
     """Show programs: name, state, pid, uptime, restarts, last exit.
 
     States: RUNNING; STARTING, up for less than a second; BACKOFF, it died and waits for its next start; STOPPING;
     STOPPED; STANDBY, the cluster lock is somebody else's; FATAL, it died too often. Exits with 69 if no supervisor
     answers.
     """
-    answer = ask(_socket(pid_file), "status", names or [])
-    if json:
-        print(json_module.dumps(answer, indent=2))
-    else:
+
+    def _print(self, answer: dict[str, Any]) -> None:
         _show(answer)
-    return {"code": 0}
 
 
-def _teller(word: str) -> Callable[..., dict[str, int]]:
-    def tell(
-        names: Names = None,
-        pid_file: PidFile = None,
-        json: Json = False,
-        version: Annotated[bool, version_option()] = False,
-    ) -> dict[str, int]:
-        answer = ask(_socket(pid_file), word, names or [])
-        if json:
-            print(json_module.dumps(answer, indent=2))
-        else:
-            for program in answer["programs"]:
-                print(f"{program['name']}: {program['state']}{_details(program)}")
-        done = all(program["state"] in _WANTED[word] for program in answer["programs"])
-        return {"code": 0 if done else NOT_DONE}
+class _Telling(_Asking):
+    """What tells programs to get to one of the states WANTED."""
 
-    tell.__doc__ = _HELP[word]
-    return tell
+    WANTED: ClassVar[frozenset[str]] = UP | {STANDBY}
+
+    def _print(self, answer: dict[str, Any]) -> None:
+        for program in answer["programs"]:
+            print(f"{program['name']}: {program['state']}{_details(program)}")
+
+    def _exit_code(self, programs: list[dict[str, Any]]) -> int:
+        return OK if all(program["state"] in self.WANTED for program in programs) else NOT_DONE
 
 
-def _socket(pid_file: Optional[str]) -> str:
+class Start(
+    _Telling, name="supervise start", example="supervise start --pid-file /run/programs.pid web", interspersed=True
+):
+    """Start programs that were stopped, are FATAL, or wait for their next start. Waits until each has been up for a
+    second; exits with 1 if one has not."""
+
+
+class Stop(
+    _Telling, name="supervise stop", example="supervise stop --pid-file /run/programs.pid web", interspersed=True
+):
+    """End programs, with all that they have started, until they are told to start. Waits until they have ended."""
+
+    WANTED = frozenset({STOPPED})
+
+
+class Restart(
+    _Telling, name="supervise restart", example="supervise restart --pid-file /run/programs.pid web", interspersed=True
+):
+    """End programs and start them again. Waits as start does."""
+
+
+def _socket(pid_file: str | None) -> str:
     path = control_path(pid_file)
     if path is None:
         raise UsageError("which supervisor? Name its pid file: --pid-file FILE")

@@ -1,94 +1,119 @@
-"""What the tools' command lines have in common: typer set up plainly, --version, and errors as one line.
-
-A module with a typer function has no `from __future__ import annotations`: Python 3.9 would hide its options.
-"""
+"""typer, set up plainly: reads any command line, and shows help and errors. It is the reference of the quick reader."""
 
 from __future__ import annotations
 
-import math
+import inspect
 import sys
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
-import typer
+from typer.core import TyperArgument, TyperCommand, TyperOption
 
+from ..docs.tool_spec import VERSION_OPTION, Argument, Command, Option
 from ..errors import USAGE
 from ..process.stderr import tell
 from ..version import VERSION
 
 
-def parse(
-    function: Callable[..., Any], tool: str, words: list[str], example: str, *, interspersed: bool = False
-) -> Any:
-    """Call a typer function with the options and words of a command line; what it returns.
+def read_by_typer(command: Command, words: list[str]) -> dict[str, Any]:
+    """The values of options and words by their attributes.
 
-    With `interspersed` options may stand behind words, too; else the first word ends them.
     Ends by SystemExit, with what there was to say printed, if the line is wrong, or asks for help or the version.
     """
     try:
-        result = command_of(function, tool, example, interspersed).main(
-            args=words,
-            prog_name=tool,
-            complete_var="",  # else a variable of the environment turns a tool into a helper of shells
-            standalone_mode=False,
-        )
-    except click.UsageError as error:
-        _end(tool, error.format_message())
-    except click.Abort:
-        raise SystemExit(USAGE) from None
-    except SystemExit:  # what click makes of a pipe that nobody reads
-        raise BrokenPipeError from None
-    if isinstance(result, int):  # the help was shown
-        sys.stdout.flush()
-        raise SystemExit(result)
-    return result
-
-
-def options_of(function: Callable[..., Any], tool: str, words: list[str]) -> dict[str, Any]:
-    """What options and words of a command line mean to a typer function, by its parameters' names; not called.
-
-    Ends by SystemExit as `parse` does.
-    """
-    try:
-        return command_of(function, tool, "").make_context(tool, list(words)).params
+        values = typer_command(command).make_context(command.name, list(words)).params
     except click.exceptions.Exit as end:  # the help or the version was shown
+        sys.stdout.flush()
         raise SystemExit(end.exit_code) from None
     except click.UsageError as error:
-        _end(tool, error.format_message())
+        _end(command.name, error.format_message())
+    several = {option.attribute for option in command.options if option.many}
+    several |= {argument.attribute for argument in command.arguments if argument.many}
+    return {name: list(value or ()) if name in several else value for name, value in values.items()}
 
 
-def command_of(function: Callable[..., Any], tool: str, example: str, interspersed: bool = False) -> click.Command:
-    """What click makes of a typer function: its options, arguments and texts."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    settings = {"help_option_names": ["--help"], "allow_interspersed_args": interspersed, "max_content_width": 100}
-    epilog = f"Example: {example}\n\nVersion: {VERSION}"
-    app.command(tool, context_settings=settings, epilog=epilog)(function)
-    return typer.main.get_command(app)
+def typer_command(command: Command) -> TyperCommand:
+    """What typer makes of a declaration."""
+    version = TyperOption(
+        param_decls=[*VERSION_OPTION.names],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_show_version,
+        help=VERSION_OPTION.help,
+    )
+    options = [_option(option) for option in command.options if option.attribute]
+    return TyperCommand(
+        command.name,
+        context_settings={
+            "help_option_names": ["--help"],
+            "allow_interspersed_args": command.interspersed,
+            "max_content_width": 100,
+        },
+        params=[*map(_argument, command.arguments), *options, version],
+        help=inspect.cleandoc(command.text),
+        epilog=f"Example: {command.example}\n\nVersion: {VERSION}",
+        rich_markup_mode=None,
+    )
 
 
-def _end(tool: str, problem: str) -> NoReturn:
-    tell(f"{tool}: {' '.join(problem.split()).rstrip('.')}; see {tool} --help")
-    raise SystemExit(USAGE)
+def _argument(argument: Argument) -> TyperArgument:
+    return TyperArgument(
+        param_decls=[argument.attribute],
+        type=click.STRING,
+        nargs=-1 if argument.many else 1,
+        required=argument.required,
+        metavar=argument.word,
+        help=argument.help,
+        hidden=not argument.help,
+    )
 
 
-def _show_version(wanted: bool) -> None:
+def _option(option: Option) -> TyperOption:
+    is_flag = not option.value
+    names = ["/".join(option.names)] if is_flag and option.default else option.names
+    return TyperOption(
+        param_decls=[option.attribute, *names],
+        type=_type(option),
+        is_flag=is_flag or None,
+        multiple=option.many,
+        default=option.default,
+        show_default=not option.note,
+        metavar=option.value or None,
+        help=option.help + option.note,
+    )
+
+
+def _type(option: Option) -> click.ParamType | None:
+    if option.limits is not None:
+        return click.IntRange(*option.limits)
+    if option.choices:
+        return click.Choice(option.choices)
+    return _Value(option) if option.value else None
+
+
+class _Value(click.ParamType):
+    """A value that is read as its option says."""
+
+    def __init__(self, option: Option) -> None:
+        self.name = option.value
+        self._option = option
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):  # a default
+            return value
+        try:
+            return self._option.read(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _show_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
     if wanted:
         print(f"Version: {VERSION}")
-        raise typer.Exit
+        context.exit()
 
 
-def version_option() -> Any:
-    """The --version option of a tool."""
-    return typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-
-
-def seconds(text: str) -> float:
-    """A number of seconds, 0 or more."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < 1e12:
-        raise click.BadParameter(f"'{text}' is no number of seconds.")
-    return number
+def _end(name: str, problem: str) -> NoReturn:
+    tell(f"{name}: {' '.join(problem.split()).rstrip('.')}; see {name} --help")
+    raise SystemExit(USAGE)

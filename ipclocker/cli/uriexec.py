@@ -1,4 +1,4 @@
-"""uriexec: run a command that was encoded to pass through shells. It starts often, so its few options are read here."""
+"""uriexec: run a command that was encoded to pass through shells."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ from ..errors import CANNOT_EXECUTE, NOT_FOUND, OK, IpclockerError, UsageError
 from ..process.command_line import find_program
 from ..process.spawn import caller_environment, restore_signals
 from ..run.uri_command import SHELL, Command, decode_command, encode, show
-from ..version import VERSION
-
-# As they are declared in uriexec_help.py.
-FLAGS = ("--show", "--encode", "--version", "--help")
-WITH_VALUE = ("--cd", "--shell")
+from .command_line import CommandLine, argument, flag, option
 
 
 class _CannotExecute(IpclockerError):
@@ -24,50 +20,47 @@ class _CannotExecute(IpclockerError):
         self.exit_code = code
 
 
-def main(words: list[str]) -> int:
-    """Do what the command line says; the exit code, if it is not to become a command."""
-    options, rest = _options(words)
-    if "--help" in options:
-        from .uriexec_help import show_help
+class Uriexec(CommandLine, name="uriexec", example="uriexec --cd /tmp echo %24HOME"):
+    """Decode a command and become it.
 
-        show_help()
-    if "--version" in options:
-        print(f"Version: {VERSION}")
+    Each %XX of the command's words is the byte of that number, each + is a space; other % stay as they are. The words,
+    with a space between, are what the shell gets. So a command passes unchanged through any number of shells: encode
+    it with --encode, or with URI::Escape.
+
+    Other exit codes than the command's: 64 the command line is wrong, 126 the command can't be executed, 127 there is
+    no such command.
+    """
+
+    command: list[str] = argument(
+        "COMMAND...", "The command's words, URI-encoded; with --encode, as they are.", many=True, required=True
+    )
+    cd: str | None = option("Go to this folder first. URI-encoded.", value="FOLDER")
+    shell: str = option(
+        "What is executed with the command as its last word; if empty, the command's words are executed themselves. "
+        "URI-encoded.",
+        value="WORDS",
+        default=SHELL.decode(),
+    )
+    show: bool = flag(
+        "Execute nothing; print what would be, with the commands of uriexecs within it below, a level deeper each. For "
+        "people."
+    )
+    encode: bool = flag("Execute nothing; print the words, encoded.")
+
+    def run(self) -> int:
+        """Do what the command line says; the exit code, if it is not to become a command."""
+        encoded = [os.fsencode(word) for word in self.command]
+        if self.encode:
+            _print(encode(encoded))
+            return OK
+        folder = None if self.cd is None else os.fsencode(self.cd)
+        command = decode_command(encoded, os.fsencode(self.shell), folder)
+        if self.show:
+            for line in show(command):
+                _print(line)
+        else:
+            _become(command)
         return OK
-    if not rest:
-        raise UsageError("the command is missing: give it after the options; see uriexec --help")
-    encoded = [os.fsencode(word) for word in rest]
-    if "--encode" in options:
-        _print(encode(encoded))
-        return OK
-    folder = os.fsencode(options["--cd"]) if "--cd" in options else None
-    command = decode_command(encoded, os.fsencode(options.get("--shell", os.fsdecode(SHELL))), folder)
-    if "--show" in options:
-        for line in show(command):
-            _print(line)
-    else:
-        _become(command)
-    return OK
-
-
-def _options(words: list[str]) -> tuple[dict[str, str], list[str]]:
-    """The options before the first word that is none, and the words from there on. Raises UsageError."""
-    options: dict[str, str] = {}
-    rest = list(words)
-    while rest and rest[0].startswith("-") and rest[0] != "-":
-        word = rest.pop(0)
-        if word == "--":
-            break
-        name, equals, value = word.partition("=")
-        if name in WITH_VALUE:
-            if not equals:
-                if not rest:
-                    raise UsageError(f"option '{name}' requires an argument; see uriexec --help")
-                value = rest.pop(0)
-        elif name not in FLAGS or equals:
-            raise UsageError(f"there is no option '{word}'; see uriexec --help")
-        options[name] = value
-    return options, rest
 
 
 def _print(line: bytes) -> None:
@@ -94,3 +87,6 @@ def _become(command: Command) -> NoReturn:
     except OSError as problem:
         code = NOT_FOUND if problem.errno == errno.ENOENT else CANNOT_EXECUTE
         raise _CannotExecute(f"cannot execute '{words[0]}': {problem.strerror}", code) from None
+
+
+COMMAND_LINES = (Uriexec,)

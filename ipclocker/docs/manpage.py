@@ -1,6 +1,6 @@
-"""Manual pages, made of what the tools declare (described.py): which sections there are, and what is in each.
+"""Manual pages, made of what the tools declare (tool_spec.py): which sections there are, and what is in each.
 
-A page is data. roff.py writes it for man and for packagers, plain.py for where there is no man.
+A page is data. roff.py writes it for man and for packagers, plain_text.py for where there is no man.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def manual_page(tool: Tool, version: str, tools: dict[str, str]) -> Page:
         ("DESCRIPTION", _paragraphs(command.text or f"{tool.what[:1].upper()}{tool.what[1:]}.")),
         ("TOOLS", [Tagged(f"`{name}`", what) for name, what in tools.items()] if tool.name == FAMILY else []),
         ("COMMANDS", [block for each in tool.subcommands for block in _subcommand(each, shared)]),
-        ("ARGUMENTS", [Tagged(argument.word, argument.help) for argument in command.arguments]),
+        ("ARGUMENTS", [Tagged(argument.word, argument.text) for argument in command.arguments]),
         ("OPTIONS", [_option(option) for option in shared]),
         *((title.upper(), [Literal(text.strip("\n"))]) for title, text in tool.sections),
         ("EXIT STATUS", [Tagged(code, meaning) for code, meaning in exit_codes(tool.name)]),
@@ -118,7 +118,7 @@ def _shared_options(tool: Tool) -> list[Option]:
 def _subcommand(command: Command, shared: list[Option]) -> Iterable[Block]:
     yield Heading(command.name)
     yield from _paragraphs(command.text)
-    yield from (Tagged(argument.word, argument.help) for argument in command.arguments)
+    yield from (Tagged(argument.word, argument.text) for argument in command.arguments)
     yield from (_option(option) for option in command.options if option not in shared)
 
 
@@ -129,7 +129,7 @@ def _paragraphs(text: str) -> list[Block]:
 
 
 def _option(option: Option) -> Tagged:
-    return Tagged(f"{', '.join(f'`{name}`' for name in option.names)} {option.value}".strip(), option.help)
+    return Tagged(f"{', '.join(f'`{name}`' for name in option.names)} {option.value}".strip(), option.text)
 
 
 def _things(table: dict[str, Thing], tool: Tool) -> list[Tagged]:

@@ -1,12 +1,9 @@
-"""The command's process, made first and told later what to become.
+"""The command's process, made first and told later that it may become the command.
 
-    this process --fork--> reader    reads the command line, says what it found, ends
-                 --fork--> command   waits for the word, becomes the command
+    this process --fork--> command   makes itself ready, waits for the word, becomes the command
 
-The command's process is there before the lock is asked for, so that the lock can be recorded under its number. The
-command line is read in a process of its own, because that takes more memory than all the rest: so neither the process
-that stays beside the command nor the one that waits to become it carries that, however long the wait. If this process
-ends before it gives the word, the others end too.
+The process is there before the lock is asked for, so that the lock can be recorded under its number. If this process
+ends before it gives the word, the other ends too.
 """
 
 from __future__ import annotations
@@ -18,88 +15,83 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from typing import Any, Callable, NamedTuple, NoReturn, Optional
+from typing import Any, Callable, NamedTuple, NoReturn
 
-from ..errors import CANNOT_EXECUTE, INTERNAL, NOT_FOUND, SIGNALLED, IpclockerError
-from .command_line import SHELL, find_program
+from ..errors import CANNOT_EXECUTE, INTERNAL, NOT_FOUND, OK, SIGNALLED, IpclockerError
+from .command_line import SHELL, command_line, find_program
 from .stderr import tell
 
-_MESSAGE = 65_536  # bytes read at a time
+_MESSAGE = 65_536  # bytes read at a time: what a pipe holds
 
 
 class ExecSpec(NamedTuple):
-    """What the command's process becomes: the words to execute, and in which folder."""
+    """What the command's process becomes.
+
+    words: the words of a command line, which a shell gets if they need one (command_line.py)
+    no_shell: execute them as they are
+    folder: where to go first; if that can't be, this is said, and the command runs where it is
+    """
 
     words: list[str]
+    no_shell: bool = False
     folder: str | None = None
-
-
-Prepare = Callable[[], tuple[dict[str, Any], Optional[ExecSpec]]]
 
 
 class CommandProcess:
     """The process that becomes the command: `pid`."""
 
-    def __init__(self, tool: str, prepare: Prepare) -> None:
-        """Make it, and the reader, which calls `prepare` for what this process is to know and what to execute.
-
-        `tool` is whose messages these are. `prepare` may end the reader by SystemExit, with a message on stderr.
-        Raises IpclockerError if there can be no further process.
-        """
+    def __init__(self, tool: str, spec: ExecSpec) -> None:
+        """Make it; `tool` is whose messages these are. Raises IpclockerError if there can be no further process."""
         ignores_children = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
         if ignores_children:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a caller's whim; a status is needed here
-        sys.stdout.flush()
-        sys.stderr.flush()
         parent = os.getpid()
-        self._news, news = os.pipe()
-        self._reader = _fork()
-        if self._reader == 0:
-            _read_command_line(prepare, news)
-        os.close(news)
         word, self._word = os.pipe()
         self.pid = _fork()
         if self.pid == 0:
-            os.close(self._news)
             os.close(self._word)
             if ignores_children:
                 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-            _wait_for_word(tool, parent, word)
+            _wait_for_word(tool, spec, parent, word)
         os.close(word)
-
-    def options(self) -> dict[str, Any] | None:
-        """What the reader found, once; None if there is nothing to do any more, and `exit_code` tells how it ended."""
-        data = _read_all(self._news)
-        os.close(self._news)
-        if not data:
-            self.dismiss()
-            return None
-        options: dict[str, Any]
-        options, order = marshal.loads(data)
-        if order is not None:
-            self._send(order)
-        return options
-
-    def exit_code(self) -> int:
-        """How a reader ended that found nothing; waits for it."""
-        status = os.waitpid(self._reader, 0)[1]
-        return os.WEXITSTATUS(status) if os.WIFEXITED(status) else SIGNALLED + os.WTERMSIG(status)
 
     def start(self, additions: Mapping[str, str | None]) -> None:
         """Give the word: the command runs, with these additions to the caller's environment; without what is None."""
-        self._send(dict(additions))
+        data = marshal.dumps(dict(additions))
+        data = len(data).to_bytes(4, "big") + data
+        with contextlib.suppress(BrokenPipeError):  # it is gone already; its status will tell
+            _write_all(self._word, data)
         os.close(self._word)
 
     def dismiss(self) -> None:
         """The process is not needed: let it end."""
         os.close(self._word)
 
-    def _send(self, what: Any) -> None:
-        data = marshal.dumps(what)
-        data = len(data).to_bytes(4, "big") + data
-        with contextlib.suppress(BrokenPipeError):  # it is gone already; its status will tell
-            while data:
-                data = data[os.write(self._word, data) :]
+
+def call_in_child(call: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Call in a process of its own, which takes all with it that the call needs; the result, if marshal knows its type.
+
+    Raises IpclockerError if there can be no further process. What the call raises is raised in that process only,
+    which is to end by it; here SystemExit is raised with its exit code.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a caller may have it ignored; a status is needed here
+    answer, writer = os.pipe()
+    pid = _fork()
+    if pid == 0:
+        os.close(answer)
+        _write_all(writer, marshal.dumps(call(*arguments)))
+        os._exit(OK)
+    os.close(writer)
+    data = b"".join(iter(lambda: os.read(answer, _MESSAGE), b""))
+    os.close(answer)
+    status = os.waitpid(pid, 0)[1]
+    signal.signal(signal.SIGCHLD, handler)
+    if status or not data:
+        raise SystemExit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else SIGNALLED + os.WTERMSIG(status))
+    result: dict[str, Any] = marshal.loads(data)
+    return result
 
 
 def _fork() -> int:
@@ -109,48 +101,45 @@ def _fork() -> int:
         raise IpclockerError(f"cannot make a process for the command: {error.strerror}") from None
 
 
-def _read_command_line(prepare: Prepare, news: int) -> NoReturn:
-    status = INTERNAL
-    try:
-        options, order = prepare()
-        data = marshal.dumps((options, None if order is None else tuple(order)))
-        while data:
-            data = data[os.write(news, data) :]
-        os.close(news)  # not left to the end of this process, which takes its time
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 0 if end.code is None else INTERNAL
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
-def _wait_for_word(tool: str, parent: int, word: int) -> NoReturn:
+def _wait_for_word(tool: str, spec: ExecSpec, parent: int, word: int) -> NoReturn:
     """Do all that can be done before the word comes: what is left is time in which the lock is held for nothing."""
     status = INTERNAL
     try:
-        from . import libc  # here, so that the reader need not wait for it
+        from . import libc  # here, so that the other process need not wait for it
 
         if libc.die_with_parent(signal.SIGKILL) and os.getppid() != parent:
             os._exit(INTERNAL)  # it ended before it could have taken us with it
         environment = caller_environment()
         restore_signals()
-        order = _receive(word)
-        if order is not None:
-            words, folder = order
-            program = find_program(words[0], environment)
-            additions = _receive(word)
-            if additions is not None:
-                environment = {name: value for name, value in {**environment, **additions}.items() if value is not None}
-                status = become(tool, program, words, folder, environment)
+        if spec.folder is not None:
+            _go_to(tool, spec.folder, environment)
+        words = command_line(spec.words, environment, spec.no_shell)
+        program = find_program(words[0], environment)
+        additions = _receive(word)
+        if additions is not None:
+            environment = {name: value for name, value in {**environment, **additions}.items() if value is not None}
+            status = become(tool, program, words, None, environment)
     finally:
         os._exit(status)
 
 
+def _go_to(tool: str, folder: str, environment: dict[str, str]) -> None:
+    """Go to a folder, as a shell's `cd` does: by PWD, not by the folder, a program knows of the links in its name."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        tell(f"{tool}: cannot go to the folder '{folder}': {error.strerror}; the command runs where it is")
+    else:
+        environment["PWD"] = folder if os.path.isabs(folder) else os.getcwd()
+
+
 def _receive(word: int) -> Any:
-    """What was sent next; None if there comes nothing more."""
+    """What was sent; None if nothing comes any more."""
     size = os.read(word, 4)
     wanted = int.from_bytes(size, "big")
     data = b""
@@ -160,10 +149,6 @@ def _receive(word: int) -> Any:
             return None
         data += piece
     return marshal.loads(data) if size else None
-
-
-def _read_all(descriptor: int) -> bytes:
-    return b"".join(iter(lambda: os.read(descriptor, _MESSAGE), b""))
 
 
 def become(tool: str, program: str | None, words: list[str], folder: str | None, environment: dict[str, str]) -> int:

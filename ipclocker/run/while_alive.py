@@ -87,10 +87,8 @@ class PidGuard:
             )
 
 
-def run_watched(
-    child: CommandProcess, target: WatchTarget, way: KillPolicy, additions: dict[str, str], debug: bool = False
-) -> NoReturn:
-    """Let the child run with these additions to its environment, and end as the command did."""
+def run_watched(child: CommandProcess, target: WatchTarget, way: KillPolicy, debug: bool = False) -> NoReturn:
+    """Let the child run, and end as the command did."""
     reporter = Reporter(debug)
     watched = identify(target.pid)
     foreground = Foreground(child)
@@ -100,7 +98,7 @@ def run_watched(
         foreground.wait(guard.loop, select.POLLIN, guard.loop.next_timer)
         guard.loop.turn(0.0)
 
-    foreground.start(additions)
+    foreground.start({})
     foreground.run(wait)
     while guard.killing.is_waiting:
         wait()

@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from ipclocker.cli.check_pidstatd import CheckPidstatd
+
 from ..support.processes import NO_PID, run_ipclocker
 from ..support.servers import ThreadServer, pid_server, port_of
 
@@ -64,7 +66,6 @@ def test_help(tool: str) -> None:
 
 @pytest.mark.parametrize(("taken", "code"), [(0.5, 0), (1.0, 0), (1.5, 1), (2.0, 1), (2.5, 2)])
 def test_thresholds(taken: float, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    from ipclocker.cli.monitoring_plugin import report
-
-    assert report("X", True, f"{taken:.3f} second response on h:1", 1.0, 2.0) == {"code": code}
+    plugin = CheckPidstatd.read(["-w", "1", "-c", "2"])
+    assert plugin.report(True, f"{taken:.3f} second response on h:1") == code
     assert capsys.readouterr().out.split()[1] == ["OK", "WARNING", "CRITICAL"][code]

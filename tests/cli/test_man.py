@@ -6,13 +6,12 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Annotated
 
 import pytest
-import typer
 
 from ipclocker import errors
-from ipclocker.cli import TOOLS, pidstatd, uriexec
+from ipclocker.cli import TOOLS, command_line, pidstatd
+from ipclocker.cli import run as run_tool
 from ipclocker.cli.tool_specs import describe
 from ipclocker.docs.exit_codes import MEANINGS, exit_codes
 from ipclocker.docs.manpage import ENVIRONMENT, Literal, Page, Paragraph, Tagged, manual_page
@@ -70,34 +69,25 @@ def test_all_options_of_the_page_are_in_help(name: str) -> None:
     for command in (tool.command, *tool.subcommands):
         for option in command.options:
             assert set(option.names) <= set(OPTION.findall(shown))
-            assert is_said(option.help, shown) or option.names == ("--help",)
+            assert is_said(option.text, shown) or option.names == ("--help",)
         assert is_said(command.example, shown) or name == "ipclocker"
 
 
 def test_an_option_that_is_added_to_a_tool_is_in_both(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def with_more(
-        colour: Annotated[str, typer.Option(metavar="NAME", help="Its paint\\.")] = "blue-ish",
-    ) -> dict[str, int]:
+    class WithMore(command_line.CommandLine, name="pidstatd", example="pidstatd --colour red"):
         """Serve in colours."""
-        return {"code": 0}
 
-    monkeypatch.setattr(pidstatd, "pidstatd", with_more)
+        colour: str = command_line.option("Its paint\\.", value="NAME", default="blue-ish")
+
+    monkeypatch.setattr(pidstatd, "COMMAND_LINES", (WithMore,))
     with pytest.raises(SystemExit):
-        pidstatd.main(["--help"])
+        run_tool(["pidstatd", "--help"])
     page = page_of("pidstatd")
     for text in (capsys.readouterr().out, page):
         assert is_said("--colour NAME Its paint\\. [default: blue-ish]", text)
         assert is_said("Serve in colours.", text)
-
-
-def test_uriexec_reads_what_it_declares() -> None:
-    tool = describe("uriexec")
-    flags = {option.names for option in tool.command.options if not option.value}
-    with_value = {option.names for option in tool.command.options if option.value}
-    assert flags == {(name,) for name in uriexec.FLAGS}
-    assert with_value == {(name,) for name in uriexec.WITH_VALUE}
 
 
 @each_tool
@@ -151,7 +141,7 @@ def test_man_and_groff_have_nothing_against_it(name: str, tmp_path: Path) -> Non
         assert (done.returncode, done.stderr) == (0, "")
     shown = re.sub(r".\x08|\x1b\[[\d;]*m", "", done.stdout).replace("\u2010\n", "")
     for option in describe(name).command.options:
-        assert is_said(option.help, shown), "as a page without hyphenation has it"
+        assert is_said(option.text, shown), "as a page without hyphenation has it"
 
 
 @needs_groff

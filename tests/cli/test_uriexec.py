@@ -78,10 +78,10 @@ def test_the_command_finds_signals_as_the_caller_left_them() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        ([], 64, "the command is missing"),
-        (["--nonsense", "x"], 64, "there is no option '--nonsense'"),
+        ([], 64, "Missing argument 'COMMAND...'"),
+        (["--nonsense", "x"], 64, "No such option: --nonsense"),
         (["--cd"], 64, "requires an argument"),
-        (["--show=x", "y"], 64, "there is no option"),
+        (["--show=x", "y"], 64, "does not take a value"),
         (["a%00b"], 64, "null byte"),
         (["--cd", "/nonexistent", "x"], 126, "cannot change to the folder '/nonexistent': No such file"),
         (["--shell", "/nonexistent", "x"], 127, "cannot execute '/nonexistent': No such file"),

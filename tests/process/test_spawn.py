@@ -12,63 +12,77 @@ import pytest
 
 
 def run(script: str, **more: object) -> subprocess.CompletedProcess[str]:
-    """Run a script that has Child and Order."""
+    """Run a script that has CommandProcess and ExecSpec."""
     head = (
         "import os, signal, sys\n"
-        "from ipclocker.process.spawn import CommandProcess, ExecSpec, caller_environment\n"
+        "from ipclocker.process.spawn import CommandProcess, ExecSpec, call_in_child, caller_environment\n"
         "def end(child): return os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])\n"
     )
     command = [sys.executable, "-c", head + textwrap.dedent(script)]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, **more)  # type: ignore[call-overload,no-any-return]
 
 
-def test_it_tells_and_becomes() -> None:
+def test_it_becomes_the_command() -> None:
     done = run("""
-        child = CommandProcess("tool", lambda: ({"key": [1, 2.5, None, "text"]},
-                                                        ExecSpec(["sh", "-c", "echo $NEW; exit 5"])))
-        print(child.options(), flush=True)
+        child = CommandProcess("tool", ExecSpec(["echo $NEW; exit 5"]))
         child.start({"NEW": "value"})
         print(end(child))
     """)
-    assert (done.stdout, done.stderr) == ("{'key': [1, 2.5, None, 'text']}\nvalue\n5\n", "")
+    assert (done.stdout, done.stderr) == ("value\n5\n", "")
+
+
+def test_without_a_shell() -> None:
+    done = run("""
+        child = CommandProcess("tool", ExecSpec(["echo", "$NEW", ";"], no_shell=True))
+        child.start({"NEW": "value"})
+        end(child)
+    """)
+    assert done.stdout == "$NEW ;\n"
 
 
 def test_it_waits_for_the_word() -> None:
     done = run("""
-        child = CommandProcess("tool", lambda: ({}, ExecSpec(["echo", "ran"])))
-        child.options()
+        child = CommandProcess("tool", ExecSpec(["echo", "ran"]))
         child.dismiss()
         print(end(child))
     """)
     assert (done.stdout, done.stderr) == ("70\n", "")
 
 
-@pytest.mark.parametrize(("end", "code"), [("64", 64), ("None", 0), ("'words'", 70)])
-def test_it_may_end_instead(end: str, code: int) -> None:
+def test_a_call_in_another_process() -> None:
+    done = run("""
+        def call(text):
+            return {"process": os.getpid(), "key": [1, 2.5, None, text]}
+        result = call_in_child(call, "text")
+        print(result["key"], result["process"] != os.getpid())
+    """)
+    assert done.stdout == "[1, 2.5, None, 'text'] True\n"
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("raise SystemExit(64)", 64),
+        ("raise SystemExit", 0),
+        ("raise KeyError", 1),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 137),
+    ],
+)
+@pytest.mark.parametrize("children", ["SIG_DFL", "SIG_IGN"])
+def test_a_call_may_end_its_process(end: str, code: int, children: str) -> None:
     done = run(f"""
-        def prepare():
-            print("said")
-            raise SystemExit({end})
-        child = CommandProcess("tool", prepare)
-        print(child.options(), child.exit_code())
+        signal.signal(signal.SIGCHLD, signal.{children})
+        first = os.getpid()
+        def call():
+            print("said", flush=True)
+            {end}
+        try:
+            call_in_child(call)
+        except SystemExit as end:
+            if os.getpid() != first: raise
+            print(end.code, signal.getsignal(signal.SIGCHLD).name)
     """)
-    assert done.stdout == f"said\nNone {code}\n"
-
-
-def test_killed_before_it_said_anything() -> None:
-    done = run("""
-        child = CommandProcess("tool", lambda: os.kill(os.getpid(), signal.SIGKILL))
-        print(child.options(), child.exit_code())
-    """)
-    assert done.stdout == "None 137\n"
-
-
-def test_nothing_to_become() -> None:
-    done = run("""
-        child = CommandProcess("tool", lambda: ({"a": 1}, None))
-        print(child.options(), child.exit_code())
-    """)
-    assert done.stdout == "{'a': 1} 0\n"
+    assert done.stdout == f"said\n{code} {children}\n"
 
 
 @pytest.mark.parametrize(
@@ -84,8 +98,7 @@ def test_nothing_to_become() -> None:
 def test_what_can_not_be_executed(words: list[str], code: int, message: str) -> None:
     script = """
         import json
-        child = CommandProcess("tool", lambda: ({}, ExecSpec(json.load(sys.stdin))))
-        child.options()
+        child = CommandProcess("tool", ExecSpec(json.load(sys.stdin), no_shell=True))
         child.start({"A": "a"})
         print(end(child))
     """
@@ -95,10 +108,20 @@ def test_what_can_not_be_executed(words: list[str], code: int, message: str) -> 
 
 def test_in_a_folder() -> None:
     done = run("""
-        child = CommandProcess("tool", lambda: ({}, ExecSpec(["pwd"], "/usr")))
-        child.options(); child.start({"A": "a"}); end(child)
+        child = CommandProcess("tool", ExecSpec(["pwd -P; echo $PWD"], folder="/proc/self/../../usr"))
+        child.start({"A": "a"}); end(child)
     """)
-    assert done.stdout == "/usr\n"
+    assert done.stdout == "/usr\n/proc/self/../../usr\n"
+
+
+def test_in_no_folder() -> None:
+    done = run("""
+        child = CommandProcess("tool", ExecSpec(["pwd"], folder="/nonexistent"))
+        child.start({"A": "a"}); end(child)
+    """)
+    assert done.stdout == f"{os.getcwd()}\n"
+    reason = "No such file or directory; the command runs where it is"
+    assert done.stderr == f"tool: cannot go to the folder '/nonexistent': {reason}\n"
 
 
 def test_the_callers_environment_not_pythons() -> None:
@@ -115,7 +138,7 @@ def test_no_process_to_be_had() -> None:
         def fork(): raise BlockingIOError(11, "Resource temporarily unavailable")
         os.fork = fork
         try:
-            CommandProcess("tool", lambda: ({}, None))
+            CommandProcess("tool", ExecSpec(["true"]))
         except IpclockerError as error:
             print(error)
     """)

@@ -21,9 +21,7 @@ from ipclocker.process.spawn import CommandProcess, ExecSpec
 from ipclocker.run.foreground import CommandEnded, Foreground, Interrupted, end_by_signal
 {way}
 def command(text):
-    child = CommandProcess("tool", lambda: ({{}}, ExecSpec(["/bin/sh", "-c", text])))
-    child.options()
-    return child
+    return CommandProcess("tool", ExecSpec(["/bin/sh", "-c", text], no_shell=True))
 def run(text):
     foreground = Foreground(command(text))
     foreground.start({{"A": "a"}})

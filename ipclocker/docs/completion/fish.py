@@ -142,7 +142,7 @@ def _options(node: Node) -> Iterable[tuple[str, str]]:
     for option in node.options:
         kind = kind_of(option)
         for name in option.names:
-            yield name if kind is None else f"{name}={_written(kind)}", " ".join(option.help.split())
+            yield name if kind is None else f"{name}={_written(kind)}", " ".join(option.text.split())
 
 
 def _written(kind: Kind) -> str:

@@ -84,7 +84,7 @@ def kind_of(option: Option) -> Kind | None:
         return Kind(HOST)
     if any(name.endswith("-dir") for name in option.names):
         return Kind(FOLDER)
-    if placeholder == "TEXT" and re.search(r"\b(file|socket|write|log) ?", option.help, re.IGNORECASE):
+    if placeholder == "TEXT" and re.search(r"\b(file|socket|write|log) ?", option.text, re.IGNORECASE):
         return Kind(FILE)
     return Kind(NOTHING)
 

@@ -67,7 +67,7 @@ def _lines(specs: list[str]) -> str:
 
 def _option(option: Option) -> list[str]:
     kind = kind_of(option)
-    text = re.sub(r"([\\\[\]:])", r"\\\1", " ".join(option.help.split()))
+    text = re.sub(r"([\\\[\]:])", r"\\\1", " ".join(option.text.split()))
     value = "" if kind is None else f":{re.sub(r'[^A-Za-z ]', ' ', option.value)}:{_action(kind)}"
     written = [name if kind is None else f"{name}=" if name.startswith("--") else f"{name}+" for name in option.names]
     return [_quoted(f"*{name}[{text}]{value}") for name in written]
