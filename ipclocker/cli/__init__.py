@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any, Callable
 
 from ..errors import INTERNAL, OK, OUTPUT, USAGE, IpclockerError
-from ..process.stderr import tell
+from ..process.stderr import print_stderr
 from ..version import VERSION
 
 # Each tool with what it does in a line; the module is named after it.
@@ -145,7 +145,7 @@ def _guarded(name: str, call: Callable[[], int]) -> int:
 
 
 def _complain(name: str, text: str, code: int) -> int:
-    tell(f"{name}: {' '.join(text.split())}")
+    print_stderr(f"{name}: {' '.join(text.split())}")
     return code
 
 

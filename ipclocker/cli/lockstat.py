@@ -16,7 +16,7 @@ from ..lock.client.connection import ServerConnection
 from ..lock.client.inspector import Inspector
 from ..lock.client.settings import LockSettings
 from ..lock.snapshot import FREE, HELD, Outcome
-from ..process.stderr import tell
+from ..process.stderr import print_stderr
 from ..version import VERSION
 from .tool_specs import Declaration
 from .typer_support import parse, seconds, version_option
@@ -157,7 +157,7 @@ def verify(
     inspector = _inspector(dhost, port, path, debug)
     current = inspector.is_current(name, int(token))
     if current is None:
-        tell(f"lockstat: the lock server {inspector.server} knows no tokens: ask one that is no classic server")
+        print_stderr(f"lockstat: the lock server {inspector.server} knows no tokens: ask one that is no classic server")
         return {"code": UNAVAILABLE}
     if as_json:
         named = {"server": report.json_text(inspector.server), "name": report.json_text(name)}
@@ -300,4 +300,4 @@ def _print_json(document: dict[str, Any]) -> None:
 
 
 def _tell(text: str) -> None:
-    tell(f"lockstat: {report.escape_controls(text) if sys.stderr.isatty() else text}")
+    print_stderr(f"lockstat: {report.escape_controls(text) if sys.stderr.isatty() else text}")

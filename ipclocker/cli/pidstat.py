@@ -7,7 +7,7 @@ import typer
 
 from ..pid.client import PidStat
 from ..pid.survey import DOWN, UP, Place, survey
-from ..process.stderr import tell
+from ..process.stderr import print_stderr
 from .typer_support import parse, version_option
 
 EXAMPLE = "pidstat exists 3459 host1:4220 host2:9821"
@@ -53,7 +53,7 @@ def pidstat(
     if len(words) == 1:
         raise click.UsageError("the processes are missing: give PID or HOST:PID after exists")
     places = [_place(word, host) for word in words[1:]]
-    with PidStat(host, port, trace=tell if debug else None) as stat:
+    with PidStat(host, port, trace=print_stderr if debug else None) as stat:
         states = survey(stat, places)
     if not silent:
         for place in places:

@@ -12,7 +12,7 @@ from ..process.command_line import command_line
 from ..process.identity import MAX_PID
 from ..process.signal_names import signal_number
 from ..process.spawn import ExecSpec, caller_environment
-from ..process.stderr import tell
+from ..process.stderr import print_stderr
 from ..process.termination import KillPolicy
 from ..run.remote_monitor import WatchTarget
 from .typer_support import parse, seconds, version_option
@@ -184,7 +184,7 @@ def _folder(folder: Optional[str]) -> tuple[Optional[str], dict[str, str]]:
     try:
         os.chdir(folder)
     except OSError as error:
-        tell(f"pidwatch: cannot go to the folder '{folder}': {error.strerror}; the command runs where it is")
+        print_stderr(f"pidwatch: cannot go to the folder '{folder}': {error.strerror}; the command runs where it is")
         return None, {}
     # As a shell's `cd` does: by this, not by the folder itself, a program knows of the links in its name.
     return folder, {"PWD": folder if os.path.isabs(folder) else os.getcwd()}

@@ -6,7 +6,7 @@ import click
 import typer
 
 from ..supervise.control_socket import COMMANDS
-from ..supervise.daemon import Daemon, ProgramSource, run_supervisor
+from ..supervise.daemon import DaemonOptions, ProgramSource, run_supervisor
 from ..supervise.settings import LEASE, SupervisorSettings
 from .shared_options import Debug, LogFile, Nofork, PidFile
 from .tool_specs import Declaration
@@ -151,4 +151,4 @@ def supervise(
         port=port,
         path=path,
     )
-    return {"code": run_supervisor(settings, listed, exit_hook, Daemon(nofork, pid_file, log_file, debug))}
+    return {"code": run_supervisor(settings, listed, exit_hook, DaemonOptions(nofork, pid_file, log_file, debug))}

@@ -14,7 +14,7 @@ import click
 import typer
 
 from ..errors import USAGE
-from ..process.stderr import tell
+from ..process.stderr import print_stderr
 from ..version import VERSION
 
 
@@ -68,7 +68,7 @@ def command_of(function: Callable[..., Any], tool: str, example: str, interspers
 
 
 def _end(tool: str, problem: str) -> NoReturn:
-    tell(f"{tool}: {' '.join(problem.split()).rstrip('.')}; see {tool} --help")
+    print_stderr(f"{tool}: {' '.join(problem.split()).rstrip('.')}; see {tool} --help")
     raise SystemExit(USAGE)
 
 

@@ -1,12 +1,12 @@
-"""The command's process, made first and told later what to become.
+"""Makes the process of a command first, and tells it later what to become.
 
     this process --fork--> reader    reads the command line, says what it found, ends
-                 --fork--> command   waits for the word, becomes the command
+                 --fork--> command   waits for the message, becomes the command
 
 The command's process is there before the lock is asked for, so that the lock can be recorded under its number. The
 command line is read in a process of its own, because that takes more memory than all the rest: so neither the process
 that stays beside the command nor the one that waits to become it carries that, however long the wait. If this process
-ends before it gives the word, the others end too.
+ends before it sends the message, the others end too.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Any, Callable, NamedTuple, NoReturn, Optional
 
 from ..errors import CANNOT_EXECUTE, INTERNAL, NOT_FOUND, SIGNALLED, IpclockerError
 from .command_line import SHELL, find_program
-from .stderr import tell
+from .stderr import print_stderr
 
 _MESSAGE = 65_536  # bytes read at a time
 
 
 class ExecSpec(NamedTuple):
-    """What the command's process becomes: the words to execute, and in which folder."""
+    """The program that the command's process becomes: the words to execute, and in which folder; None: the same."""
 
     words: list[str]
     folder: str | None = None
@@ -38,12 +38,12 @@ Prepare = Callable[[], tuple[dict[str, Any], Optional[ExecSpec]]]
 
 
 class CommandProcess:
-    """The process that becomes the command: `pid`."""
+    """The process that becomes the command; `pid` is its number."""
 
     def __init__(self, tool: str, prepare: Prepare) -> None:
-        """Make it, and the reader, which calls `prepare` for what this process is to know and what to execute.
+        """Make it, and the reader, which calls `prepare` for the options of this process and what to execute.
 
-        `tool` is whose messages these are. `prepare` may end the reader by SystemExit, with a message on stderr.
+        `tool` is the name in messages. `prepare` may end the reader by SystemExit, with a message on stderr.
         Raises IpclockerError if there can be no further process.
         """
         ignores_children = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
@@ -68,7 +68,10 @@ class CommandProcess:
         os.close(word)
 
     def options(self) -> dict[str, Any] | None:
-        """What the reader found, once; None if there is nothing to do any more, and `exit_code` tells how it ended."""
+        """Return the options that the reader found; None if there is nothing to do, and `exit_code` says how it ended.
+
+        Waits for the reader. To be called once.
+        """
         data = _read_all(self._news)
         os.close(self._news)
         if not data:
@@ -81,17 +84,17 @@ class CommandProcess:
         return options
 
     def exit_code(self) -> int:
-        """How a reader ended that found nothing; waits for it."""
+        """Return the exit code of a reader that found nothing; waits for it."""
         status = os.waitpid(self._reader, 0)[1]
         return os.WEXITSTATUS(status) if os.WIFEXITED(status) else SIGNALLED + os.WTERMSIG(status)
 
     def start(self, additions: Mapping[str, str | None]) -> None:
-        """Give the word: the command runs, with these additions to the caller's environment; without what is None."""
+        """Let the command run, with these additions to the caller's environment; what is None is taken from it."""
         self._send(dict(additions))
         os.close(self._word)
 
     def dismiss(self) -> None:
-        """The process is not needed: let it end."""
+        """Let the process end: it is not needed."""
         os.close(self._word)
 
     def _send(self, what: Any) -> None:
@@ -128,7 +131,7 @@ def _read_command_line(prepare: Prepare, news: int) -> NoReturn:
 
 
 def _wait_for_word(tool: str, parent: int, word: int) -> NoReturn:
-    """Do all that can be done before the word comes: what is left is time in which the lock is held for nothing."""
+    """Do all that can be done before the message comes: what is left is time in which the lock is held for nothing."""
     status = INTERNAL
     try:
         from . import libc  # here, so that the reader need not wait for it
@@ -150,7 +153,7 @@ def _wait_for_word(tool: str, parent: int, word: int) -> NoReturn:
 
 
 def _receive(word: int) -> Any:
-    """What was sent next; None if there comes nothing more."""
+    """Return what was sent next; None at the end."""
     size = os.read(word, 4)
     wanted = int.from_bytes(size, "big")
     data = b""
@@ -167,7 +170,7 @@ def _read_all(descriptor: int) -> bytes:
 
 
 def become(tool: str, program: str | None, words: list[str], folder: str | None, environment: dict[str, str]) -> int:
-    """Execute the command as the caller would have; only returns if that fails, with the exit code to use."""
+    """Execute the command as the caller would have. Returns only if that fails: the exit code, as a shell has it."""
     try:
         if program is None:  # not to be looked for in the current folder
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -175,7 +178,7 @@ def become(tool: str, program: str | None, words: list[str], folder: str | None,
             os.chdir(folder)
         _execute(program, words, environment)
     except OSError as problem:
-        tell(f"{tool}: cannot execute '{words[0]}': {problem.strerror}")
+        print_stderr(f"{tool}: cannot execute '{words[0]}': {problem.strerror}")
         return NOT_FOUND if problem.errno == errno.ENOENT else CANNOT_EXECUTE
 
 
@@ -190,7 +193,7 @@ def _execute(program: str, words: list[str], environment: dict[str, str]) -> NoR
 
 
 def caller_environment() -> dict[str, str]:
-    """The environment that this program was started with; Python may have set LC_CTYPE in its own copy."""
+    """Return the environment that this program was started with; Python may have set LC_CTYPE in its own copy."""
     try:
         with open("/proc/self/environ", "rb") as file:
             entries = file.read().split(b"\0")

@@ -33,13 +33,13 @@ from ..process import libc
 from ..process.signal_reader import (
     Signal,
     SignalReader,
-    descends_from,
     ends_by_default,
     foreground_group,
     in_foreground,
     leads_session,
 )
 from ..process.spawn import CommandProcess
+from ..process.tree import descends_from
 
 Result = TypeVar("Result")
 _STOPPED_BY_TERMINAL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
