@@ -12,8 +12,8 @@ from ..daemon.sd_notify import for_programs, take_manager
 from ..errors import UsageError
 from ..net.socket_activation import take_inherited
 from ..prefork.fastcgi_program import UP_AFTER, FastCgiManager
-from ..prefork.listen_socket import BACKLOG, MODE, Inherited, Listening, parse_access, parse_place
-from ..prefork.parameters import MOST_PROCESSES, Parameters
+from ..prefork.listen_socket import BACKLOG, MODE, InheritedDescriptor, ListenSocket, parse_access, parse_listen
+from ..prefork.parameters import MOST_PROCESSES, ManagerParameters
 from ..process.signal_names import signal_number
 from ..process.spawn import caller_environment
 from .typer_support import parse, seconds, version_option
@@ -106,7 +106,7 @@ def prefork(
     if listen is None:
         raise click.UsageError("the socket is missing: give --listen HOST:PORT, unix:PATH or fd:NUMBER")
     access = parse_access(socket_mode, socket_owner) if socket_mode is not None or socket_owner is not None else None
-    parameters: Parameters = {
+    parameters: ManagerParameters = {
         "n_processes": processes,
         "die_timeout": die_timeout,
         "rolling": rolling,
@@ -119,18 +119,18 @@ def prefork(
     if len(inherited) > 1:
         raise UsageError(f"{len(inherited)} sockets were handed over: a FastCGI program serves on one")
     if inherited:  # whose mode and owner are for him to say who has made it
-        listening = partial(Listening, Inherited(inherited[0].detach()), None, backlog)
+        listening = partial(ListenSocket, InheritedDescriptor(inherited[0].detach()), None, backlog)
     else:
-        listening = partial(Listening, parse_place(listen), access, backlog)
+        listening = partial(ListenSocket, parse_listen(listen), access, backlog)
     return partial(_run, command, listening, signal_number(stop_signal), log_file, parameters)
 
 
 def _run(
     command: list[str],
-    listen: Callable[[], Listening],
+    listen: Callable[[], ListenSocket],
     stop_signal: int,
     log_file: Optional[str],
-    parameters: Parameters,
+    parameters: ManagerParameters,
 ) -> int:
     if log_file is not None:
         set_up("prefork", foreground=True, log_file=log_file, debug=False)
@@ -143,7 +143,7 @@ def _run(
             listening,
             stop_signal=stop_signal,
             logs=log_file is not None,
-            service_manager=manager,
+            notifier=manager,
             **parameters,
         )
         return program.pm_manage()

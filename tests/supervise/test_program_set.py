@@ -4,15 +4,18 @@ played: whatever overlaps, no event comes to a program in a state where it has n
 from __future__ import annotations
 
 import heapq
+from functools import partial
 from itertools import count
 from math import inf
+from random import Random
 from signal import SIGKILL
 from typing import Callable
 from unittest.mock import patch
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ipclocker.net.loop import Timer
 from ipclocker.process.restart_policy import GiveUp, RestartPolicy
@@ -21,9 +24,29 @@ from ipclocker.supervise.managed_program import StopPolicy
 from ipclocker.supervise.process_groups import GroupLeader
 from ipclocker.supervise.program_list import Program
 from ipclocker.supervise.program_set import ProgramSet
-from ipclocker.supervise.state_machine import FATAL, KILL_PATIENCE, RESTART, RUNNING, STANDBY, START, STOP, STOPPED
+from ipclocker.supervise.state_machine import (
+    FATAL,
+    KILL_PATIENCE,
+    RESTART,
+    RUNNING,
+    STANDBY,
+    START,
+    STOP,
+    STOPPED,
+    TRANSITIONS,
+    ProgramStateMachine,
+)
 
 NAMES = ("web", "mail", "news")
+
+
+STATUSES = (0, 256, 15)  # of waitpid: well, with exit code 1, by SIGTERM
+WHICH = st.integers(1, 7)
+
+
+def some_of(pids: set[int], which: int) -> set[int]:
+    """Those whose bits are set."""
+    return {pid for place, pid in enumerate(sorted(pids)) if which >> place % 3 & 1}
 
 
 class PlayedLoop:
@@ -112,11 +135,16 @@ class AnyOverlap(RuleBasedStateMachine):
         self.patch.start()
         self.programs = ProgramSet(
             self.processes,  # type: ignore[arg-type]
-            lambda: RestartPolicy(lambda: 0.0, give_up=GiveUp(4, 30.0)),
+            lambda: RestartPolicy(lambda: 0.0, give_up=GiveUp(2, 30.0)),
             StopPolicy(),
             lambda managed: None,
             lambda pid, status: self.others.append(pid),
         )
+
+    @initialize(allowed=st.booleans())
+    def begin(self, allowed: bool) -> None:
+        if not allowed:
+            self.lose_lock(0.0)
         self.replace(dict.fromkeys(NAMES[:2], "x"))
 
     @rule(name=st.sampled_from(NAMES), command=st.sampled_from([START, STOP, RESTART]))
@@ -149,26 +177,26 @@ class AnyOverlap(RuleBasedStateMachine):
     def starts(self, fail: bool, die: bool) -> None:
         self.processes.starts_fail, self.processes.dies_at_once = fail, die
 
-    @rule(data=st.data(), orphans=st.booleans(), heard=st.booleans())
-    def exit(self, data: st.DataObject, orphans: bool, heard: bool) -> None:
+    @rule(which=WHICH, status=st.sampled_from(STATUSES), orphans=st.booleans(), heard=st.booleans())
+    def exit(self, which: int, status: int, orphans: bool, heard: bool) -> None:
         """Some leaders exit, of which the supervisor hears at once or later."""
-        if self.processes.living:
-            for pid in data.draw(st.sets(st.sampled_from(sorted(self.processes.living)), min_size=1)):
-                self.processes.exit(pid, data.draw(st.sampled_from([0, 256, 15])), orphans)
+        for pid in some_of(self.processes.living, which):
+            self.processes.exit(pid, status, orphans)
         if heard:
             self.programs.reap()
 
-    @rule(data=st.data(), heard=st.booleans())
-    def orphans_go(self, data: st.DataObject, heard: bool) -> None:
-        if self.processes.orphaned:
-            self.processes.orphaned -= data.draw(st.sets(st.sampled_from(sorted(self.processes.orphaned)), min_size=1))
+    @rule(which=WHICH, heard=st.booleans())
+    def orphans_go(self, which: int, heard: bool) -> None:
+        self.processes.orphaned -= some_of(self.processes.orphaned, which)
         if heard:
             self.processes.exits.append((7, 0))  # one of them, or the exit hook
             self.programs.reap()
 
-    @rule(seconds=st.one_of(st.floats(0.0, 0.3), st.floats(0.0, 2.0), st.floats(0.0, 60.0)))
-    def pass_time(self, seconds: float) -> None:
+    @rule(seconds=st.one_of(st.floats(0.0, 0.3), st.floats(0.0, 2.0), st.floats(0.0, 60.0)), heard=st.booleans())
+    def pass_time(self, seconds: float, heard: bool) -> None:
         self.processes.loop.pass_time(seconds)
+        if heard:
+            self.programs.reap()
 
     @rule()
     def stop_all(self) -> None:
@@ -186,6 +214,12 @@ class AnyOverlap(RuleBasedStateMachine):
                 assert self.allowed and self.wanted[managed.name]
 
     def teardown(self) -> None:
+        try:
+            self.end_well()
+        finally:
+            self.patch.stop()
+
+    def end_well(self) -> None:
         """If processes end when they are told to, all soon is as it was wanted."""
         processes = self.processes
         processes.starts_fail = processes.dies_at_once = False
@@ -199,8 +233,45 @@ class AnyOverlap(RuleBasedStateMachine):
         for managed in self.programs:
             expected = RUNNING if self.allowed else STANDBY
             assert managed.state in {expected if self.wanted[managed.name] else STOPPED, FATAL}, managed.describe()
-        self.patch.stop()
 
 
 AnyOverlap.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 TestAnyOverlap = AnyOverlap.TestCase
+
+
+def test_each_pair_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So each event that the table has no place for, but that can come, would be found here."""
+    reached: set[tuple[str, str]] = set()
+
+    class Watched(ProgramStateMachine):
+        def handle(self, event: str, now: float, kill_at: float = inf) -> list[str]:
+            reached.add((self._state, event))
+            return super().handle(event, now, kill_at)
+
+    monkeypatch.setattr("ipclocker.supervise.managed_program.ProgramStateMachine", Watched)
+    for seed in range(300):
+        walk(AnyOverlap(), Random(seed))
+    assert reached == {(state, event) for state, row in TRANSITIONS.items() for event in row}
+
+
+def walk(play: AnyOverlap, dice: Random) -> None:
+    """A hundred steps that happen in any order, often at short distances."""
+    yes = partial(dice.choice, (True, False))
+    steps: list[Callable[[], None]] = [
+        lambda: play.command(dice.choice(NAMES), dice.choice((START, STOP, RESTART))),
+        lambda: play.exit(dice.randint(1, 7), dice.choice(STATUSES), yes(), yes()),
+        lambda: play.orphans_go(dice.randint(1, 7), yes()),
+        lambda: play.pass_time(dice.choice((0.1, 0.3, 2.0, 15.0)), yes()),
+        lambda: play.starts(dice.random() < 0.2, dice.random() < 0.2),
+        lambda: play.get_lock() if yes() else play.lose_lock(dice.uniform(0.0, 20.0)),
+        lambda: play.reload({name: "x" for name in NAMES if dice.random() < 0.8}),
+        lambda: play.stop_all() if dice.random() < 0.2 else play.kill_all(),
+    ]
+    try:
+        play.begin(allowed=yes())
+        for step in dice.choices(steps, (4, 4, 2, 6, 1, 1, 0.5, 0.5), k=100):
+            step()
+            play.none_runs_that_may_not()
+        play.end_well()
+    finally:
+        play.patch.stop()
