@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from math import isfinite
-from typing import Any, Callable, Generic, TypedDict, TypeVar, Union
+from typing import Any, Callable, ClassVar, Generic, TypedDict, TypeVar, Union
 
 from ..errors import UsageError
 
@@ -48,61 +48,6 @@ class ManagerParameters(TypedDict, total=False):
     max_size: int
     sizecheck_num_requests: int
     request_timeout: float
-
-
-class _Accessor(Generic[Value]):
-    """A method by the name of a parameter that returns it, after it was set if a value other than None is given."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: Parametrized, owner: type) -> Callable[..., Value]:
-        return partial(instance.pm_parameter, self._name)
-
-
-class Parametrized:
-    """The parameters, by one method for all of them, and by a method for each that FCGI::ProcManager has one for."""
-
-    n_processes = _Accessor[int]()
-    no_signals = _Accessor[bool]()
-    pid_fname = _Accessor[Union[str, None]]()
-    die_timeout = _Accessor[Union[float, None]]()
-    role = _Accessor[str]()
-    start_delay = _Accessor[float]()
-    max_requests = _Accessor[int]()
-    max_size = _Accessor[int]()
-    sizecheck_num_requests = _Accessor[int]()
-    request_timeout = _Accessor[float]()
-    rolling = _Accessor[bool]()
-
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        """Raises UsageError for a value or an environment variable that means nothing, TypeError for a wrong name."""
-        self._parameters = {key: default for key, (default, _) in _PARAMETERS.items()}
-        self._parameters.update({key: _from_environment(name, self._parameters[key]) for key, name in _VARIABLES})
-        self._set(given)
-
-    def pm_parameter(self, key: str, value: object = None) -> Any:
-        """Return a parameter, after it was set unless the value is None.
-
-        Raises UsageError for a value that means nothing, TypeError for a wrong name.
-        """
-        if value is not None:
-            self._set({key: value})
-        if key not in self._parameters:
-            raise TypeError(f"a ProcManager has no parameter '{key}'")
-        return self._parameters[key]
-
-    def _set(self, given: Mapping[str, Any]) -> None:
-        self._parameters.update({key: _checked(key, value) for key, value in given.items()})
-
-
-def _checked(key: str, value: object) -> Any:
-    if key not in _PARAMETERS:
-        raise TypeError(f"a ProcManager has no parameter '{key}'")
-    try:
-        return _PARAMETERS[key][1](value)
-    except (ValueError, TypeError, OverflowError) as problem:
-        raise UsageError(f"the parameter {key} can't be {value!r}: {problem}") from None
 
 
 def _process_count(value: Any) -> int:
@@ -149,24 +94,71 @@ def _from_environment(name: str, default: int) -> int:
     return int(text)
 
 
-# The default of each parameter, and what returns a value as its type or raises ValueError.
-_PARAMETERS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
-    "n_processes": (10, _process_count),
-    "start_delay": (0.0, _seconds),
-    "die_timeout": (60.0, _seconds_or_none),
-    "pid_fname": (None, _text_or_none),
-    "pm_title": ("perl-fcgi-pm", _text_or_none),
-    "no_signals": (False, bool),
-    "role": ("manager", _role),
-    "rolling": (True, bool),
-    "max_requests": (0, _count),
-    "max_size": (0, _count),
-    "sizecheck_num_requests": (1, _count),
-    "request_timeout": (0.0, _seconds),
-}
-# Where the environment of the process has a default.
-_VARIABLES = (
-    ("max_requests", "PM_MAX_REQUESTS"),
-    ("max_size", "PM_MAX_SIZE"),
-    ("sizecheck_num_requests", "PM_SIZECHECK_NUM_REQUESTS"),
-)
+class _Parameter(Generic[Value]):
+    """A parameter: its default, what returns a value as its type or raises ValueError, and a variable for the default.
+
+    Of a manager it is a method that returns the parameter, after it was set if a value other than None is given.
+    """
+
+    def __init__(self, default: Value, check: Callable[[Any], Value], variable: str = "") -> None:
+        self.default = default
+        self.check = check
+        self.variable = variable
+
+    def __set_name__(self, owner: type[Parametrized], name: str) -> None:
+        self._key = name.lstrip("_")
+        owner._table[self._key] = self
+
+    def __get__(self, instance: Parametrized | None, owner: type) -> Callable[..., Value]:
+        if instance is None:  # as a function of the class
+            return lambda manager, value=None: manager.pm_parameter(self._key, value)
+        return partial(instance.pm_parameter, self._key)
+
+
+class Parametrized:
+    """The parameters, by one method for all of them, and by a method for each that FCGI::ProcManager has one for."""
+
+    _table: ClassVar[dict[str, _Parameter[Any]]] = {}
+    n_processes = _Parameter(10, _process_count)
+    start_delay = _Parameter(0.0, _seconds)
+    die_timeout = _Parameter[Union[float, None]](60.0, _seconds_or_none)
+    pid_fname = _Parameter(None, _text_or_none)
+    _pm_title = _Parameter[Union[str, None]]("perl-fcgi-pm", _text_or_none)  # FCGI::ProcManager has no method for it
+    no_signals = _Parameter(False, bool)
+    role = _Parameter("manager", _role)
+    rolling = _Parameter(True, bool)
+    max_requests = _Parameter(0, _count, "PM_MAX_REQUESTS")
+    max_size = _Parameter(0, _count, "PM_MAX_SIZE")
+    sizecheck_num_requests = _Parameter(1, _count, "PM_SIZECHECK_NUM_REQUESTS")
+    request_timeout = _Parameter(0.0, _seconds)
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        """Raises UsageError for a value or an environment variable that means nothing, TypeError for a wrong name."""
+        self._parameters = {
+            key: _from_environment(each.variable, each.default) if each.variable else each.default
+            for key, each in self._table.items()
+        }
+        self._set(given)
+
+    def pm_parameter(self, key: str, value: object = None) -> Any:
+        """Return a parameter, after it was set unless the value is None.
+
+        Raises UsageError for a value that means nothing, TypeError for a wrong name.
+        """
+        if value is not None:
+            self._set({key: value})
+        return self._parameters[self._known(key)]
+
+    def _set(self, given: Mapping[str, Any]) -> None:
+        self._parameters.update({self._known(key): self._checked(key, value) for key, value in given.items()})
+
+    def _known(self, key: str) -> str:
+        if key not in self._table:
+            raise TypeError(f"a ProcManager has no parameter '{key}'")
+        return key
+
+    def _checked(self, key: str, value: object) -> Any:
+        try:
+            return self._table[key].check(value)
+        except (ValueError, TypeError, OverflowError) as problem:
+            raise UsageError(f"the parameter {key} can't be {value!r}: {problem}") from None

@@ -12,25 +12,11 @@ from ..daemon.monitor import how_it_ended
 from ..net.loop import Loop, Timer
 from ..process.restart_policy import RestartPolicy
 from ..process.signal_names import signal_name
+from . import state_machine as states
 from .output.collector import OutputCollector
 from .process_groups import GroupLeader, ProcessGroups
 from .program_list import Program
 from .spawn import CallerContext, start_process
-from .state_machine import (
-    ABANDON,
-    EXITED,
-    EXITED_WITH_ORPHANS,
-    FATAL,
-    KILL,
-    LAUNCH,
-    ORPHANS_GONE,
-    START_FAILED,
-    STARTED,
-    STOPPED,
-    TERMINATE,
-    UP,
-    ProgramStateMachine,
-)
 
 log = logging.getLogger(__name__)
 # Seconds between two looks at a program's orphans. Where this process adopts them SIGCHLD tells of their ends, too;
@@ -94,11 +80,11 @@ class ManagedProgram:
         self._shared = shared
         self._stop_signal = stop_policy.stop_signal
         self._changed = changed
-        self._machine = ProgramStateMachine(policy, stop_timeout=stop_policy.stop_timeout, allowed=allowed)
+        self._machine = states.ProgramStateMachine(policy, stop_timeout=stop_policy.stop_timeout, allowed=allowed)
         self._leader: GroupLeader | None = None  # the latest
         self._started_at = 0.0
         self._timer: Timer | None = None
-        self._shown = STOPPED
+        self._shown = states.STOPPED
 
     @property
     def name(self) -> str:
@@ -159,8 +145,8 @@ class ManagedProgram:
         assert self._leader is not None
         now = self._shared.loop.now
         self.last_exit = LastExit(status, now)
-        expected = self.state not in UP
-        event = EXITED_WITH_ORPHANS if self._shared.groups.has_orphans(self._leader) else EXITED
+        expected = self.state not in states.UP
+        event = states.EXITED_WITH_ORPHANS if self._shared.groups.has_orphans(self._leader) else states.EXITED
         actions = self._machine.handle(event, now)
         self._log_exit(status, expected)
         self._do(actions)
@@ -169,17 +155,17 @@ class ManagedProgram:
         """Go on if its last orphan is gone; to be called when any process has ended."""
         leader = self._leader
         if self._machine.has_orphans and leader is not None and not self._shared.groups.has_orphans(leader):
-            self.handle(ORPHANS_GONE)
+            self.handle(states.ORPHANS_GONE)
 
     def _do(self, actions: list[str]) -> None:
         for action in actions:
-            if action == LAUNCH:
+            if action == states.LAUNCH:
                 self._launch()
-            elif action == TERMINATE:
+            elif action == states.TERMINATE:
                 self._terminate()
-            elif action == KILL:
+            elif action == states.KILL:
                 self._kill()
-            elif action == ABANDON:
+            elif action == states.ABANDON:
                 log.error("%s: it can't be killed, and is left as it is", self.name)
         self._set_timer()
         if self.state != self._shown:
@@ -191,13 +177,14 @@ class ManagedProgram:
         additions = {**self.additions, "IPCLOCKER_PROGRAM": self.name}
         try:
             self._leader = self._shared.start(self.name, self.program.command, additions)
-        except OSError as error:
-            actions = self._machine.handle(START_FAILED, now)
-            log.error("%s: it can't be started (%s)%s", self.name, error.strerror, self._what_next())
+        except Exception as error:  # noqa: BLE001 - a fault of ours, too: the machine has to get its answer
+            actions = self._machine.handle(states.START_FAILED, now)
+            problem = error.strerror if isinstance(error, OSError) else repr(error)
+            log.error("%s: it can't be started (%s)%s", self.name, problem, self._what_next())
             self._do(actions)
             return
         self._started_at = now
-        self._machine.handle(STARTED, now)
+        self._machine.handle(states.STARTED, now)
         log.info("%s: started as process %d", self.name, self._leader.pid)
 
     def _terminate(self) -> None:
@@ -220,11 +207,11 @@ class ManagedProgram:
             log.info("%s: process %d ended (%s)", self.name, pid, how)
             return
         lived = self._shared.loop.now - self._started_at
-        level = logging.ERROR if self.state == FATAL else logging.WARNING
+        level = logging.ERROR if self.state == states.FATAL else logging.WARNING
         log.log(level, "%s: process %d died after %.1f s (%s)%s", self.name, pid, lived, how, self._what_next())
 
     def _what_next(self) -> str:
-        if self.state == FATAL:
+        if self.state == states.FATAL:
             return ": too often, it is not started again"
         if self._machine.next_start is None:
             return ""

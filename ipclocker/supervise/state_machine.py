@@ -45,7 +45,7 @@ PASSING = frozenset({STARTING, STOPPING})  # these become others in a bounded ti
 _ALIVE = frozenset({STARTING, RUNNING, STOPPING})
 _WITH_ORPHANS = frozenset({BACKOFF_ORPHANS, STOPPING_ORPHANS, FATAL_ORPHANS})
 
-# Events: what somebody wants. Each is possible in each state, but for LAUNCHING, in which nobody has time to want.
+# Events: what somebody wants. Each is possible in each state but LAUNCHING, which ends before anything else comes in.
 START = "start"  # it is to run, at once
 STOP = "stop"  # it is not to run
 RESTART = "restart"  # it is to end, and then to run at once
