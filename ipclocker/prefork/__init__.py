@@ -44,8 +44,14 @@ if TYPE_CHECKING:
     sig_handler = _any.sig_handler
 else:
 
+    def _functions() -> set[str]:
+        return {name for name in dir(ProcManager) if name.startswith("pm_")} | {"handling_init", "sig_handler"}
+
+    def __dir__() -> list[str]:
+        return sorted(globals().keys() | _functions())
+
     def __getattr__(name: str) -> Any:
-        if not (name.startswith("pm_") or name in ("handling_init", "sig_handler")) or not hasattr(ProcManager, name):
+        if name not in _functions():
             raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
         @wraps(getattr(ProcManager, name))
