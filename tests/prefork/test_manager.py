@@ -184,7 +184,7 @@ def test_the_functions_are_those_of_the_module() -> None:
     expected = {"handling_init", "sig_handler", *(f"pm_{name}" for name in names.split())}
     assert expected <= set(dir(ipclocker.prefork))
     assert all(getattr(ipclocker.prefork, name).__name__ == name for name in expected)
-    with pytest.raises(AttributeError, match="'ipclocker.prefork' has no attribute 'pm_manages'"):
+    with pytest.raises(AttributeError, match=r"'ipclocker\.prefork' has no attribute 'pm_manages'"):
         ipclocker.prefork.pm_manages  # type: ignore[attr-defined]  # noqa: B018
 
 
