@@ -50,7 +50,7 @@ class ManagerEnd:
 
     @property
     def deadline(self) -> float:
-        """When the worker's request has to be done (monotonic seconds); infinity without a request or a deadline."""
+        """The time at which the worker's request has to be done (monotonic seconds); infinity without one."""
         return float(_SCOREBOARD.unpack_from(self._memory)[0])
 
     @property

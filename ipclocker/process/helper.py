@@ -1,4 +1,4 @@
-"""A program that is started beside a command, to do one thing for it: a killer, or what is run when a lock is lost."""
+"""Starts a program beside a command, to do one thing for it: a killer, or what is run when a lock is lost."""
 
 from __future__ import annotations
 

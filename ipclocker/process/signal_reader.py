@@ -160,4 +160,4 @@ def ends_by_default(number: int) -> bool:
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
-    """So that the signal is neither ignored nor deadly; the byte that Python writes does the work."""
+    """Do nothing: a handler makes the signal neither ignored nor deadly, and Python writes a byte for it."""

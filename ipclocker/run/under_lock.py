@@ -73,7 +73,7 @@ class Reporter:
 
 
 def trace_links() -> None:
-    """From now on show on stderr all that is said to lock servers and back."""
+    """Print on stderr all that is sent to lock servers and back, from now on."""
 
     def show(direction: str, data: bytes) -> None:
         for line in data.decode("utf-8", "backslashreplace").split("\n")[:-1]:
@@ -119,7 +119,7 @@ def run_locked(child: CommandProcess, settings: LockSettings, options: RunOption
 
 
 def _is_stale(acquisition: LockAcquisition) -> bool:
-    """Whether a lease has run for so long already, since this process was stopped, that the command is not to start."""
+    """Tell if a lease has run for too long to start the command, since this process was stopped meanwhile."""
     lease = acquisition.settings.lease
     return lease > 0 and time.monotonic() >= min(held.asked for held in acquisition.grants) + lease / 3
 

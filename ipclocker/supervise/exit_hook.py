@@ -1,4 +1,4 @@
-"""The command that a supervisor runs when all its programs have ended."""
+"""Runs a command when all programs of a supervisor have ended."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _LOOK_AGAIN = 0.25
 
 
 class StopPolicy(NamedTuple):
-    """How programs are ended: by the signal `stop_signal`, and after `stop_timeout` seconds by SIGKILL."""
+    """The way to end programs: by the signal `stop_signal`, and after `stop_timeout` seconds by SIGKILL."""
 
     stop_signal: int = signal.SIGTERM
     stop_timeout: float = 10.0
@@ -56,7 +56,7 @@ class SharedResources(NamedTuple):
 
 
 class LastExit(NamedTuple):
-    """How a program's process ended: a status of waitpid(2), and when, as the loop's time."""
+    """The last end of a program's process: the status of waitpid(2), and the time of the loop."""
 
     status: int
     at: float

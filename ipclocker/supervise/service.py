@@ -268,7 +268,7 @@ class SupervisorService:
         self._go_on()
 
     def _monitor_gone(self, events: int) -> None:
-        """The monitor was killed: that is meant to end all this."""
+        """Kill all programs: the monitor was killed, which is meant to end all."""
         log.error("the guardian process is gone: all programs are killed")
         self._loop.unwatch(self._context.lifeline)  # type: ignore[arg-type]
         self._program_set.kill()

@@ -176,12 +176,12 @@ class ProgramStateMachine:
 
     @property
     def due(self) -> float:
-        """When the next `tick` is wanted; infinity if there is nothing to wait for."""
+        """The time of the next `tick`; infinity if there is nothing to wait for."""
         return {STARTING: self._up_at, BACKOFF: self._next_start}.get(self._state, self._kill_at)
 
     @property
     def next_start(self) -> float | None:
-        """When the program is started again, if it waits for that."""
+        """The time of the next start; None if it does not wait for one."""
         return self._next_start if self.state == BACKOFF else None
 
     def handle(self, event: str, now: float, kill_at: float = inf) -> list[str]:
