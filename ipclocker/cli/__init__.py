@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Callable
 
 from ..errors import INTERNAL, OK, OUTPUT, USAGE, IpclockerError
-from ..process.stderr import tell
+from ..process.stderr import print_stderr
 from ..version import VERSION
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _guarded(name: str, call: Callable[[], int]) -> int:
 
 
 def _complain(name: str, text: str, code: int) -> int:
-    tell(f"{name}: {' '.join(text.split())}")
+    print_stderr(f"{name}: {' '.join(text.split())}")
     return code
 
 

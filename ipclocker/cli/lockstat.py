@@ -17,7 +17,7 @@ from ..lock.client.connection import ServerConnection
 from ..lock.client.inspector import Inspector
 from ..lock.client.settings import LockSettings
 from ..lock.snapshot import FREE, HELD, Outcome
-from ..process.stderr import tell
+from ..process.stderr import print_stderr
 from ..version import VERSION
 from .command_line import CommandLine, argument, flag, seconds
 from .shared_options import PATH, TRACE, lockerd_host, lockerd_port
@@ -131,7 +131,9 @@ class Verify(_Client, name="lockstat verify", example="lockstat verify nightly $
         inspector, token = self.inspector(), int(self.token)
         current = inspector.is_current(self.name, token)
         if current is None:
-            tell(f"lockstat: the lock server {inspector.server} knows no tokens: ask one that is no classic server")
+            print_stderr(
+                f"lockstat: the lock server {inspector.server} knows no tokens: ask one that is no classic server"
+            )
             return UNAVAILABLE
         if self.as_json:
             named = {"server": report.json_text(inspector.server), "name": report.json_text(self.name)}
@@ -255,7 +257,7 @@ def _print_json(document: dict[str, Any]) -> None:
 
 
 def _tell(text: str) -> None:
-    tell(f"lockstat: {report.escape_controls(text) if sys.stderr.isatty() else text}")
+    print_stderr(f"lockstat: {report.escape_controls(text) if sys.stderr.isatty() else text}")
 
 
 COMMAND_LINES = (Lockstat, List, Show, Break, Verify, Ping)

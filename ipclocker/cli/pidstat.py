@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..pid.client import PidStat
 from ..pid.survey import DOWN, UP, Place, survey
-from ..process.stderr import tell
+from ..process.stderr import print_stderr
 from .command_line import CommandLine, argument, flag, option
 from .shared_options import pidstatd_port
 
@@ -37,7 +37,7 @@ class Pidstat(CommandLine, name="pidstat", example="pidstat exists 3459 host1:42
         if len(self.words) == 1:
             raise self.wrong("the processes are missing: give PID or HOST:PID after exists")
         places = [self._place(word) for word in self.words[1:]]
-        with PidStat(self.host, self.port, trace=tell if self.debug else None) as stat:
+        with PidStat(self.host, self.port, trace=print_stderr if self.debug else None) as stat:
             states = survey(stat, places)
         if not self.silent:
             for place in places:

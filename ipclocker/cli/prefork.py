@@ -10,8 +10,8 @@ from ..daemon.sd_notify import for_programs, take_manager
 from ..errors import UsageError
 from ..net.socket_activation import take_inherited
 from ..prefork.fastcgi_program import UP_AFTER, FastCgiManager
-from ..prefork.listen_socket import BACKLOG, MODE, Inherited, Listening, parse_access, parse_place
-from ..prefork.parameters import MOST_PROCESSES, Parameters
+from ..prefork.listen_socket import BACKLOG, MODE, InheritedDescriptor, ListenSocket, parse_access, parse_listen
+from ..prefork.parameters import MOST_PROCESSES, ManagerParameters
 from ..process.signal_names import signal_number
 from ..process.spawn import caller_environment
 from .command_line import CommandLine, argument, flag, number, option, seconds
@@ -72,15 +72,15 @@ class Prefork(CommandLine, name="prefork", example="prefork --listen unix:/run/p
         if len(inherited) > 1:
             raise UsageError(f"{len(inherited)} sockets were handed over: a FastCGI program serves on one")
         if inherited:  # whose mode and owner are for him to say who has made it
-            listening = partial(Listening, Inherited(inherited[0].detach()), None, self.backlog)
+            listening = partial(ListenSocket, InheritedDescriptor(inherited[0].detach()), None, self.backlog)
         else:
-            listening = partial(Listening, parse_place(self.listen), access, self.backlog)
+            listening = partial(ListenSocket, parse_listen(self.listen), access, self.backlog)
         if self.log_file is not None:
             set_up("prefork", foreground=True, log_file=self.log_file, debug=False)
         return self._manage(listening)
 
-    def _manage(self, listen: partial[Listening]) -> int:
-        parameters: Parameters = {
+    def _manage(self, listen: partial[ListenSocket]) -> int:
+        parameters: ManagerParameters = {
             "n_processes": self.processes,
             "die_timeout": self.die_timeout,
             "rolling": self.rolling,
@@ -98,7 +98,7 @@ class Prefork(CommandLine, name="prefork", example="prefork --listen unix:/run/p
                 listening,
                 stop_signal=self.stop_signal,
                 logs=self.log_file is not None,
-                service_manager=manager,
+                notifier=manager,
                 **parameters,
             )
             return program.pm_manage()

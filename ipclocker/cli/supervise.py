@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..supervise.control_socket import COMMANDS
-from ..supervise.daemon import Daemon, ProgramSource, run_supervisor
+from ..supervise.daemon import DaemonOptions, ProgramSource, run_supervisor
 from ..supervise.settings import LEASE, SupervisorSettings
 from .command_line import CommandLine, argument, flag, option, seconds
 from .shared_options import DEBUG, LOG_FILE, NOFORK, PATH, PID_FILE, lockerd_host, lockerd_port
@@ -90,7 +90,7 @@ class Supervise(
             port=self.port,
             path=self.path,
         )
-        daemon = Daemon(self.nofork, self.pid_file, self.log_file, self.debug)
+        daemon = DaemonOptions(self.nofork, self.pid_file, self.log_file, self.debug)
         return run_supervisor(settings, source, self.exit_hook, daemon)
 
 

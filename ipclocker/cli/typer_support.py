@@ -11,7 +11,7 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from ..docs.tool_spec import VERSION_OPTION, Argument, Command, Option
 from ..errors import USAGE
-from ..process.stderr import tell
+from ..process.stderr import print_stderr
 from ..version import VERSION
 
 
@@ -115,5 +115,5 @@ def _show_version(context: click.Context, option: click.Parameter, wanted: bool)
 
 
 def _end(name: str, problem: str) -> NoReturn:
-    tell(f"{name}: {' '.join(problem.split()).rstrip('.')}; see {name} --help")
+    print_stderr(f"{name}: {' '.join(problem.split()).rstrip('.')}; see {name} --help")
     raise SystemExit(USAGE)

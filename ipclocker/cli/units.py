@@ -6,7 +6,7 @@ import os
 import sys
 
 from ..errors import OK, UsageError
-from ..process.stderr import tell
+from ..process.stderr import print_stderr
 from ..service_files.init_script import init_script
 from ..service_files.own_command import own_command
 from ..service_files.systemd_units import DAEMONS, hides, service_unit, socket_unit
@@ -56,7 +56,7 @@ class Units(
             text = service_unit(tool, program, options)
             for path in filter(os.path.isabs, program):
                 if hides(tool, path):
-                    tell(f"units: the service will not see {path}: have it below /usr/local, and call it there")
+                    print_stderr(f"units: the service will not see {path}: have it below /usr/local, and call it there")
         sys.stdout.buffer.write(os.fsencode(text))  # a name may have bytes that are no characters
         return OK
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 from ..errors import CANNOT_EXECUTE, NOT_FOUND, OK, IpclockerError, UsageError
 from ..process.command_line import find_program
 from ..process.spawn import caller_environment, restore_signals
-from ..run.uri_command import SHELL, Command, decode_command, encode, show
+from ..run.uri_command import SHELL, DecodedCommand, decode_command, encode, show
 from .command_line import CommandLine, argument, flag, option
 
 
@@ -67,7 +67,7 @@ def _print(line: bytes) -> None:
     sys.stdout.buffer.write(line + b"\n")
 
 
-def _become(command: Command) -> NoReturn:
+def _become(command: DecodedCommand) -> NoReturn:
     environment = caller_environment()
     restore_signals()
     words = [os.fsdecode(word) for word in command.argv()]

@@ -1,24 +1,21 @@
-"""The functions of FCGI::ProcManager: the methods of one ProcManager, which is made when it is first needed.
+"""The functions of FCGI::ProcManager: each is that method of one ProcManager, which is made when it is first needed.
 
 from ipclocker.prefork import pm_manage, pm_pre_dispatch, pm_post_dispatch
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 from .manager import ProcManager
-from .parameters import Parameters
 
-if TYPE_CHECKING:
-    from typing import Unpack
-
-Default: type[ProcManager] = ProcManager  # what the one is, if it is set to another class before the first call
+Default: type[ProcManager] = ProcManager  # the class of that one; another may be set before the first call
 _manager: ProcManager | None = None
 
 
 def self_or_default(manager: ProcManager | None = None) -> ProcManager:
-    """The manager given, or else the one that the functions below are about."""
+    """Return the manager given, or else the one that the functions of this module use."""
     global _manager
     if manager is not None:
         return manager
@@ -27,81 +24,38 @@ def self_or_default(manager: ProcManager | None = None) -> ProcManager:
     return _manager
 
 
-def pm_manage(**parameters: Unpack[Parameters]) -> int:
-    """See ProcManager."""
-    return self_or_default().pm_manage(**parameters)
+if TYPE_CHECKING:
+    _any = self_or_default()
+    handling_init = _any.handling_init
+    pm_abort = _any.pm_abort
+    pm_change_process_name = _any.pm_change_process_name
+    pm_die = _any.pm_die
+    pm_exit = _any.pm_exit
+    pm_manage = _any.pm_manage
+    pm_notify = _any.pm_notify
+    pm_parameter = _any.pm_parameter
+    pm_post_dispatch = _any.pm_post_dispatch
+    pm_pre_dispatch = _any.pm_pre_dispatch
+    pm_received_signal = _any.pm_received_signal
+    pm_remove_pid_file = _any.pm_remove_pid_file
+    pm_wait = _any.pm_wait
+    pm_warn = _any.pm_warn
+    pm_write_pid_file = _any.pm_write_pid_file
+    sig_handler = _any.sig_handler
+else:
 
+    def _functions() -> set[str]:
+        return {name for name in dir(ProcManager) if name.startswith("pm_")} | {"handling_init", "sig_handler"}
 
-def pm_die(msg: str = "", n: int = 0) -> NoReturn:
-    """See ProcManager."""
-    self_or_default().pm_die(msg, n)
+    def __dir__() -> list[str]:
+        return sorted(globals().keys() | _functions())
 
+    def __getattr__(name: str) -> Any:
+        if name not in _functions():
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
-def pm_wait() -> int | None:
-    """See ProcManager."""
-    return self_or_default().pm_wait()
+        @wraps(getattr(ProcManager, name))
+        def function(*words: Any, **more: Any) -> Any:
+            return getattr(self_or_default(), name)(*words, **more)
 
-
-def pm_write_pid_file(fname: str | None = None) -> None:
-    """See ProcManager."""
-    self_or_default().pm_write_pid_file(fname)
-
-
-def pm_remove_pid_file(fname: str | None = None) -> bool:
-    """See ProcManager."""
-    return self_or_default().pm_remove_pid_file(fname)
-
-
-def handling_init() -> None:
-    """See ProcManager."""
-    self_or_default().handling_init()
-
-
-def pm_pre_dispatch() -> None:
-    """See ProcManager."""
-    self_or_default().pm_pre_dispatch()
-
-
-def pm_post_dispatch() -> None:
-    """See ProcManager."""
-    self_or_default().pm_post_dispatch()
-
-
-def sig_handler(name: str) -> None:
-    """See ProcManager."""
-    self_or_default().sig_handler(name)
-
-
-def pm_change_process_name(name: str | None) -> None:
-    """See ProcManager."""
-    self_or_default().pm_change_process_name(name)
-
-
-def pm_received_signal(sig: str | None = None, received: bool = False) -> Any:
-    """See ProcManager."""
-    return self_or_default().pm_received_signal(sig, received)
-
-
-def pm_parameter(key: str, value: object = None) -> Any:
-    """See ProcManager."""
-    return self_or_default().pm_parameter(key, value)
-
-
-def pm_warn(msg: str) -> None:
-    """See ProcManager."""
-    self_or_default().pm_warn(msg)
-
-
-def pm_notify(msg: str) -> None:
-    """See ProcManager."""
-    self_or_default().pm_notify(msg)
-
-
-def pm_exit(msg: str, n: int = 0) -> NoReturn:
-    """See ProcManager."""
-    self_or_default().pm_exit(msg, n)
-
-
-def pm_abort(msg: str, n: int = 1) -> NoReturn:
-    """See ProcManager."""
-    self_or_default().pm_abort(msg, n)
+        return function

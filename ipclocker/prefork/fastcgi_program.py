@@ -1,7 +1,7 @@
-"""Copies of a FastCGI program: a ProcManager whose workers execute it, with the listening socket as descriptor 0.
+"""Keeps copies of a FastCGI program: a ProcManager whose workers execute it, with the socket as descriptor 0.
 
-That is all of a worker that FastCGI asks for. Besides, each leads a process group, so that ^C of the terminal reaches
-none, and its group can be killed with it; and the kernel sends it the stop signal if the manager dies.
+FastCGI asks for no more than that. Besides, each worker leads a process group: so ^C of the terminal reaches none, and
+its group can be killed with it. The kernel sends it the stop signal if the manager dies.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 from ..daemon.log import one_line
-from ..daemon.sd_notify import SystemdNotifier as ServiceManager
+from ..daemon.sd_notify import SystemdNotifier
 from ..errors import CANNOT_EXECUTE, INTERNAL, NOT_FOUND, UsageError
 from ..process import libc
 from ..process.command_line import find_program
 from ..process.spawn import become, restore_signals
-from .listen_socket import Listening
+from .listen_socket import ListenSocket
 from .manager import ProcManager
-from .parameters import Parameters
+from .parameters import ManagerParameters
 from .pool import Pool
 from .worker_channel import WorkerEnd
 from .workers import WorkerProcesses
@@ -29,38 +29,42 @@ from .workers import WorkerProcesses
 if TYPE_CHECKING:
     from typing import Unpack
 
-UP_AFTER = 1.0  # seconds that a program lives until it is taken to be up, unless start_delay says so
+UP_AFTER = (
+    1.0  # seconds after which a program counts as up, unless start_delay is given: most that can't run end sooner
+)
 
 log = logging.getLogger(__name__)
 
 
 class FastCgiManager(ProcManager):
-    """Manages copies of the program that these words execute in that environment. `pm_manage` does not return.
-
-    Where start_delay is not given, there is none, and a program that does not say so itself is up after UP_AFTER
-    seconds. With `logs` messages go to the log, else to stderr. `service_manager` is told how it goes. Raises
-    UsageError as ProcManager, and if the program can't be executed (with another exit code).
-    """
+    """Manages copies of a program. `pm_manage` does not return."""
 
     def __init__(
         self,
         words: list[str],
         environment: Mapping[str, str],
-        listening: Listening,
+        listen_socket: ListenSocket,
         *,
         stop_signal: int = signal.SIGTERM,
         logs: bool = False,
-        service_manager: ServiceManager | None = None,
-        **parameters: Unpack[Parameters],
+        notifier: SystemdNotifier | None = None,
+        **parameters: Unpack[ManagerParameters],
     ) -> None:
+        """Take the words to execute, the environment of the copies, and the socket that they share.
+
+        Where start_delay is not given, there is none, and a program that does not say that it is up counts as up after
+        UP_AFTER seconds. `logs`: messages go to the log, else to stderr. `notifier`: how a service manager is told
+        that it is ready or ends. Raises UsageError as ProcManager, and if the program can't be executed (with the exit
+        code of a shell).
+        """
         super().__init__(**parameters)
         self._words = words
         self._environment = dict(environment)
         self._program = find_program(words[0], environment)
-        self._listening = listening
+        self._listen_socket = listen_socket
         self._stop_signal = stop_signal
         self._logs = logs
-        self._service_manager = service_manager
+        self._notifier = notifier
         self._up_after = self.start_delay() if "start_delay" in parameters else UP_AFTER
         if self._program is None or not os.access(self._program, os.X_OK):
             problem = UsageError(f"cannot execute '{words[0]}': there is no such program, or it is not executable")
@@ -68,52 +72,52 @@ class FastCgiManager(ProcManager):
             raise problem
 
     def managing_init(self) -> None:
-        """As ProcManager's; and says where the programs listen."""
+        """Prepare the manager as ProcManager does, and tell where the programs listen."""
         super().managing_init()
-        self.pm_notify(f"listening on {self._listening}")
-        if self._service_manager is not None and self._workers is not None:
-            self._service_manager.ready(f"listening on {self._listening}")
-            self._service_manager.keep_alive(self._workers.loop)
+        self.pm_notify(f"listening on {self._listen_socket}")
+        if self._notifier is not None and self._workers is not None:
+            self._notifier.ready(f"listening on {self._listen_socket}")
+            self._notifier.keep_alive(self._workers.loop)
 
     def pm_die(self, msg: str = "", n: int = 0) -> NoReturn:
-        """As ProcManager's; the service manager, if there is one, is told before."""
-        if self._service_manager is not None:
-            self._service_manager.stopping()
+        """End as ProcManager does; a service manager is told before."""
+        if self._notifier is not None:
+            self._notifier.stopping()
         super().pm_die(msg, n)
 
     def pm_write_pid_file(self, fname: str | None = None) -> None:
-        """As ProcManager's, but raises UsageError if the file can't be written or is another manager's."""
+        """Write the pid file; raise UsageError if it can't be written or is another manager's."""
         path = fname or self.pid_fname()
         if path:
             self._pid_files.write(path)
 
     def pm_notify(self, msg: str) -> None:
-        """Say what happens where it was asked for."""
+        """Print a message, or log it if that was asked for."""
         if self._logs:
             log.info("%s", msg.rstrip())
         else:
             super().pm_notify(one_line(msg.rstrip()))
 
-    def _new_crew(self) -> WorkerProcesses:
+    def _new_workers(self) -> WorkerProcesses:
         return WorkerProcesses(Pool(random.random), self.pm_notify, self._stop_signal, groups=True)
 
     def _adjust(self, workers: WorkerProcesses) -> None:
         super()._adjust(workers)
         workers.pool.up_after = self._up_after
 
-    def _become_worker(self, line: WorkerEnd, manager: int, mask: set[int]) -> NoReturn:
+    def _become_worker(self, channel: WorkerEnd, manager: int, mask: set[int]) -> NoReturn:
         status = INTERNAL
         try:
             os.setpgid(0, 0)
             libc.die_with_parent(self._stop_signal)
             if os.getppid() != manager:
                 os._exit(status)  # it ended before it could have taken us with it
-            listener = self._listening.socket.fileno()
+            listener = self._listen_socket.socket.fileno()
             if listener != 0:
                 os.dup2(listener, 0)
             os.set_inheritable(0, True)
             environment = dict(self._environment)
-            line.leave_to(environment)
+            channel.pass_on(environment)
             restore_signals()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             status = become("prefork", self._program, self._words, None, environment)

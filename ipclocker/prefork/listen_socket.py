@@ -1,4 +1,4 @@
-"""The socket that FastCGI programs get as their descriptor 0: made as `--listen` says, or inherited."""
+"""Makes the socket that FastCGI programs get as their descriptor 0 as `--listen` says, or takes an inherited one."""
 
 from __future__ import annotations
 
@@ -16,56 +16,59 @@ from ..net.address import find_addresses, port_number, socket_path
 from ..net.unix_socket import UnixSocket
 
 BACKLOG = 4096  # connections that may wait to be accepted; the kernel lowers it to its own bound
-MODE = 0o660  # whoever may write to the socket may have the program do anything that it can
+MODE = 0o660  # not for all users: one that may write to the socket can have the program do anything
 _FORMS = "it is HOST:PORT, unix:PATH or fd:NUMBER"
 
 
-class Port(NamedTuple):
+class TcpPort(NamedTuple):
     """A TCP port of a host."""
 
     host: str
     port: int
 
 
-class Name(NamedTuple):
-    """A UNIX socket's name."""
+class UnixPath(NamedTuple):
+    """The path of a UNIX socket."""
 
     path: str
 
 
-class Inherited(NamedTuple):
+class InheritedDescriptor(NamedTuple):
     """A descriptor that this process was started with."""
 
     number: int
 
 
-Place = Union[Port, Name, Inherited]
+ListenAddress = Union[TcpPort, UnixPath, InheritedDescriptor]
 
 
 class Access(NamedTuple):
-    """Who may use a UNIX socket: its mode, and the numbers of its owner and group if they are not the process's."""
+    """The access to a UNIX socket: its mode, and the numbers of its owner and group; None: those of the process."""
 
     mode: int = MODE
     user: Optional[int] = None
     group: Optional[int] = None
 
 
-def parse_place(text: str) -> Place:
-    """What `--listen` says. Raises UsageError."""
+def parse_listen(text: str) -> ListenAddress:
+    """Return the address that `--listen` names. Raises UsageError for any other text."""
     kind, colon, rest = text.partition(":")
     if kind == "unix" and colon:
         socket_path(rest)  # for what is wrong with it
-        return Name(str(Path(rest).absolute()))
+        return UnixPath(str(Path(rest).absolute()))
     if kind == "fd" and rest.isascii() and rest.isdigit():
-        return Inherited(int(rest))
+        return InheritedDescriptor(int(rest))
     host, colon, port = text.rpartition(":")
     if not colon or not port or (":" in host and not (host.startswith("[") and host.endswith("]"))):
         raise UsageError(f"'{text}' is no place to listen: {_FORMS}, with an IPv6 address in brackets")
-    return Port(host.strip("[]"), port_number(port, "tcp"))
+    return TcpPort(host.strip("[]"), port_number(port, "tcp"))
 
 
 def parse_access(mode: str | None, owner: str | None) -> Access:
-    """A mode as chmod(1) takes it in digits, and an owner as chown(1) takes it. Raises UsageError."""
+    """Return the access by a mode as chmod(1) takes it in digits, and an owner as chown(1) takes it.
+
+    Raises UsageError for a text that is neither, and for an unknown user or group.
+    """
     access = Access()
     if mode is not None:
         if not mode or set(mode) - set("01234567") or int(mode, 8) > 0o777:
@@ -75,25 +78,28 @@ def parse_access(mode: str | None, owner: str | None) -> Access:
         user, _, group = owner.partition(":")
         if not user and not group:
             raise UsageError(f"the socket's owner can't be '{owner}': it is USER, USER:GROUP or :GROUP")
-        access = access._replace(user=_user(user) if user else None, group=_group(group) if group else None)
+        access = access._replace(user=_user_id(user), group=_group_id(group))
     return access
 
 
-class Listening:
-    """A socket that is listened on, blocking as FastCGI programs expect it, until it is closed."""
+class ListenSocket:
+    """A socket that listens until it is closed; it blocks, as FastCGI programs expect it."""
 
-    def __init__(self, place: Place, access: Access | None = None, backlog: int = BACKLOG) -> None:
-        """Raises UsageError or ServerUnavailable. `access` is for the name of a UNIX socket."""
+    def __init__(self, address: ListenAddress, access: Access | None = None, backlog: int = BACKLOG) -> None:
+        """Listen. `access` is for a UNIX socket, `backlog` the connections that may wait to be accepted.
+
+        Raises UsageError if the address can't be listened on, ServerUnavailable if the host's name is not known.
+        """
         self._named: _NamedSocket | None = None
-        if isinstance(place, Name):
-            self._named = _NamedSocket(place.path, access or Access(), backlog)
+        if isinstance(address, UnixPath):
+            self._named = _NamedSocket(address.path, access or Access(), backlog)
             self.socket = self._named.socket
         elif access is not None:
             raise UsageError("mode and owner are of a UNIX socket: leave them out, or listen on unix:PATH")
-        elif isinstance(place, Inherited):
-            self.socket = _inherited(place.number)
+        elif isinstance(address, InheritedDescriptor):
+            self.socket = _inherited(address.number)
         else:
-            self.socket = _port(place, backlog)
+            self.socket = _listen_tcp(address, backlog)
         self.socket.setblocking(True)
 
     def __str__(self) -> str:
@@ -103,7 +109,7 @@ class Listening:
         return f"{name[0]}:{name[1]}" if self.socket.family == socket.AF_INET else f"unix:{os.fsdecode(name)}"
 
     def close(self) -> None:
-        """Give it back, and its name."""
+        """Close the socket, and remove the name of a UNIX socket."""
         if self._named is not None:
             self._named.close()
         else:
@@ -126,10 +132,10 @@ class _NamedSocket(UnixSocket):
         Path(self.path).chmod(mode)
 
 
-def _port(place: Port, backlog: int) -> socket.socket:
+def _listen_tcp(port: TcpPort, backlog: int) -> socket.socket:
     """Listen on the first of a host's addresses that this system has; a program has only one socket."""
     failure: OSError | None = None
-    for address in find_addresses(place.host, place.port, socket.SOCK_STREAM):
+    for address in find_addresses(port.host, port.port, socket.SOCK_STREAM):
         listener = socket.socket(address.family, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -144,7 +150,7 @@ def _port(place: Port, backlog: int) -> socket.socket:
         else:
             return listener
     assert failure is not None
-    raise UsageError(f"cannot listen on {place.host}:{place.port}: {failure.strerror} (choose another with --listen)")
+    raise UsageError(f"cannot listen on {port.host}:{port.port}: {failure.strerror} (choose another with --listen)")
 
 
 def _inherited(number: int) -> socket.socket:
@@ -162,15 +168,15 @@ def _inherited(number: int) -> socket.socket:
     return listener
 
 
-def _user(name: str) -> int:
+def _user_id(name: str) -> int | None:
     try:
-        return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+        return None if not name else int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
     except KeyError:
         raise UsageError(f"the socket's owner can't be '{name}': there is no such user") from None
 
 
-def _group(name: str) -> int:
+def _group_id(name: str) -> int | None:
     try:
-        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+        return None if not name else int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
     except KeyError:
         raise UsageError(f"the socket's group can't be '{name}': there is no such group") from None

@@ -1,4 +1,4 @@
-"""ProcManager: keeps a number of processes that each handle requests, with the interface of FCGI::ProcManager.
+"""ProcManager: keeps a number of workers that each handle requests, with the interface of FCGI::ProcManager.
 
     manager = ProcManager(n_processes=4)
     manager.pm_manage()                            # returns in each worker
@@ -12,7 +12,7 @@
 In the process that calls it, `pm_manage` becomes the manager: it makes workers by fork(2), and others when they end.
 In each worker it returns. From then on a worker is told to stop by SIGTERM or SIGHUP. Between pm_pre_dispatch and
 pm_post_dispatch that is only noted, and pm_post_dispatch ends the process; otherwise it ends at once, unless there is
-a connection that was accepted already (prefork_worker.py). To end is to raise SystemExit.
+a connection that was accepted already (worker_requests.py). To end is to raise SystemExit.
 
 Signals to the manager: TERM and INT end it (pm_die), HUP renews the workers, TTIN adds one, TTOU takes one away.
 
@@ -35,8 +35,8 @@ from ..errors import UsageError
 from ..process import libc
 from ..process.proctitle import set_title
 from ..process.signal_names import signal_name
-from ..process.stderr import tell
-from .parameters import MOST_PROCESSES, Parameters, Parametrized
+from ..process.stderr import print_stderr
+from .parameters import MOST_PROCESSES, ManagerParameters, Parametrized
 from .pid_files import PidFiles
 from .pool import Pool
 from .worker_channel import ManagerEnd, WorkerEnd
@@ -52,13 +52,13 @@ _WORKER_TITLE = "perl-fcgi"
 
 
 class ProcManager(Parametrized):
-    """A manager, and in its workers the means to handle requests under it. To be used in the main thread.
+    """A manager, and in its workers the means to handle requests under it. To be used in the main thread."""
 
-    The parameters are those of prefork_parameters.Parameters. Raises UsageError for a value that means nothing,
-    TypeError for a parameter that there is not.
-    """
+    def __init__(self, **parameters: Unpack[ManagerParameters]) -> None:
+        """Take the parameters that ManagerParameters (parameters.py) explains.
 
-    def __init__(self, **parameters: Unpack[Parameters]) -> None:
+        Raises UsageError for a value that means nothing, TypeError for an unknown parameter.
+        """
         super().__init__(parameters)
         self._received: dict[str, int] = {}
         self._on_signal: Callable[[str], object] | None = None
@@ -66,12 +66,12 @@ class ProcManager(Parametrized):
         self._workers: WorkerProcesses | None = None  # in a manager
         self._manager_pid: int | None = None  # in a worker
         self._requests = Requests()
-        self._waits = False  # in a worker: whether a signal ends it at once
+        self._waits = False  # in a worker: True while a signal ends it at once
 
     # In the manager
 
-    def pm_manage(self, **parameters: Unpack[Parameters]) -> int:
-        """Become the manager, with these parameters changed; returns 1 in each worker.
+    def pm_manage(self, **parameters: Unpack[ManagerParameters]) -> int:
+        """Become the manager, with these parameters changed; return 1 in each worker.
 
         The manager ends by SystemExit. With n_processes below 1 there is none, and this process is the worker.
         Raises UsageError as the constructor does, and if this is not the main thread, which alone has signals.
@@ -83,7 +83,7 @@ class ProcManager(Parametrized):
             self._requests = Requests(WorkerEnd.from_environment(os.environ))
             return self._handle()
         self.role("manager")
-        self._workers = workers = self._new_crew()
+        self._workers = workers = self._new_workers()
         self.managing_init()
         self.pm_notify("initialized")
         while self.n_processes() > 0:
@@ -98,7 +98,7 @@ class ProcManager(Parametrized):
         """Prepare the manager: signals, its name and its pid file. An override has to call this one."""
         if not self.no_signals():
             assert self._workers is not None
-            self._workers.hear(_MANAGER_SIGNALS)
+            self._workers.take_signals(_MANAGER_SIGNALS)
             self._on_signal = self.sig_manager
         self.pm_change_process_name(self.pm_parameter("pm_title"))
         self.pm_write_pid_file()
@@ -119,15 +119,15 @@ class ProcManager(Parametrized):
         self.pm_exit(f"dying: {msg}", n)
 
     def pm_wait(self) -> int | None:
-        """Wait until a worker has ended, and return its pid; None if there is something else to do before."""
+        """Wait until a worker has ended, and return its pid; None if something else has happened before."""
         workers = self._workers
         if workers is None:
             return None
         workers.turn()
-        end = workers.next_end()
-        if end is not None:
-            self.pm_notify(f"server (pid {end.pid}) {end.text}")
-            return end.pid
+        exited = workers.next_exit()
+        if exited is not None:
+            self.pm_notify(f"server (pid {exited.pid}) {exited.text}")
+            return exited.pid
         number = workers.next_signal()
         if number is not None:
             self.sig_sub(signal_name(number))
@@ -150,7 +150,7 @@ class ProcManager(Parametrized):
             self.pm_notify(f"ignoring signal {name}")
 
     def pm_write_pid_file(self, fname: str | None = None) -> None:
-        """Write this process's pid to the file, or to pid_fname; a file that can't be written is only mentioned."""
+        """Write this process's pid to the file, or to pid_fname. A file that can't be written is only mentioned."""
         path = fname or self.pid_fname()
         if path:
             try:
@@ -159,7 +159,7 @@ class ProcManager(Parametrized):
                 self.pm_warn(str(problem))
 
     def pm_remove_pid_file(self, fname: str | None = None) -> bool:
-        """Remove the file, or pid_fname, unless it is another manager's by now; whether it could be."""
+        """Remove the file, or pid_fname, unless it is another manager's by now; return False if it can't be."""
         path = fname or self.pid_fname()
         if not path:
             return False
@@ -178,7 +178,7 @@ class ProcManager(Parametrized):
             for number in _WORKER_SIGNALS:
                 signal.signal(number, self._caught)
             if self._manager_pid is not None:
-                # ^C is for all processes of the terminal: the manager hears it, too, and ends us as it should be.
+                # ^C goes to all processes of the terminal: the manager gets it, too, and ends us in good order.
                 signal.signal(signal.SIGINT, _do_nothing)
                 signal.siginterrupt(signal.SIGINT, False)
             self._on_signal = self.sig_handler
@@ -186,13 +186,13 @@ class ProcManager(Parametrized):
         random.seed()
 
     def pm_pre_dispatch(self) -> None:
-        """A request begins: until pm_post_dispatch no signal that tells this process to stop ends it."""
+        """Begin a request: until pm_post_dispatch a signal that tells this process to stop is only noted."""
         self._waits = False
         self._restart_calls(True)
         self._requests.begin(self.request_timeout())
 
     def pm_post_dispatch(self) -> None:
-        """A request is done, and its connection closed. Ends the process if that was told to stop, or is to by now."""
+        """End a request, whose connection is closed. Raises SystemExit if this process was told to stop, or has to."""
         self._requests.end()
         limit = self._requests.limit(self.max_requests(), self.max_size(), self.sizecheck_num_requests())
         if limit is not None:
@@ -209,17 +209,17 @@ class ProcManager(Parametrized):
     # In both
 
     def sig_sub(self, name: str) -> None:
-        """Give a signal to whom it is for now: sig_manager, sig_handler or nobody."""
+        """Pass a signal on to sig_manager in a manager, to sig_handler in a worker, to nothing in between."""
         if self._on_signal is not None:
             self._on_signal(name)
 
     def pm_change_process_name(self, name: str | None) -> None:
-        """Show this process under that name in ps(1), as far as there is room."""
+        """Show this process under that name in ps(1), as far as there is room; None: leave it."""
         if name is not None:
             set_title(name)
 
     def pm_received_signal(self, sig: str | None = None, received: bool = False) -> Any:
-        """How often a signal ("TERM") was noted, once more now if `received`; without a name, a dict of all."""
+        """Return how often a signal ("TERM") was noted, once more now if `received`; without a name, a dict of all."""
         if sig is None:
             return dict(self._received)
         if received:
@@ -227,22 +227,22 @@ class ProcManager(Parametrized):
         return self._received.get(sig, 0)
 
     def pm_warn(self, msg: str) -> None:
-        """Say what is not as it should be."""
+        """Print a warning, by `pm_notify`."""
         self.pm_notify(msg)
 
     def pm_notify(self, msg: str) -> None:
-        """Say on stderr what happens."""
-        # To one who writes in its background a terminal may send SIGTTOU, which has another meaning here.
+        """Print a message on stderr, after the role and the pid of this process."""
+        # A terminal may send SIGTTOU to a process that writes in its background; that has another meaning here.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
-        tell(f"FastCGI: {self.role()} (pid {os.getpid()}): {msg.rstrip()}")
+        print_stderr(f"FastCGI: {self.role()} (pid {os.getpid()}): {msg.rstrip()}")
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def pm_exit(self, msg: str, n: int = 0) -> NoReturn:
-        """Say why, and end this process with that status; workers that are left are killed. Raises SystemExit."""
+        """Print the message, kill workers that are left, and raise SystemExit with that status."""
         self._waits = False
         if self._workers is not None:
             self._workers.kill(msg)
-            while self._workers.has_ends:
+            while self._workers.has_exits:
                 self.pm_wait()
             self._workers.close()
             self._workers = None
@@ -250,56 +250,56 @@ class ProcManager(Parametrized):
         sys.exit(n)
 
     def pm_abort(self, msg: str, n: int = 1) -> NoReturn:
-        """Say why, and end this process with a status that is not 0."""
+        """End this process as `pm_exit` does, with a status that is not 0."""
         self.pm_exit(msg, n or 1)
 
-    # How
+    # Inside
 
-    def _new_crew(self) -> WorkerProcesses:
+    def _new_workers(self) -> WorkerProcesses:
         return WorkerProcesses(Pool(random.random), self.pm_notify)
 
     def _adjust(self, workers: WorkerProcesses) -> None:
-        """Let what the parameters say by now be so."""
+        """Apply the parameters, which may have changed."""
         workers.pool.start_delay = workers.pool.up_after = self.start_delay()
         workers.pool.rolling = self.rolling()
         workers.patience = self.die_timeout() or inf
         workers.tell_to_stop(workers.pool.resize(self.n_processes()))
 
     def _start_worker(self, workers: WorkerProcesses) -> bool:
-        """Make a worker, in which this returns True."""
+        """Make a worker; return True in that."""
         _flush()
         manager = os.getpid()
-        # A signal that comes to the worker before it has forgotten what signals mean to us, would be one to us.
+        # A signal to the worker before it has handlers of its own would be taken as one to the manager.
         before: set[int] = set(signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()))
         try:
-            line, pid = _fork()
+            channel, pid = _fork()
         except OSError as problem:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self.pm_warn(f"fork: {problem.strerror}; tried again in {workers.start_failed():.1f} s")
             return False
         if pid == 0:
-            line.close()
-            workers.leave()
-            self._become_worker(line.worker, manager, before)
+            channel.close()
+            workers.detach_after_fork()
+            self._become_worker(channel.worker, manager, before)
         else:
-            workers.started(pid, line)
+            workers.started(pid, channel)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if pid != 0:
             self.pm_notify(f"server (pid {pid}) started")
         return pid == 0
 
-    def _become_worker(self, line: WorkerEnd, manager: int, mask: set[int]) -> None:
+    def _become_worker(self, channel: WorkerEnd, manager: int, mask: set[int]) -> None:
         """In the new process, with all signals blocked; before, only those of the mask were."""
         self._workers = None
         self._on_signal = None
-        self._pid_files.forget()
+        self._pid_files.close_after_fork()
         self._manager_pid = manager
         libc.die_with_parent(signal.SIGTERM)
-        line.take()
-        self._requests = Requests(line)
+        channel.take()
+        self._requests = Requests(channel)
 
     def _handle(self) -> int:
-        """Be a worker."""
+        """Become a worker; return what pm_manage returns."""
         self.role("server")
         if self._manager_pid is not None and os.getppid() != self._manager_pid:
             self.pm_exit("safe exit: manager has died")  # before it could have taken us with it
@@ -307,19 +307,19 @@ class ProcManager(Parametrized):
         self.pm_notify("initialized")
         if self.request_timeout() and not self._requests.are_watched:
             self.pm_warn("there is no manager that could end a request which takes longer than request_timeout")
-        self._requests.say_ready()
+        self._requests.report_ready()
         self._wait_for_requests()
         return 1
 
     def _wait_for_requests(self) -> None:
-        """From here on a signal ends this process at once; so does one that has come before."""
+        """Let a signal end this process at once from here on; end it if one has come before."""
         self._waits = not self.no_signals()
         for name in ("TERM", "HUP"):
             if self.pm_received_signal(name):
                 self._stop(name)
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
-        """Python calls this in the main thread, between any two of its steps."""
+        """Handle a signal to a worker. Python calls this in the main thread, between any two of its steps."""
         name = signal_name(number)
         self.sig_sub(name)
         if self._waits and self.pm_received_signal(name) and not has_connection():
@@ -327,29 +327,29 @@ class ProcManager(Parametrized):
 
     def _stop(self, name: str) -> NoReturn:
         self._waits = False
-        self._requests.say_asked()
+        self._requests.report_asked()
         self.pm_exit(f"safe exit after SIG{name}")
 
     def _restart_calls(self, restart: bool) -> None:
-        """Whether a system call that a signal interrupts is taken up again, also one that is not Python's."""
+        """Have a system call that a signal interrupts go on, or fail; also one that is not Python's."""
         if not self.no_signals():
             for number in _WORKER_SIGNALS:
                 signal.siginterrupt(number, not restart)
 
 
 def _fork() -> tuple[ManagerEnd, int]:
-    """A line, and the process at its other end, in which the number is 0. Raises OSError."""
-    line = ManagerEnd()
+    """Return a channel, and the pid of the process at its other end, 0 in that process. Raises OSError."""
+    channel = ManagerEnd()
     try:
-        return line, os.fork()
+        return channel, os.fork()
     except OSError:
-        line.worker.close()
-        line.close()
+        channel.worker.close()
+        channel.close()
         raise
 
 
 def _flush() -> None:
-    """Write what is buffered, which a process that is forked would write again."""
+    """Write what is buffered: a process that is forked would write it again."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
@@ -357,4 +357,4 @@ def _flush() -> None:
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
-    """Not SIG_IGN, which programs that a worker starts would inherit."""
+    """Do nothing. Not SIG_IGN: programs that a worker starts would inherit that."""

@@ -1,4 +1,4 @@
-"""The pid files that a manager has written: the one by its parameter, or others by their names."""
+"""The pid files that a manager has written: the one of its parameter, or others by their names."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ..daemon.pid_file import PidFile
 
 
 class PidFiles:
-    """Each is held for as long as its process lives, so that no second manager takes it."""
+    """Pid files, each of which is held as long as this process lives: so no second manager takes it."""
 
     def __init__(self) -> None:
         self._held: dict[str, PidFile] = {}
 
     def write(self, path: str) -> None:
-        """Write this process's pid. Raises UsageError if the file can't be written, or is another manager's."""
+        """Write this process's pid. Raises UsageError if the file can't be written, or belongs to another manager."""
         path = os.path.abspath(path)
         file = self._held.get(path)
         if file is not None:
@@ -25,7 +25,7 @@ class PidFiles:
         self._held[path] = file
 
     def remove(self, path: str) -> None:
-        """Remove a file, unless it was written here and is another manager's by now. Raises OSError."""
+        """Remove a file, unless it was written here and belongs to another manager by now. Raises OSError."""
         path = os.path.abspath(path)
         file = self._held.pop(path, None)
         if file is not None:
@@ -33,8 +33,8 @@ class PidFiles:
         else:
             os.unlink(path)
 
-    def forget(self) -> None:
-        """In a process that was forked: the files are the parent's."""
+    def close_after_fork(self) -> None:
+        """Give up the files in a process that was forked: they are the parent's."""
         for file in self._held.values():
             file.close_in_parent()
         self._held.clear()

@@ -1,16 +1,16 @@
-"""Which workers there shall be (pure: what happened and when comes in, what to do comes out).
+"""The pool of workers that are wanted (pure: what happened and when comes in, what to do comes out).
 
-There is a place for each worker that is wanted. A place is empty, or it has its worker, or in a rolling renewal it has
-its worker and a successor that is being started. When the successor is up, the worker gives it the place and is told
-to stop; what becomes of it then is no matter of the pool's any more, but its end is. One place is renewed at a time,
-that of the oldest worker first, so that however often a renewal is asked for, none is left out.
+There is a slot for each worker that is wanted. A slot is empty, or it has its worker, or in a rolling renewal it has
+its worker and a successor that is being started. When the successor is up, it takes over the slot, and the worker is
+told to stop; from then on only its end matters to the pool. One slot is renewed at a time, that of the oldest worker
+first: so however often a renewal is asked for, none is left out.
 
 A worker is up when it has said so. If the one that it follows has never said anything, the program is of a kind that
-does not, and is taken to be up when it has lived for a while.
+does not, and counts as up when it has lived for a while.
 
-Deaths are answered as the restart policy says, each place's by itself. A worker that was told to stop, or that ended
-well after it had done something, did not die: its place is filled at once. One that somebody else has told to stop
-did not fail either, but for how often that happens nobody here can answer: its place is filled after the first pause.
+Deaths are answered as the restart policy says, each slot's by itself. A worker that was told to stop, or that ended
+well after it had done something, did not die: its slot is filled at once. One that somebody else has told to stop
+did not fail either, but nobody here knows how often that will happen: its slot is filled after the first pause.
 """
 
 from __future__ import annotations
@@ -21,21 +21,28 @@ from typing import Callable, NamedTuple, Optional
 
 from ..process.restart_policy import RestartPolicy
 
-GOOD_RUN = 1.0  # seconds; a worker that ends before has failed, unless it has served or was told to
-READY_WITHIN = 60.0  # seconds in which a worker has to say that it is up; then it is taken to be
+# Seconds; a worker that ends sooner has failed, unless it has served or was told to. Most that can't run do.
+GOOD_RUN = 1.0
+READY_WITHIN = 60.0  # seconds after which a worker counts as up without saying so: a renewal has to end some time
 
 
 class Worker:
-    """A worker: `born` is when it was started, `generation` before which renewal, `told` whether it shall stop."""
+    """A worker.
 
-    __slots__ = ("born", "generation", "pid", "said", "told")
+    started_at: when it was started
+    generation: the number of renewals before its start
+    is_ready: True if it has said that it is up
+    is_stopping: True if it was told to stop
+    """
 
-    def __init__(self, pid: int, born: float, generation: int) -> None:
+    __slots__ = ("generation", "is_ready", "is_stopping", "pid", "started_at")
+
+    def __init__(self, pid: int, started_at: float, generation: int) -> None:
         self.pid = pid
-        self.born = born
+        self.started_at = started_at
         self.generation = generation
-        self.said = False
-        self.told = False
+        self.is_ready = False
+        self.is_stopping = False
 
 
 class _Slot:
@@ -49,177 +56,179 @@ class _Slot:
 
 
 class Death(NamedTuple):
-    """The end of a worker: whether it was told to stop; if it failed, the seconds until another takes its place."""
+    """The end of a worker.
+
+    told: True if it was told to stop
+    pause: the seconds until its slot is filled, if it failed
+    """
 
     told: bool
     pause: Optional[float]
 
 
 class Pool:
-    """The workers, in their places and on their way out. All times are seconds on a clock that does not go back.
-
-    `start_delay` is the least time between two starts; `up_after`, after which a worker is up that does not say so;
-    `rolling`, whether a renewal starts the successor before the worker is told to stop, or after it has ended.
-    `chance` returns a number from 0 up to but not including 1.
-    """
+    """The workers, in their slots and on their way out. All times are seconds on a clock that does not go back."""
 
     def __init__(
         self, chance: Callable[[], float], *, start_delay: float = 0.0, up_after: float = 0.0, rolling: bool = True
     ) -> None:
+        """Begin with no slots.
+
+        `start_delay`: the least time between two starts; `up_after`: the time after which a worker counts as up that
+        does not say so; `rolling`: True if a renewal starts the successor before the worker is told to stop, False if
+        after that has ended. `chance` returns a number from 0 up to but not including 1.
+        """
         self.start_delay = start_delay
         self.up_after = up_after
         self.rolling = rolling
         self._chance = chance
-        self._places: list[_Slot] = []
+        self._slots: list[_Slot] = []
         self._leaving: dict[int, Worker] = {}
         self._generation = 0
         self._last_start = -inf
 
     def resize(self, size: int) -> list[int]:
-        """So many workers shall there be; those that are to be told to stop."""
-        while len(self._places) < size:
-            self._places.append(_Slot(RestartPolicy(self._chance, good_run=GOOD_RUN)))
+        """Set the number of workers that are wanted; return the pids of those to tell to stop."""
+        while len(self._slots) < size:
+            self._slots.append(_Slot(RestartPolicy(self._chance, good_run=GOOD_RUN)))
         leaving: list[Worker] = []
-        while len(self._places) > size:
-            place = self._places.pop()
-            leaving += [worker for worker in (place.worker, place.successor) if worker is not None]
-        self._leaving.update((worker.pid, worker) for worker in leaving)
-        return _tell(leaving)
+        while len(self._slots) > size:
+            slot = self._slots.pop()
+            leaving += [worker for worker in (slot.worker, slot.successor) if worker is not None]
+        return self._let_go(leaving)
 
     def renew(self) -> list[int]:
-        """Let others take the places of all workers there are now; those that are to be told to stop at once."""
+        """Let others replace all workers there are now; return the pids of those to tell to stop at once."""
         self._generation += 1
         return [] if self.rolling else self.stop()
 
     def stop(self) -> list[int]:
-        """All that are to be told to stop, if all shall."""
-        return _tell(self._in_place())
+        """Let all workers stop; return the pids of those to tell."""
+        return _mark_stopping(self._in_slots())
 
     def wants(self, now: float) -> bool:
-        """Whether a worker is to be started now. Then `started` or `start_failed` is to be called."""
-        return self._due_place(now) is not None
+        """Tell if a worker is to be started now. Then `started` or `start_failed` is to be called."""
+        return self._due_slot(now) is not None
 
     def started(self, pid: int, now: float) -> None:
-        """A worker was started, since one was wanted."""
-        place = self._due_place(now)
-        assert place is not None
+        """Take note that a worker was started, since one was wanted."""
+        slot = self._due_slot(now)
+        assert slot is not None
         worker = Worker(pid, now, self._generation)
-        if place.worker is None:
-            place.worker = worker
+        if slot.worker is None:
+            slot.worker = worker
         else:
-            place.successor = worker
-        place.policy.started(now)
+            slot.successor = worker
+        slot.policy.started(now)
         self._last_start = now
 
     def start_failed(self, now: float) -> float:
-        """A worker that was wanted can't be started; the seconds until it is tried again."""
-        place = self._due_place(now)
-        assert place is not None
-        pause = place.policy.died(now)
-        place.not_before = now + pause
+        """Take note that a wanted worker can't be started; return the seconds until it is tried again."""
+        slot = self._due_slot(now)
+        assert slot is not None
+        pause = slot.policy.died(now)
+        slot.not_before = now + pause
         return pause
 
     def said_ready(self, pid: int) -> None:
-        """A worker says that it is up."""
-        for worker in self._in_place():
+        """Take note that a worker says that it is up."""
+        for worker in self._in_slots():
             if worker.pid == pid:
-                worker.said = True
+                worker.is_ready = True
 
     def take_over(self, now: float) -> list[int]:
-        """Give their places to successors that are up by now; those that are to be told to stop."""
+        """Give their slots to successors that are up by now; return the pids of those to tell to stop."""
         leaving = []
-        for place in self._places:
-            if place.worker is not None and place.successor is not None and self._up_at(place) <= now:
-                leaving.append(place.worker)
-                place.worker, place.successor = place.successor, None
-        self._leaving.update((worker.pid, worker) for worker in leaving)
-        return _tell(leaving)
+        for slot in self._slots:
+            if slot.worker is not None and slot.successor is not None and self._up_at(slot) <= now:
+                leaving.append(slot.worker)
+                slot.worker, slot.successor = slot.successor, None
+        return self._let_go(leaving)
 
     def ended(self, pid: int, now: float, *, well: bool, served: bool = False, asked: bool = False) -> Death | None:
-        """A process has ended: `well`, with status 0; `served`, after it had done something; `asked`, by somebody else.
+        """Take note that a process has ended; return what its end was, None if it is not a worker.
 
-        None if it is no worker.
+        `well`: with status 0; `served`: after it had done something; `asked`: since somebody else told it to stop.
         """
         worker = self._leaving.pop(pid, None)
         if worker is not None:
             return Death(True, None)
-        for place in self._places:
-            for worker in (place.worker, place.successor):
+        for slot in self._slots:
+            for worker in (slot.worker, slot.successor):
                 if worker is not None and worker.pid == pid:
-                    well = well and (served or now - worker.born >= GOOD_RUN)
-                    return self._vacate(place, worker, now, well, asked)
+                    well = well and (served or now - worker.started_at >= GOOD_RUN)
+                    return self._vacate(slot, worker, now, well, asked)
         return None
 
     def next_change(self) -> float:
-        """When there is something to do if nothing happens before; infinite if there is not."""
-        due = [self._up_at(place) for place in self._places if place.successor is not None]
-        due += [self._start_at(place) for place in self._short()]
+        """Return when there is something to do if nothing happens before; infinity if there is not."""
+        due = [self._up_at(slot) for slot in self._slots if slot.successor is not None]
+        due += [self._start_at(slot) for slot in self._short()]
         return min(due, default=inf)
 
-    def _vacate(self, place: _Slot, worker: Worker, now: float, well: bool, asked: bool) -> Death:
-        successor, place.successor = place.successor, None
-        if place.worker is worker:
-            place.worker = successor
+    def _let_go(self, workers: list[Worker]) -> list[int]:
+        self._leaving.update((worker.pid, worker) for worker in workers)
+        return _mark_stopping(workers)
+
+    def _vacate(self, slot: _Slot, worker: Worker, now: float, well: bool, asked: bool) -> Death:
+        successor, slot.successor = slot.successor, None
+        if slot.worker is worker:
+            slot.worker = successor
             if successor is not None:  # which takes over a little early
-                return Death(worker.told, None)
-        if worker.told or well or asked:
-            place.policy.reset()
-        if worker.told or well:
-            place.not_before = now
-            return Death(worker.told, None)
-        pause = place.policy.died(now)
+                return Death(worker.is_stopping, None)
+        if worker.is_stopping or well or asked:
+            slot.policy.reset()
+        if worker.is_stopping or well:
+            slot.not_before = now
+            return Death(worker.is_stopping, None)
+        pause = slot.policy.died(now)
         if asked:
-            place.policy.reset()
-        place.not_before = now + pause
+            slot.policy.reset()
+        slot.not_before = now + pause
         return Death(False, pause)
 
-    def _up_at(self, place: _Slot) -> float:
-        """When a place's successor is up."""
-        assert place.worker is not None and place.successor is not None
-        if place.successor.said:
+    def _up_at(self, slot: _Slot) -> float:
+        assert slot.worker is not None and slot.successor is not None
+        if slot.successor.is_ready:
             return -inf
-        return place.successor.born + (READY_WITHIN if place.worker.said else self.up_after)
+        return slot.successor.started_at + (READY_WITHIN if slot.worker.is_ready else self.up_after)
 
-    def _due_place(self, now: float) -> _Slot | None:
-        """The place for which a worker is to be started now."""
-        return next((place for place in self._short() if self._start_at(place) <= now), None)
+    def _due_slot(self, now: float) -> _Slot | None:
+        return next((slot for slot in self._short() if self._start_at(slot) <= now), None)
 
-    def _start_at(self, place: _Slot) -> float:
-        return max(place.not_before, self._last_start + self.start_delay)
+    def _start_at(self, slot: _Slot) -> float:
+        return max(slot.not_before, self._last_start + self.start_delay)
 
     def _short(self) -> list[_Slot]:
-        """The places for which a worker is to be started, sooner or later: the empty ones before the one to renew."""
+        """Return the slots that need a worker, sooner or later: the empty ones before the one to renew."""
         renewed = self._to_renew()
-        return [place for place in self._places if place.worker is None] + ([renewed] if renewed is not None else [])
+        return [slot for slot in self._slots if slot.worker is None] + ([renewed] if renewed is not None else [])
 
     def _to_renew(self) -> _Slot | None:
-        """The place that gets a successor next; None if one is being renewed or none is out of date."""
-        if not self.rolling or any(place.successor is not None for place in self._places):
+        """Return the slot that gets a successor next; None if one is being renewed or none is out of date."""
+        if not self.rolling or any(slot.successor is not None for slot in self._slots):
             return None
-        return min(filter(self._is_out_of_date, self._places), key=_born, default=None)
+        return min(filter(self._is_out_of_date, self._slots), key=_started_at, default=None)
 
-    def _is_out_of_date(self, place: _Slot) -> bool:
-        worker = place.worker
-        return worker is not None and worker.generation < self._generation and not worker.told
+    def _is_out_of_date(self, slot: _Slot) -> bool:
+        worker = slot.worker
+        return worker is not None and worker.generation < self._generation and not worker.is_stopping
 
-    def _in_place(self) -> Iterator[Worker]:
-        for place in self._places:
-            if place.worker is not None:
-                yield place.worker
-            if place.successor is not None:
-                yield place.successor
-
-
-def _born(place: _Slot) -> float:
-    """When the worker in a place was started."""
-    return place.worker.born if place.worker is not None else inf
+    def _in_slots(self) -> Iterator[Worker]:
+        for slot in self._slots:
+            if slot.worker is not None:
+                yield slot.worker
+            if slot.successor is not None:
+                yield slot.successor
 
 
-def _tell(workers: Iterable[Worker]) -> list[int]:
-    """Mark those as told that were not before; which ones."""
-    pids = []
-    for worker in workers:
-        if not worker.told:
-            worker.told = True
-            pids.append(worker.pid)
-    return pids
+def _started_at(slot: _Slot) -> float:
+    return slot.worker.started_at if slot.worker is not None else inf
+
+
+def _mark_stopping(workers: Iterable[Worker]) -> list[int]:
+    """Mark these as told to stop; return the pids of those that were not before."""
+    new = [worker for worker in workers if not worker.is_stopping]
+    for worker in new:
+        worker.is_stopping = True
+    return [worker.pid for worker in new]

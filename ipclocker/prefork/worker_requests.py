@@ -1,9 +1,9 @@
-"""The requests of a worker, and whether it may end: not while there is a connection that it has accepted.
+"""The requests of a worker, and the moments in which it must not end: while it has accepted a connection.
 
 A worker may be told to stop at any time. In a request it only takes note; while it waits for the next one it ends at
 once. In between there is an instant in which the wait is over and the program does not know of it yet: the kernel has
 given the connection to this process, and Python calls the signal's handler before it goes on. So a handler that ends
-a waiting process looks first at what is open in it. Nothing can change while it looks, since it runs in the thread
+a waiting process first looks at its open sockets. Nothing can change while it looks, since it runs in the thread
 that would accept.
 """
 
@@ -20,7 +20,7 @@ from .worker_channel import WorkerEnd
 
 
 def has_connection() -> bool:
-    """Whether this process has a connection that came in at a socket that it listens on; if it can't know: True."""
+    """Tell if this process has accepted a connection at a socket of its own; True if that can't be known."""
     numbers = _descriptors()
     if numbers is None or not hasattr(socket, "SO_ACCEPTCONN"):
         return True
@@ -37,47 +37,51 @@ def has_connection() -> bool:
                 accepts = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
                 (listening if accepts else connected).add((sock.family, where))
             finally:
-                sock.detach()  # it stays open, for whoever it is
+                sock.detach()  # it stays open
         except OSError:
             continue  # the folder itself, closed by now, or of a family that has no names
     return bool(listening & connected)
 
 
 class Requests:
-    """The requests that a worker handles, and what its manager is told of them if it has one by this line."""
+    """The requests that a worker handles, and what its manager is told of them if there is a channel to one."""
 
-    def __init__(self, line: WorkerEnd | None = None) -> None:
-        self._line = line
+    def __init__(self, channel: WorkerEnd | None = None) -> None:
+        self._channel = channel
         self._done = 0
 
     @property
     def are_watched(self) -> bool:
-        """Whether somebody minds how long they take."""
-        return self._line is not None
+        """True if there is a manager that ends a worker whose request takes too long."""
+        return self._channel is not None
 
-    def say_ready(self) -> None:
-        """From now on there may be requests."""
-        if self._line is not None:
-            self._line.ready()
+    def report_ready(self) -> None:
+        """Tell the manager that this worker is up: requests may come."""
+        if self._channel is not None:
+            self._channel.ready()
 
-    def say_asked(self) -> None:
-        """There are no more, since a signal has told this process to stop."""
-        if self._line is not None:
-            self._line.ends_as_asked()
+    def report_asked(self) -> None:
+        """Tell the manager that this worker ends since a signal has told it to stop."""
+        if self._channel is not None:
+            self._channel.ends_as_asked()
 
     def begin(self, timeout: float) -> None:
-        """One begins, which may take so many seconds; 0: any."""
-        if self._line is not None and timeout:
-            self._line.begin(time.monotonic() + timeout)
+        """Note that a request begins, which may take `timeout` seconds; 0: any time."""
+        if self._channel is not None and timeout:
+            self._channel.begin(time.monotonic() + timeout)
 
     def end(self) -> None:
-        """It is done."""
+        """Note that the request is done."""
         self._done += 1
-        if self._line is not None:
-            self._line.end(self._done)
+        if self._channel is not None:
+            self._channel.end(self._done)
 
     def limit(self, most: int, most_size: int, every: int) -> str | None:
-        """The bound that was reached, in words: so many requests; a size in kilobytes, looked at every so many."""
+        """Return the limit that was reached, in words; None if none was.
+
+        `most`: the number of requests; `most_size`: kilobytes of memory, checked after `every` so many requests; 0: no
+        limit.
+        """
         if most and self._done >= most:
             return f"max_requests ({self._done})"
         if most_size and every and self._done % every == 0:
@@ -88,7 +92,7 @@ class Requests:
 
 
 def resident_size() -> int:
-    """The kilobytes of memory that this process has; where the system does not tell, that it ever had."""
+    """Return the kilobytes of memory that this process has; the most it ever had where the system shows only that."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * resource.getpagesize() // 1024
@@ -97,7 +101,7 @@ def resident_size() -> int:
 
 
 def _descriptors() -> list[int] | None:
-    """All that are open; None where the system does not tell."""
+    """Return all open descriptors; None where the system does not show them."""
     for folder in ("/proc/self/fd", "/dev/fd"):
         try:
             return [int(name) for name in os.listdir(folder)]

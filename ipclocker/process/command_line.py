@@ -1,4 +1,4 @@
-"""The words of a command line turned into what is executed: directly where that is the same, else by a shell."""
+"""Turns the words of a command line into what is executed: directly where that is the same, else by a shell."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _BLANKS = re.compile(r"[ \t]+")  # what parts words for a shell; to Python's spl
 
 
 def command_line(words: Sequence[str], environment: Mapping[str, str], no_shell: bool = False) -> list[str]:
-    """What to execute for the words of a command.
+    """Return the words to execute for a command. `no_shell`: always the words as they are.
 
     The words are joined by a space. If that has characters which mean something to a shell, or begins with an
-    assignment or with a word that is no program on the PATH (a builtin, say), `/bin/sh -c` gets it. Otherwise
+    assignment or with a word that is not a program on the PATH (a builtin, say), `/bin/sh -c` gets it. Otherwise
     a shell would only stand between the caller and the command, so its words are executed as they are.
     """
     if no_shell:
@@ -31,7 +31,7 @@ def command_line(words: Sequence[str], environment: Mapping[str, str], no_shell:
 
 
 def find_program(name: str, environment: Mapping[str, str]) -> str | None:
-    """Where a command is, as execvp(3) looks for it; None if it is not on the PATH."""
+    """Return the path of a command, as execvp(3) looks for it; None if it is not on the PATH."""
     if "/" in name:
         return name
     for folder in environment.get("PATH", os.defpath).split(os.pathsep):

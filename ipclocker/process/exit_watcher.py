@@ -1,8 +1,8 @@
-"""Being told by the kernel when a process of this host is gone.
+"""Notices when a process of this host is gone.
 
 Each process has a pidfd in the event loop, which becomes readable when it ends (pidfd_open(2), Linux 5.3): that
-costs nothing while it lives. Where there are none, or no descriptor is to spare, processes are looked at in turn,
-each four times a second, or more seldom if there are more than a thousand.
+costs nothing while it lives. Where there are none, or no descriptor is to spare, processes are polled in turn: each
+four times a second, or less often if there are more than a thousand.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any, Callable, cast
 from ..net.loop import READ, Loop
 from .identity import ProcessIdentity, exists, open_pidfd
 
-_PAUSE = 0.25  # seconds between two rounds of looking
-_AT_ONCE = 250  # processes looked at in a round, at 20 us each
+_PAUSE = 0.25  # seconds between two rounds of polling
+_MOST_POLLED = 250  # processes in a round, at 20 us each: 5 ms in which the loop does nothing else
 
 
 class Subscription:
-    """One who waits for the end of a process; `remove` of the watch takes it."""
+    """A wish to hear of the end of one process; `ExitWatcher.remove` takes it back."""
 
     __slots__ = ("gone", "process")
 
@@ -29,65 +29,66 @@ class Subscription:
         self.gone = gone
 
 
-class _Process:
-    """A process that is watched: for whom, and by which pidfd; None if it is looked at in turn."""
+class _Entry:
+    """A process that is watched: for whom, and by which pidfd; None if it is polled."""
 
-    __slots__ = ("descriptor", "waiting")
+    __slots__ = ("descriptor", "subscriptions")
 
     def __init__(self) -> None:
         self.descriptor: int | None = None
-        self.waiting: list[Subscription] = []
+        self.subscriptions: list[Subscription] = []
 
 
 class ExitWatcher:
     """Watches processes of this kernel and pid namespace (see identity.is_own) until they are gone.
 
-    At most `most` descriptors are taken; half of those that are allowed if it is not given. What is called, is
-    called in a turn of the loop, never within `add`.
+    It takes `most` descriptors at most; half of those that are allowed if that is not given. Callbacks come in a turn
+    of the loop, never within `add`.
     """
 
     def __init__(self, loop: Loop, most: int | None = None) -> None:
         self._loop = loop
         self._free = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 if most is None else most
-        self._processes: dict[ProcessIdentity, _Process] = {}
-        self._looked_at: deque[ProcessIdentity] = deque()
-        self._looking = False
+        self._entries: dict[ProcessIdentity, _Entry] = {}
+        self._polled: deque[ProcessIdentity] = deque()
+        self._is_polling = False
 
     def add(self, process: ProcessIdentity, gone: Callable[[], None]) -> Subscription:
         """Call `gone` once, when the process is not there any more; soon, if it is not there now."""
-        watched = Subscription(process, gone)
-        known = self._processes.get(process)
-        if known is not None:
-            known.waiting.append(watched)
-            return watched
-        known = self._processes[process] = _Process()
-        known.waiting.append(watched)
+        subscription = Subscription(process, gone)
+        entry = self._entries.get(process)
+        if entry is not None:
+            entry.subscriptions.append(subscription)
+            return subscription
+        entry = self._entries[process] = _Entry()
+        entry.subscriptions.append(subscription)
         try:
-            known.descriptor = self._open(process)
+            entry.descriptor = self._open(process)
         except ProcessLookupError:
-            self._loop.call_at(self._loop.now, lambda: self._end(process, known))
-            return watched
-        if known.descriptor is None:
-            self._look_at(process)
+            self._loop.call_at(self._loop.now, lambda: self._end(process, entry))
+            return subscription
+        if entry.descriptor is None:
+            self._polled.append(process)
+            self._poll_later()
         else:
-            self._loop.watch(cast(Any, known.descriptor), READ, lambda events: self._end(process, known))
-        return watched
+            self._loop.watch(cast(Any, entry.descriptor), READ, lambda events: self._end(process, entry))
+        return subscription
 
-    def remove(self, watched: Subscription) -> None:
-        """Call nobody for this one any more; it may have been called already."""
-        known = self._processes.get(watched.process)
-        if known is not None and watched in known.waiting:
-            known.waiting.remove(watched)
-            if not known.waiting:
-                self._drop(watched.process, known)
+    def remove(self, subscription: Subscription) -> None:
+        """Do not call this one any more; nothing, if it was called already."""
+        entry = self._entries.get(subscription.process)
+        if entry is not None and subscription in entry.subscriptions:
+            entry.subscriptions.remove(subscription)
+            if not entry.subscriptions:
+                self._drop(subscription.process, entry)
 
     def close(self) -> None:
-        """Watch nothing any more."""
-        for process, known in list(self._processes.items()):
-            self._drop(process, known)
+        """Stop watching all processes; nobody is called any more."""
+        for process, entry in list(self._entries.items()):
+            self._drop(process, entry)
 
     def _open(self, process: ProcessIdentity) -> int | None:
-        """A pidfd of this very process, None if there is none to be had. Raises ProcessLookupError if it is gone."""
+        """Open a pidfd of this very process; None if that can't be had. Raises ProcessLookupError if it is gone."""
         descriptor = open_pidfd(process.pid) if self._free > 0 else None
         # After that: the descriptor stays with its process, the number may have been another's before.
         if exists(process.pid, process.start) is False:
@@ -98,37 +99,33 @@ class ExitWatcher:
             self._free -= 1
         return descriptor
 
-    def _drop(self, process: ProcessIdentity, known: _Process) -> None:
-        del self._processes[process]
-        if known.descriptor is not None:
-            self._loop.unwatch(cast(Any, known.descriptor))
-            os.close(known.descriptor)
+    def _drop(self, process: ProcessIdentity, entry: _Entry) -> None:
+        del self._entries[process]
+        if entry.descriptor is not None:
+            self._loop.unwatch(cast(Any, entry.descriptor))
+            os.close(entry.descriptor)
             self._free += 1
 
-    def _end(self, process: ProcessIdentity, known: _Process) -> None:
-        if self._processes.get(process) is known:  # else all who waited were removed
-            self._drop(process, known)
-            for watched in known.waiting:
-                watched.gone()
+    def _end(self, process: ProcessIdentity, entry: _Entry) -> None:
+        if self._entries.get(process) is entry:  # else all subscriptions were removed
+            self._drop(process, entry)
+            for subscription in entry.subscriptions:
+                subscription.gone()
 
-    # Looking in turn
+    def _poll_later(self) -> None:
+        if self._polled and not self._is_polling:
+            self._is_polling = True
+            self._loop.call_at(self._loop.now + _PAUSE, self._poll)
 
-    def _look_at(self, process: ProcessIdentity) -> None:
-        self._looked_at.append(process)
-        if not self._looking:
-            self._looking = True
-            self._loop.call_at(self._loop.now + _PAUSE, self._look)
-
-    def _look(self) -> None:
-        for _ in range(min(len(self._looked_at), _AT_ONCE)):
-            process = self._looked_at.popleft()
-            known = self._processes.get(process)
-            if known is None or known.descriptor is not None:
+    def _poll(self) -> None:
+        for _ in range(min(len(self._polled), _MOST_POLLED)):
+            process = self._polled.popleft()
+            entry = self._entries.get(process)
+            if entry is None or entry.descriptor is not None:
                 continue
             if exists(process.pid, process.start) is False:
-                self._end(process, known)
+                self._end(process, entry)
             else:
-                self._looked_at.append(process)
-        self._looking = bool(self._looked_at)
-        if self._looking:
-            self._loop.call_at(self._loop.now + _PAUSE, self._look)
+                self._polled.append(process)
+        self._is_polling = False
+        self._poll_later()

@@ -1,11 +1,11 @@
-"""What tells a process from every other: a number alone comes back, on the same host and on others.
+"""The identity of a process: what tells it from every other, since a number alone is used again.
 
-A process is its host's boot, its pid namespace, its number there and the time it was started. Linux shows all of
-these; where a system does not, the number is what is known.
+A process is named by the boot of its kernel, its pid namespace, its number there and the time it was started. Linux
+shows all of these; where a system does not, only the number is known.
 
-Whether a process is still there has three answers: True, False, and None where this process can't know, because
-the other one belongs to another kernel or pid namespace, or is hidden. Nothing may be freed for a None. A zombie,
-which has ended and only waits for its parent to ask for its status, is not there any more.
+"Is this process still there?" has three answers: True, False, and None where this process can't know, because the
+other one belongs to another kernel or pid namespace, or is hidden. Nothing may be freed for a None. A zombie has ended
+and only waits for its parent to ask for its status: it is not there any more.
 """
 
 from __future__ import annotations
@@ -17,11 +17,17 @@ from typing import NamedTuple, Optional
 from ..net.address import own_host_name
 
 _HOST_PIDNS = 0xEFFFFFFC  # the number of the first pid namespace of every Linux kernel (include/linux/proc_ns.h)
-MAX_PID = 2**31 - 1  # a larger number is none of a process on any system
+MAX_PID = 2**31 - 1  # no system has a larger pid_t, and os.kill raises OverflowError for one
+_STATE, _PARENT, _GROUP, _SESSION, _THREADS, _START = 0, 1, 2, 3, 17, 19  # in what `stat_fields` returns
 
 
 class ProcessIdentity(NamedTuple):
-    """A process of this kernel: `start` in clock ticks since boot, `pidns` the number of its pid namespace."""
+    """The name of one process.
+
+    start: when it was started, in clock ticks since boot; None if that is not known
+    boot: the boot id of its kernel; empty if that is not known
+    pidns: the number of its pid namespace
+    """
 
     pid: int
     start: Optional[int] = None
@@ -30,14 +36,22 @@ class ProcessIdentity(NamedTuple):
 
 
 class Status(NamedTuple):
-    """What /proc says of a process: `ended` if it is a zombie without a living thread; `start` in clock ticks."""
+    """The state of a process as proc(5) shows it.
+
+    ended: True for a zombie without a living thread
+    start: in clock ticks since boot
+    parent, group, session: the pid of its parent, its process group and its session
+    """
 
     ended: bool
     start: int
+    parent: int
+    group: int
+    session: int
 
 
 def identify(pid: int) -> ProcessIdentity:
-    """The identity of a process that this one can see; only the number where the system tells no more."""
+    """Return the identity of a process that this one can see; only its number where the system tells no more."""
     status = proc_status(pid)
     boot, pidns = own_boot(), own_pidns()
     if status is None or not boot or pidns is None:
@@ -46,7 +60,7 @@ def identify(pid: int) -> ProcessIdentity:
 
 
 def own_boot() -> str:
-    """The boot of this kernel; empty where the system does not tell."""
+    """Return the boot id of this kernel; empty where the system does not tell."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()
@@ -55,7 +69,7 @@ def own_boot() -> str:
 
 
 def own_pidns() -> int | None:
-    """The pid namespace of this process; None where the system does not tell."""
+    """Return the number of this process's pid namespace; None where the system does not tell."""
     if not _proc_is_ours():
         return None
     try:
@@ -65,15 +79,15 @@ def own_pidns() -> int | None:
 
 
 def in_container() -> bool:
-    """Whether this process is in a pid namespace that does not show all processes of its host."""
+    """Tell if this process is in a pid namespace that does not show all processes of its host."""
     return own_pidns() not in (None, _HOST_PIDNS)
 
 
 def is_own(process: ProcessIdentity, host: str = "") -> bool:
-    """Whether a process is one of this kernel and this pid namespace.
+    """Tell if a process is one of this kernel and this pid namespace.
 
     A classic client tells neither boot nor namespace; then the name of its host decides. (A host without a name of
-    its own calls itself localhost, as others do: who knows where a client's connection is from should look at that.)
+    its own calls itself localhost, as others do: a caller that knows where a client connects from should look at that.)
     """
     if process.boot and process.pidns is not None:
         return process.boot == own_boot() and process.pidns == own_pidns()
@@ -82,15 +96,11 @@ def is_own(process: ProcessIdentity, host: str = "") -> bool:
     return host == own_host_name()
 
 
-def still_there(process: ProcessIdentity, host: str = "") -> bool | None:
-    """Whether this very process of the named host is still there; None if it is not one that can be seen here."""
-    return exists(process.pid, process.start) if is_own(process, host) else None
-
-
 def exists(pid: int, start: int | None = None) -> bool | None:
-    """Whether a process of this kernel exists, and was started then if `start` is given; None if that is hidden.
+    """Tell if a process of this kernel exists, and was started at `start` if that is given; None if that is hidden.
 
-    Zero and negative numbers name no process but groups of them, or all: for them it is None, too.
+    `start` is in clock ticks since boot. Zero and negative numbers mean groups of processes, or all: for them it is
+    None, too.
     """
     if pid <= 0:
         return None
@@ -105,7 +115,7 @@ def exists(pid: int, start: int | None = None) -> bool | None:
 
 
 def has_number(pid: int) -> bool:
-    """Whether any process, or what is left of it, has this positive number now. One system call."""
+    """Tell if any process, or a zombie, has this positive number now. One system call."""
     if pid > MAX_PID:
         return False
     try:
@@ -118,7 +128,7 @@ def has_number(pid: int) -> bool:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a process that has this number is only a zombie, as its pidfd tells; False where there are none."""
+    """Tell if the process with this number is only a zombie, by its pidfd; False where there are no pidfds."""
     try:
         descriptor = open_pidfd(pid)
     except ProcessLookupError:
@@ -134,7 +144,7 @@ def has_ended(pid: int) -> bool:
 
 
 def open_pidfd(pid: int) -> int | None:
-    """A descriptor that becomes readable when the process ends (pidfd_open(2)); None where that can't be had.
+    """Open a descriptor that becomes readable when the process ends (pidfd_open(2)); None where that can't be had.
 
     Raises ProcessLookupError if there is no such process.
     """
@@ -151,24 +161,29 @@ def open_pidfd(pid: int) -> int | None:
 
 
 def proc_status(pid: int) -> Status | None:
-    """What /proc says of a process; None if it says nothing, because there is none or because it is hidden."""
-    if not _proc_is_ours():
-        return None
+    """Return what /proc says of a process; None if it says nothing: there is no such process, or it is hidden."""
+    return read_status(pid) if _proc_is_ours() else None
+
+
+def read_status(pid: int) -> Status | None:
+    """Return the same for a caller that knows already that /proc shows this pid namespace."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            stat = file.read()
-        # The second field is the command in brackets, and may hold anything.
-        fields = stat[stat.rindex(b")") + 2 :].split()
-        state, threads, start = fields[0], fields[17], fields[19]
+        fields = stat_fields(pid)
         # The first thread of a process may end before the others: then it is a zombie, and the process lives.
-        return Status(state in b"ZX" and int(threads) <= 1, int(start))
+        ended = fields[_STATE] in b"ZX" and int(fields[_THREADS]) <= 1
+        return Status(ended, int(fields[_START]), int(fields[_PARENT]), int(fields[_GROUP]), int(fields[_SESSION]))
     except (OSError, ValueError, IndexError):
         return None
 
 
+def stat_fields(pid: int | str) -> list[bytes]:
+    """Return the fields of /proc/PID/stat from the third on (proc(5)). Raises OSError if the process is gone."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()  # the second is the command in brackets, and may hold anything
+
+
 def _proc_is_ours() -> bool:
-    """Whether /proc is there, and shows the pid namespace that this process is in."""
-    try:
+    try:  # there may be no /proc, or another pid namespace's
         return os.readlink("/proc/self") == str(os.getpid())
     except OSError:
         return False

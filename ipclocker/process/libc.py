@@ -1,4 +1,7 @@
-"""The system calls that Python has no name for. Where they are missing, so is what is built on them: never an error."""
+"""System calls that Python has no function for.
+
+Where one is missing the functions here return False or None and never raise: what is built on them is missing, too.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,17 @@ except (ImportError, OSError):  # an interpreter that was built without it
 
 
 def die_with_parent(number: int) -> bool:
-    """Have the kernel send this process a signal when the thread that made it ends; whether it can (Linux)."""
+    """Have the kernel send this process a signal when the thread that made it ends; False if it can't (prctl(2))."""
     return _prctl(_PR_SET_PDEATHSIG, number)
 
 
 def leave_no_core() -> bool:
-    """Have no core dumped when this process ends, not even by a program that takes dumps; whether it can (Linux)."""
+    """Have no core dumped when this process ends, not even to a program that takes dumps; False if that can't be."""
     return _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def adopt_orphans(adopt: bool = True) -> bool:
-    """Have the kernel make this process the parent of all below it whose own parent ends; whether it can (Linux)."""
+    """Have the kernel make this process the parent of all below it whose own parent ends; False if it can't."""
     return _prctl(_PR_SET_CHILD_SUBREAPER, int(adopt))
 
 
@@ -41,7 +44,7 @@ def _prctl(what: int, value: int) -> bool:
 
 
 def signal_descriptor(numbers: Iterable[int]) -> int | None:
-    """A descriptor from which blocked signals are read, with who sent them; None where there is none (not Linux)."""
+    """Open a descriptor from which blocked signals are read, with their senders (signalfd(2)); None if it can't."""
     try:
         call = _libc.signalfd if _libc is not None else None
     except AttributeError:

@@ -1,11 +1,11 @@
-"""How long to wait before a process that died is started again (pure: the time comes in, a pause comes out).
+"""The pause before a process that died is started again (pure: the time comes in, a pause comes out).
 
 A death after a good run is answered nearly at once: whatever it was, it is rare. Deaths in quick succession
 are answered with pauses that double up to a cap, so that a process which cannot live costs next to nothing.
 The pauses are a little random, so that many processes that died of one cause do not come back in one instant.
 
-Who wants to know when to stop trying says so by a number of deaths within a time (GiveUp). The pauses count in it:
-since they grow, a great number in a short time never comes, which `shortest` tells beforehand.
+A caller that wants to stop trying at some time gives a number of deaths within a time (GiveUp). The pauses are part of
+that time. Since they grow, many deaths in a short time never come: `shortest` tells that beforehand.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Callable, NamedTuple
 
 from ..errors import UsageError
 
-FIRST_PAUSE = 0.1  # seconds, after the first death
-LONGEST_PAUSE = 30.0  # seconds
+FIRST_PAUSE = 0.1  # seconds, after the first death: too short for people to notice
+LONGEST_PAUSE = 30.0  # seconds: starts cost next to nothing then, and what was repaired runs again soon
 GOOD_RUN = 60.0  # seconds; deaths before a run of this length are forgotten
-SPREAD = 0.2  # the part of a pause that is left to chance
-MOST_DEATHS = 1_000  # that can be counted before giving up
+SPREAD = 0.2  # the part of a pause that is left to chance: ten that died together come back over 20 % of a pause
+MOST_DEATHS = 1_000  # that can be counted before giving up: the time of each is kept
 
 
 class GiveUp(NamedTuple):
-    """When a process is not started again: after this many deaths within this many seconds."""
+    """The limit after which a process is not started again: so many deaths within so many seconds."""
 
     deaths: int
     seconds: float
@@ -34,7 +34,7 @@ class GiveUp(NamedTuple):
 
 
 def parse_give_up(text: str) -> GiveUp:
-    """The deaths and seconds of `N/S`. Raises UsageError."""
+    """Return the deaths and seconds of `N/S`, as "5/10". Raises UsageError for any other text."""
     deaths, _, seconds = text.partition("/")
     try:
         give_up = GiveUp(int(deaths), float(seconds))
@@ -48,10 +48,7 @@ def parse_give_up(text: str) -> GiveUp:
 
 
 class RestartPolicy:
-    """The pauses of one process. `now` is in seconds on any clock that does not go back.
-
-    `chance` returns a number from 0 up to but not including 1, as random.random does.
-    """
+    """The pauses of one process. `now` is in seconds on any clock that does not go back."""
 
     def __init__(
         self,
@@ -62,6 +59,11 @@ class RestartPolicy:
         good_run: float = GOOD_RUN,
         give_up: GiveUp | None = None,
     ) -> None:
+        """Begin without deaths. All times are in seconds.
+
+        `chance` returns a number from 0 up to but not including 1, as random.random does. The pauses double from
+        `first_pause` to `longest_pause`; deaths before a run of `good_run` do not count.
+        """
         self._chance = chance
         self._first_pause = first_pause
         self._longest_pause = longest_pause
@@ -72,11 +74,11 @@ class RestartPolicy:
         self._deaths: deque[float] = deque(maxlen=give_up.deaths if give_up is not None else 0)  # when, the latest
 
     def started(self, now: float) -> None:
-        """The process was started."""
+        """Take note that the process was started."""
         self._started_at = now
 
     def died(self, now: float) -> float:
-        """The process died, or could not be started; the seconds to wait before it is started again."""
+        """Take note that it died or could not be started; return the seconds to wait before it is started again."""
         if self._started_at is not None and now - self._started_at >= self._good_run:
             self._next_pause = self._first_pause
         self._started_at = None
@@ -87,22 +89,22 @@ class RestartPolicy:
 
     @property
     def given_up(self) -> bool:
-        """Whether the latest death was the one after which it is not to be started again."""
+        """True if the latest death was the one after which it is not to be started again."""
         if self._give_up is None or len(self._deaths) < self._give_up.deaths:
             return False
         return self._deaths[-1] - self._deaths[0] <= self._give_up.seconds
 
     def reset(self) -> None:
-        """Whatever was, was before: somebody wants the process to be tried anew."""
+        """Forget all deaths: somebody wants the process to be started again."""
         self._next_pause = self._first_pause
         self._started_at = None
         self._deaths.clear()
 
 
 def shortest(deaths: int, *, first_pause: float = FIRST_PAUSE, longest_pause: float = LONGEST_PAUSE) -> float:
-    """The least seconds from the first to the last of so many deaths, none of them after a good run.
+    """Return the least seconds from the first to the last of so many deaths, none of them after a good run.
 
-    That is what their pauses take: whoever gives up after as many deaths in less never does.
+    That is what their pauses take: a limit of as many deaths in less time is never reached.
     """
     policy = RestartPolicy(lambda: 1.0, first_pause=first_pause, longest_pause=longest_pause)
     return sum(policy.died(0.0) for _ in range(deaths - 1))

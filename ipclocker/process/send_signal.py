@@ -1,4 +1,4 @@
-"""A signal sent to one process and to no other that has its number later."""
+"""Sends a signal to one process, and never to another one that has the same number later."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .identity import ProcessIdentity, exists, open_pidfd
 
 
 def send_signal(process: ProcessIdentity, number: int) -> None:
-    """Send a signal to this very process, if it is still there. Raises PermissionError."""
+    """Send a signal to this very process, if it is still there. Raises PermissionError for another user's."""
     with contextlib.suppress(ProcessLookupError):
         descriptor = open_pidfd(process.pid)
         try:
@@ -24,9 +24,7 @@ def send_signal(process: ProcessIdentity, number: int) -> None:
 
 def _send(pid: int, descriptor: int | None, number: int) -> None:
     if descriptor is not None:
-        with contextlib.suppress(
-            OSError
-        ):  # the kernel, or a container's rules, may have the one call without the other
+        with contextlib.suppress(OSError):  # a container's rules may allow one call without the other
             signal.pidfd_send_signal(descriptor, number)
             return
     os.kill(pid, number)

@@ -1,4 +1,4 @@
-"""Signals as kill(1) is told them."""
+"""Names of signals, as kill(1) takes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..errors import UsageError
 
 
 def signal_number(text: str) -> int:
-    """The number of a signal that is given as "HUP", "SIGHUP", "-HUP", "1" or "-1". Raises UsageError."""
+    """Return the number of a signal given as "HUP", "SIGHUP", "-HUP", "1" or "-1". Raises UsageError for any other."""
     name = text.upper()
     name = name[1:] if name.startswith("-") else name
     name = name[3:] if name.startswith("SIG") else name
@@ -20,7 +20,7 @@ def signal_number(text: str) -> int:
 
 
 def _real_time(name: str) -> int | None:
-    """The number of a signal without a name of its own: RTMIN+1 or RTMAX-1."""
+    """Return the number of a signal that is counted from another: RTMIN+1 or RTMAX-1."""
     base, offset = name[:5], name[5:]
     if not hasattr(signal, "SIGRTMIN") or not offset[1:].isdigit() or (base, offset[0]) not in _FROM:
         return None
@@ -32,7 +32,7 @@ _FROM = {("RTMIN", "+"), ("RTMAX", "-")}
 
 
 def signal_name(number: int) -> str:
-    """A signal without "SIG" and dash: "HUP"; its number if it has no name."""
+    """Return a signal's name without "SIG", as "HUP"; its number if it has no name."""
     try:
         return signal.Signals(number).name[3:]
     except ValueError:

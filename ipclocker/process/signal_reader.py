@@ -1,7 +1,7 @@
-"""Signals read from a descriptor like everything else that is waited for, with what is known of their sender.
+"""Reads signals from a descriptor, as everything else that is waited for, with what is known of their sender.
 
 A signal that the terminal sends (^C, ^Z, a hang-up) reaches each process of the foreground group by itself, so
-whoever passes signals on must tell it from one that somebody sent to a single process. Linux says so; elsewhere
+a process that passes signals on must tell it from one that was sent to a single process. Linux shows that; elsewhere
 it is taken for the terminal's if the terminal could have sent it.
 """
 
@@ -37,15 +37,22 @@ _SENT_BY_KERNEL = 0x80
 
 
 class Signal(NamedTuple):
-    """A signal that arrived; `to_group`: the terminal sent it to the whole foreground group."""
+    """A signal that arrived.
+
+    to_group: True if the terminal sent it to the whole foreground group
+    sender: the pid of the process that sent it; 0 if that is not known
+    """
 
     number: int
     to_group: bool
-    sender: int = 0  # the process that sent it, if that is known
+    sender: int = 0
 
 
 class SignalReader:
-    """All signals that can be, read from `descriptor`. To be made after a child that shall not inherit this."""
+    """Takes all signals that can be taken, to be read when `descriptor` is readable.
+
+    To be made after the fork of a child that shall not inherit this.
+    """
 
     def __init__(self) -> None:
         self._numbers = signal.valid_signals() - _LEFT_ALONE - _PYTHON_IGNORES
@@ -73,19 +80,19 @@ class SignalReader:
             self._read = self._read_numbers
 
     def read(self) -> list[Signal]:
-        """The signals that have arrived since the last time; none if there are none."""
+        """Return the signals that have arrived since the last call, without waiting."""
         try:
             return self._read(os.read(self.descriptor, 128 * 32))
         except BlockingIOError:
             return []
 
     def is_deadly(self, number: int) -> bool:
-        """Whether this process would end by the signal if it had not asked for anything else."""
+        """Tell if this process would end by the signal if it did not read signals here."""
         return number in self._deadly
 
     @contextlib.contextmanager
     def by_default(self) -> Iterator[None]:
-        """Meanwhile a signal that is deadly ends the process at once."""
+        """Let a deadly signal end this process at once within the `with` block."""
         if self._read == self._read_descriptor:
             before = signal.pthread_sigmask(signal.SIG_UNBLOCK, self._deadly)
             try:
@@ -113,12 +120,12 @@ class SignalReader:
 
 
 def in_foreground() -> bool:
-    """Whether this process belongs to the foreground group of its terminal."""
+    """Tell if this process belongs to the foreground group of its terminal."""
     return foreground_group() == os.getpgrp()
 
 
 def foreground_group(give_to: int | None = None) -> int | None:
-    """The group that has this process's terminal, if it has one; before that, give the terminal to a group."""
+    """Return the foreground group of this process's terminal, None without one; first make `give_to` that group."""
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
     except OSError:
@@ -134,24 +141,12 @@ def foreground_group(give_to: int | None = None) -> int | None:
 
 
 def leads_session() -> bool:
-    """Whether this process is what a terminal's session began with, so that no shell watches over it."""
+    """Tell if this process leads its session, so that no shell watches over it."""
     return os.getsid(0) == os.getpid()
 
 
-def descends_from(pid: int, ancestor: int) -> bool:
-    """Whether a process is that other one or below it, as far as the system tells."""
-    while pid > 1 and pid != ancestor:
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                stat = file.read()
-        except OSError:
-            return False
-        pid = int(stat.rpartition(b")")[2].split()[1])  # its parent
-    return pid == ancestor
-
-
 def ends_by_default(number: int) -> bool:
-    """Whether a process that has not asked for anything else ends when it gets this signal (signal(7))."""
+    """Tell if the signal ends a process that has not asked for anything else (signal(7))."""
     return number not in {
         signal.SIGCHLD,
         signal.SIGCONT,
@@ -165,4 +160,4 @@ def ends_by_default(number: int) -> bool:
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
-    """So that the signal is neither ignored nor deadly; the byte that Python writes does the work."""
+    """Do nothing: a handler makes the signal neither ignored nor deadly, and Python writes a byte for it."""

@@ -19,13 +19,13 @@ from typing import Any, Callable, NamedTuple, NoReturn
 
 from ..errors import CANNOT_EXECUTE, INTERNAL, NOT_FOUND, OK, SIGNALLED, IpclockerError
 from .command_line import SHELL, command_line, find_program
-from .stderr import tell
+from .stderr import print_stderr
 
 _MESSAGE = 65_536  # bytes read at a time: what a pipe holds
 
 
 class ExecSpec(NamedTuple):
-    """What the command's process becomes.
+    """The program that the command's process becomes.
 
     words: the words of a command line, which a shell gets if they need one (command_line.py)
     no_shell: execute them as they are
@@ -38,10 +38,10 @@ class ExecSpec(NamedTuple):
 
 
 class CommandProcess:
-    """The process that becomes the command: `pid`."""
+    """The process that becomes the command; `pid` is its number."""
 
     def __init__(self, tool: str, spec: ExecSpec) -> None:
-        """Make it; `tool` is whose messages these are. Raises IpclockerError if there can be no further process."""
+        """Make it; `tool` is the name in messages. Raises IpclockerError if there can be no further process."""
         ignores_children = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
         if ignores_children:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a caller's whim; a status is needed here
@@ -56,7 +56,7 @@ class CommandProcess:
         os.close(word)
 
     def start(self, additions: Mapping[str, str | None]) -> None:
-        """Give the word: the command runs, with these additions to the caller's environment; without what is None."""
+        """Let the command run, with these additions to the caller's environment; what is None is taken from it."""
         data = marshal.dumps(dict(additions))
         data = len(data).to_bytes(4, "big") + data
         with contextlib.suppress(BrokenPipeError):  # it is gone already; its status will tell
@@ -64,7 +64,7 @@ class CommandProcess:
         os.close(self._word)
 
     def dismiss(self) -> None:
-        """The process is not needed: let it end."""
+        """Let the process end: it is not needed."""
         os.close(self._word)
 
 
@@ -133,13 +133,13 @@ def _go_to(tool: str, folder: str, environment: dict[str, str]) -> None:
     try:
         os.chdir(folder)
     except OSError as error:
-        tell(f"{tool}: cannot go to the folder '{folder}': {error.strerror}; the command runs where it is")
+        print_stderr(f"{tool}: cannot go to the folder '{folder}': {error.strerror}; the command runs where it is")
     else:
         environment["PWD"] = folder if os.path.isabs(folder) else os.getcwd()
 
 
 def _receive(word: int) -> Any:
-    """What was sent; None if nothing comes any more."""
+    """Return what was sent next; None at the end."""
     size = os.read(word, 4)
     wanted = int.from_bytes(size, "big")
     data = b""
@@ -152,7 +152,7 @@ def _receive(word: int) -> Any:
 
 
 def become(tool: str, program: str | None, words: list[str], folder: str | None, environment: dict[str, str]) -> int:
-    """Execute the command as the caller would have; only returns if that fails, with the exit code to use."""
+    """Execute the command as the caller would have. Returns only if that fails: the exit code, as a shell has it."""
     try:
         if program is None:  # not to be looked for in the current folder
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -160,7 +160,7 @@ def become(tool: str, program: str | None, words: list[str], folder: str | None,
             os.chdir(folder)
         _execute(program, words, environment)
     except OSError as problem:
-        tell(f"{tool}: cannot execute '{words[0]}': {problem.strerror}")
+        print_stderr(f"{tool}: cannot execute '{words[0]}': {problem.strerror}")
         return NOT_FOUND if problem.errno == errno.ENOENT else CANNOT_EXECUTE
 
 
@@ -175,7 +175,7 @@ def _execute(program: str, words: list[str], environment: dict[str, str]) -> NoR
 
 
 def caller_environment() -> dict[str, str]:
-    """The environment that this program was started with; Python may have set LC_CTYPE in its own copy."""
+    """Return the environment that this program was started with; Python may have set LC_CTYPE in its own copy."""
     try:
         with open("/proc/self/environ", "rb") as file:
             entries = file.read().split(b"\0")

@@ -1,6 +1,6 @@
-"""A line for a person, on stderr, whatever has become of that: closed, full, or a terminal that is gone.
+"""Prints a line for people on stderr, whatever has become of that: closed, full, or a terminal that is gone.
 
-Not `print`: what could not be written stays in its buffer and fails again later, where nobody expects it.
+It does not use `print`: what that can't write stays in its buffer and fails again later, where nobody expects it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import os
 
 
-def tell(text: str, end: str = "\n") -> None:
-    """Write the text to stderr at once, if that can be."""
+def print_stderr(text: str, end: str = "\n") -> None:
+    """Write the text to stderr at once. What can't be written is lost."""
     with contextlib.suppress(OSError):
         os.write(2, (text + end).encode(errors="surrogateescape"))

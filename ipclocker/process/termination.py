@@ -1,11 +1,10 @@
-"""Ending a command: by a signal, sent to it or to all below it as well, and by SIGKILL for what is left later.
+"""Ends a command: by a signal, to it alone or to all below it as well, and later by SIGKILL for what is left.
 
-Each process is named by its start time with its number, so that another one under the same number is never met.
+Each process is named by its start time with its number: so no other process that gets the same number is ever hit.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterable
 from functools import partial
@@ -13,18 +12,26 @@ from typing import Callable, NamedTuple, Optional
 
 from ..net.loop import Loop
 from .exit_watcher import ExitWatcher, Subscription
+from .helper import spawn_helper
 from .identity import ProcessIdentity, exists
+from .kill_until_gone import kill_until_gone
 from .send_signal import send_signal
 from .signal_names import signal_name
-from .spawn import caller_environment
 from .tree import with_descendants
 
-_ROUNDS = 10  # of looking for processes that were started while the others were killed
+# Seconds in which processes are looked for that were started while the others were killed. Nothing else is done
+# meanwhile; mostly the second search finds none.
+_SEARCH_WITHIN = 0.5
 
 
 class KillPolicy(NamedTuple):
-    """How to end a command: by which signal; `killer`, a program that sends it, called as kill(1) is; whether all
-    processes below the command get it as well; after how many seconds of `grace` SIGKILL follows."""
+    """How to end a command.
+
+    signal: the number of the signal that is sent first
+    killer: a program that sends the signals, called as kill(1) is; None: they are sent directly
+    tree: True if all processes below the command get them as well
+    grace: the seconds after which SIGKILL follows; None: it does not
+    """
 
     signal: int = signal.SIGHUP
     killer: Optional[str] = None
@@ -33,31 +40,31 @@ class KillPolicy(NamedTuple):
 
 
 class Termination:
-    """Ends a command once; from then on it is `begun`."""
+    """Ends a command once; `begun` is True from then on. `report` is called with messages for people."""
 
-    def __init__(self, loop: Loop, watch: ExitWatcher, way: KillPolicy, tell: Callable[[str], None]) -> None:
+    def __init__(self, loop: Loop, watcher: ExitWatcher, policy: KillPolicy, report: Callable[[str], None]) -> None:
         self._loop = loop
-        self._watch = watch
-        self._way = way
-        self._tell = tell
+        self._watcher = watcher
+        self._policy = policy
+        self._report = report
         self._left: dict[ProcessIdentity, Subscription] = {}
         self.begun = False
 
     @property
     def is_waiting(self) -> bool:
-        """Whether something is left for SIGKILL at the end of the grace."""
+        """True while some process is left that gets SIGKILL at the end of the grace."""
         return bool(self._left)
 
     def begin(self, command: ProcessIdentity) -> list[int]:
-        """Send the signal; to which processes."""
+        """Send the first signal; return the pids of those that it was sent to."""
         self.begun = True
-        processes = self._all_below([command])
+        processes = self._targets([command])
         for process in processes:
-            self._send(process, self._way.signal)
-        if self._way.grace is not None:
+            self._send(process, self._policy.signal)
+        if self._policy.grace is not None:
             for process in processes:
-                self._left[process] = self._watch.add(process, partial(self._ended, process))
-            self._loop.call_at(self._loop.now + self._way.grace, self._kill_rest)
+                self._left[process] = self._watcher.add(process, partial(self._ended, process))
+            self._loop.call_at(self._loop.now + self._policy.grace, self._kill_rest)
         return [process.pid for process in processes]
 
     def _ended(self, process: ProcessIdentity) -> None:
@@ -65,42 +72,36 @@ class Termination:
 
     def _kill_rest(self) -> None:
         killed: set[ProcessIdentity] = set()
-        for _ in range(_ROUNDS):
-            rest = [process for process in self._all_below(self._left) if process not in killed]
-            for process in rest:
-                self._send(process, signal.SIGKILL)
-            killed.update(rest)
-            if not rest:
-                break
-        for watched in self._left.values():
-            self._watch.remove(watched)
+
+        def kill(process: ProcessIdentity) -> None:
+            self._send(process, signal.SIGKILL)
+            killed.add(process)
+
+        kill_until_gone(
+            lambda: [process for process in self._targets(self._left) if process not in killed], _SEARCH_WITHIN, kill
+        )
+        for subscription in self._left.values():
+            self._watcher.remove(subscription)
         self._left.clear()
 
-    def _all_below(self, processes: Iterable[ProcessIdentity]) -> list[ProcessIdentity]:
-        return with_descendants(processes) if self._way.tree else list(processes)
+    def _targets(self, processes: Iterable[ProcessIdentity]) -> list[ProcessIdentity]:
+        return with_descendants(processes) if self._policy.tree else list(processes)
 
     def _send(self, process: ProcessIdentity, number: int) -> None:
-        if self._way.killer is not None and self._call(self._way.killer, process, number):
+        if self._policy.killer is not None and self._start_killer(self._policy.killer, process, number):
             return
         try:
             send_signal(process, number)
         except PermissionError:
-            self._tell(f"cannot send process {process.pid} SIG{signal_name(number)}: it is another user's")
+            self._report(f"cannot send process {process.pid} SIG{signal_name(number)}: it is another user's")
 
-    def _call(self, killer: str, process: ProcessIdentity, number: int) -> bool:
-        """Start the killer, and do not wait for it; whether it could be executed."""
+    def _start_killer(self, killer: str, process: ProcessIdentity, number: int) -> bool:
+        """Start the killer, and do not wait for it; False if it can't be executed."""
         if exists(process.pid, process.start) is False:
             return True
         try:
-            os.posix_spawnp(
-                killer,
-                [killer, f"-{signal_name(number)}", str(process.pid)],
-                caller_environment(),
-                file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, 2, 1)],
-                setsigmask=(),  # here they may be blocked, to be read from a descriptor
-                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
-            )
+            spawn_helper([killer, f"-{signal_name(number)}", str(process.pid)])
         except OSError as error:
-            self._tell(f"cannot execute the killer '{killer}': {error.strerror}; the signal is sent without it")
+            self._report(f"cannot execute the killer '{killer}': {error.strerror}; the signal is sent without it")
             return False
         return True

@@ -1,87 +1,101 @@
 """The processes below a process: those that it has started, those that they have started, and so on.
 
-One whose parent has ended belongs to nobody here: the system gives it to process 1. So who wants to send all of them
-a signal has to look before the first one ends, or to have put a mark into the environment, which each of them inherits
-and keeps, wherever it goes, unless it drops that.
+A process whose parent has ended is found below nobody: the system gives it to process 1. So a caller that wants to
+send all of them a signal looks before the first one ends. Or it has put a mark into the environment of the first one:
+each process inherits that and keeps it, wherever it goes, unless it changes its environment.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from .identity import ProcessIdentity, own_pidns
+from .identity import ProcessIdentity, Status, own_pidns, proc_status, read_status
 
 
 def can_be_seen() -> bool:
-    """Whether this system tells whose child a process is: whether there is a /proc, and it is this namespace's."""
+    """Tell if this system shows whose child a process is: if there is a /proc, and it is this pid namespace's."""
     return own_pidns() is not None
 
 
+def all_processes() -> Iterator[tuple[int, Status]]:
+    """Yield each process that /proc shows now, the youngest first, as far as the numbers tell."""
+    if not can_be_seen():
+        return
+    for pid in sorted(map(int, filter(str.isdigit, os.listdir("/proc"))), reverse=True):
+        status = read_status(pid)
+        if status is not None:  # else it has ended meanwhile
+            yield pid, status
+
+
 def with_descendants(processes: Iterable[ProcessIdentity]) -> list[ProcessIdentity]:
-    """These processes and all below them, parents before their children; this process is left out."""
-    children = _children() if can_be_seen() else {}
-    found = list(processes)
-    seen = {process.pid for process in found} | {os.getpid()}
-    for process in found:  # which grows meanwhile
-        new = [child for child in children.get(process.pid, ()) if child.pid not in seen]
-        seen.update(child.pid for child in new)
-        found += new
-    return found
+    """Return these processes and all below them, parents before their children; this process is left out."""
+    roots = list(processes)
+    statuses = dict(all_processes())
+    below = below_any([process.pid for process in roots], statuses)
+    return roots + [ProcessIdentity(pid, statuses[pid].start) for pid in below]
 
 
-def marked(variable: str, mark: str) -> Iterator[ProcessIdentity]:
-    """The processes that were started with this mark in a variable, a list with colons, as far as it may be read.
+def below_any(roots: Iterable[int], statuses: Mapping[int, Status]) -> list[int]:
+    """Return the pids of all that are below these in a snapshot of `all_processes`, parents before their children.
 
-    Each is given out as soon as it is seen, the youngest first: one that lives but a moment is seen so, too.
+    The roots and this process are left out.
     """
-    if can_be_seen():
-        start, wanted = os.fsencode(f"{variable}="), os.fsencode(mark)
-        yield from (process for process, _ in _processes() if wanted in _marks_of(process.pid, start))
-
-
-def last_started() -> str:
-    """A word that is another one once any process was started; empty where the system does not tell."""
-    try:
-        with open("/proc/loadavg") as file:
-            return file.read().split()[4]
-    except (OSError, IndexError):
-        return ""
+    children: dict[int, list[int]] = {}
+    for pid, status in statuses.items():
+        children.setdefault(status.parent, []).append(pid)
+    queue = list(roots)
+    seen = {*queue, os.getpid()}
+    below: list[int] = []
+    for pid in queue:  # which grows meanwhile
+        new = [child for child in children.get(pid, ()) if child not in seen]
+        seen.update(new)
+        queue += new
+        below += new
+    return below
 
 
 def ancestors(pid: int) -> set[int]:
-    """The numbers of a process's parent, of that one's parent, and so on."""
-    parents = {process.pid: parent for process, parent in _processes()} if can_be_seen() else {}
+    """Return the pids of a process's parent, of the parent's parent, and so on, as far as the system shows them."""
     found: set[int] = set()
-    while pid in parents and parents[pid] not in found:
-        pid = parents[pid]
+    while (status := proc_status(pid)) is not None and status.parent not in found:
+        pid = status.parent
         found.add(pid)
     return found
 
 
-def _children() -> dict[int, list[ProcessIdentity]]:
-    """The children of each process that has any."""
-    children: dict[int, list[ProcessIdentity]] = {}
-    for process, parent in _processes():
-        children.setdefault(parent, []).append(process)
-    return children
+def descends_from(pid: int, ancestor: int) -> bool:
+    """Tell if a process is that other one or below it, as far as the system shows that."""
+    return pid == ancestor or ancestor in ancestors(pid)
 
 
-def _processes() -> Iterator[tuple[ProcessIdentity, int]]:
-    """Each process, and the number of its parent; the youngest first, as far as the numbers tell."""
-    for name in sorted(filter(str.isdigit, os.listdir("/proc")), key=int, reverse=True):
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()  # the second field, in brackets, may hold anything
-            yield ProcessIdentity(int(name), int(fields[19])), int(fields[1])
-        except (OSError, IndexError):  # it has ended meanwhile
-            continue
+def marked(variable: str, mark: str) -> Iterator[ProcessIdentity]:
+    """Yield the processes that were started with this mark in an environment variable, as far as it can be read.
+
+    The variable is a list of marks with colons between. Each process is yielded as soon as it is seen, the youngest
+    first: so one that lives only for a moment is seen, too.
+    """
+    for pid, status in all_processes():
+        if mark in marks_of(pid, variable):
+            yield ProcessIdentity(pid, status.start)
 
 
-def _marks_of(pid: int, start: bytes) -> list[bytes]:
+def marks_of(pid: int, variable: str) -> list[str]:
+    """Return the marks in that variable of the environment a process was started with; none if it can't be read."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             entries = file.read().split(b"\0")
     except OSError:  # it has ended, or is another user's
         return []
-    return [mark for entry in entries if entry.startswith(start) for mark in entry[len(start) :].split(b":")]
+    start = os.fsencode(f"{variable}=")
+    values = (os.fsdecode(entry[len(start) :]) for entry in entries if entry.startswith(start))
+    return [mark for value in values for mark in value.split(":")]
+
+
+def last_started() -> str:
+    """Return a word that changes when any process is started (proc(5), loadavg); empty where there is none."""
+    try:
+        with open("/proc/loadavg") as file:
+            return file.read().split()[4]
+    except (OSError, IndexError):
+        return ""

@@ -1,8 +1,8 @@
-"""Ending a command for good, with all that it has started: by a signal, and by SIGKILL for what is left of them later.
+"""Ends a command for good, with all that it has started: by a signal, and later by SIGKILL for what is left.
 
-To it belong the process tree and, wherever they have gone, the processes that carry the run's mark (descendants.py).
-They are looked for again and again until none is left, since each may start another one before it ends; who was seen
-once is remembered, since one whose parent ends is not found below the command any more.
+To the command belong the processes below it (tree.py) and, wherever they have gone, those that carry the run's mark in
+their environment. They are looked for again and again until none is left, since each may start another one before it
+ends. A process that was seen once is remembered: when its parent ends, it is not found below the command any more.
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ import time
 from typing import Callable
 
 from .identity import ProcessIdentity, exists
+from .kill_until_gone import kill_until_gone
 from .send_signal import send_signal
 from .tree import ancestors, last_started, marked, with_descendants
 
-_KILL_WITHIN = 3.0  # seconds; one that does not end by SIGKILL then is stuck in the kernel
+_KILL_WITHIN = 3.0  # seconds; a process that does not end by SIGKILL then is stuck in the kernel
 _SEARCH_WITHIN = 0.5  # seconds; on a busy host other processes are started all the time
-_PAUSE = 0.005  # seconds between two looks
 
 
 class TreeKiller:
     """Ends a command and what belongs to it: what it has started, and what has `mark` in the list of `variable`.
 
-    `tell` is called with what can't be done.
+    `report` is called with a message for people about what can't be done.
     """
 
     def __init__(
-        self, command: ProcessIdentity, variable: str, mark: str, tell: Callable[[str], None] = lambda text: None
+        self, command: ProcessIdentity, variable: str, mark: str, report: Callable[[str], None] = lambda text: None
     ) -> None:
         self.command = ProcessIdentity(command.pid, command.start)  # as the others are named
         self._variable = variable
         self._mark = mark
-        self._tell = tell
+        self._report = report
         self._seen = {self.command}
         self._spared = {os.getpid()} | ancestors(os.getpid())
         self._denied: set[ProcessIdentity] = set()
 
     @property
     def has_ended(self) -> bool:
-        """Whether the command itself is gone; others may be left."""
+        """True if the command itself is gone; others may be left."""
         return exists(self.command.pid, self.command.start) is False
 
     def signal_command(self, number: int) -> None:
-        """Send the command a signal."""
+        """Send a signal to the command alone."""
         self.find_remaining()  # they are remembered
         self._send(self.command, number)
 
@@ -54,10 +54,10 @@ class TreeKiller:
             self._send(process, number)
 
     def find_remaining(self, at_once: int | None = None) -> list[ProcessIdentity]:
-        """What is left, but for those of other users that can't be sent signals; the oldest first, so that none sees
-        the end of another that it has started, and goes on.
+        """Return what is left, but for processes of other users that can't be sent signals.
 
-        Those who carry the mark get the signal `at_once`, if it is given, as soon as they are seen.
+        The oldest come first: so none sees that a process which it has started has ended, and goes on. `at_once` is
+        a signal for those that carry the mark, sent as soon as each is seen.
         """
         for process in marked(self._variable, self._mark):
             if process.pid not in self._spared:
@@ -69,27 +69,30 @@ class TreeKiller:
         return sorted(self._seen - self._denied, key=lambda process: (process.start or 0, process.pid))
 
     def kill_all(self) -> None:
-        """SIGKILL to all that is left, until nothing is: until that is seen while no process was started anywhere."""
-        begin = time.monotonic()
-        at_once = None
-        while True:
-            last = last_started()
-            rest = self.find_remaining(at_once)
-            for process in rest:
-                self._send(process, signal.SIGKILL)
-            at_once = signal.SIGKILL
-            if not rest and (last == last_started() or time.monotonic() >= begin + _SEARCH_WITHIN):
-                return
-            if rest and time.monotonic() >= begin + _KILL_WITHIN:
-                self._tell(f"process {rest[0].pid} does not end by SIGKILL")
-                return
-            if rest:
-                time.sleep(_PAUSE)
+        """Send SIGKILL to all that is left until nothing is. Blocks for 3 seconds at most.
+
+        Nothing is left when none is found while no process at all was started: a new one may have been missed.
+        """
+        search_until = time.monotonic() + _SEARCH_WITHIN
+        at_once = None  # the first time in order of age
+
+        def find() -> list[ProcessIdentity]:
+            nonlocal at_once
+            while True:
+                last = last_started()
+                found = self.find_remaining(at_once)
+                at_once = signal.SIGKILL
+                if found or last == last_started() or time.monotonic() >= search_until:
+                    return found
+
+        left = kill_until_gone(find, _KILL_WITHIN, lambda process: self._send(process, signal.SIGKILL))
+        if left:
+            self._report(f"process {left[0].pid} does not end by SIGKILL")
 
     def _send(self, process: ProcessIdentity, number: int) -> None:
         try:
             send_signal(process, number)
         except PermissionError:
             if process not in self._denied:
-                self._tell(f"process {process.pid} can't be ended: it is another user's")
+                self._report(f"process {process.pid} can't be ended: it is another user's")
             self._denied.add(process)

@@ -1,8 +1,8 @@
-"""A process that ends a command when the one beside the command can't: because that was stopped, or killed.
+"""A small process that ends a command in time when the process that should do so can't: it was stopped, or killed.
 
-It is told until when the command may run, and again after each renewal. If it hears nothing more until then, or if the
-other end of its pipe is closed without a word, it ends the command and all that belongs to it. It is in a session of
-its own, so that a stop of the whole job does not reach it.
+It is told a deadline, and a later one after each renewal. When the deadline has passed, or when the other end of its
+pipe is closed without a message, it ends the command and all that belongs to it. It is in a session of its own, so
+that a stop of the whole job does not reach it.
 """
 
 from __future__ import annotations
@@ -17,90 +17,94 @@ from typing import Callable, NoReturn
 from ..errors import INTERNAL, IpclockerError
 
 _TIME = struct.Struct("d")  # monotonic seconds, the same clock for all processes of a host
-_DISMISSED = -1.0
-_LATER = 0.1  # seconds after its time, so that whoever is beside the command comes first, and can say so
+_DISARMED = -1.0
+_LATER = 0.1  # seconds after the deadline: so the process beside the command comes first, and can tell its user
+_LONGEST_WAIT = 3600.0  # seconds; poll(2) takes no infinity
 
 
 class Watchdog:
-    """To be made before the command starts. `kill` is called in the other process."""
+    """The watchdog as its owner sees it. To be made before the command starts."""
 
-    def __init__(self, until: float, kill: Callable[[], None]) -> None:
-        """Raises IpclockerError if there can be no further process."""
+    def __init__(self, deadline: float, kill: Callable[[], None]) -> None:
+        """Start the process, which calls `kill` at the deadline (monotonic seconds).
+
+        Raises IpclockerError if there can be no further process.
+        """
         receiver, self._sender = os.pipe()
-        ready, word = os.pipe()
+        ready, ready_sender = os.pipe()
         try:
             between = os.fork()
         except OSError as error:
             raise IpclockerError(f"cannot make a process that ends the command in time: {error.strerror}") from None
         if not between:
-            _begin(receiver, word, until, kill)
+            _begin(receiver, ready_sender, deadline, kill)
         os.close(receiver)
-        os.close(word)
+        os.close(ready_sender)
         os.set_blocking(self._sender, False)
         os.waitpid(between, 0)
         began = os.read(ready, 1)
         os.close(ready)
         if not began:
             raise IpclockerError("cannot make a process that ends the command in time")
-        self._until = until
+        self._deadline = deadline
 
-    def set_deadline(self, until: float) -> None:
-        """The command may run until then."""
-        if until != self._until:
-            self._until = until
-            self._send(until)
+    def set_deadline(self, deadline: float) -> None:
+        """Let the command run until then (monotonic seconds). Never blocks."""
+        if deadline != self._deadline:
+            self._deadline = deadline
+            self._send(deadline)
 
     def disarm(self) -> None:
-        """The command needs no ending any more."""
-        self._send(_DISMISSED)
+        """End the watchdog: the command has ended."""
+        self._send(_DISARMED)
         os.close(self._sender)
 
-    def _send(self, until: float) -> None:
+    def _send(self, deadline: float) -> None:
         with contextlib.suppress(BlockingIOError, BrokenPipeError):  # it was stopped for ever, or killed
-            os.write(self._sender, _TIME.pack(until))
+            os.write(self._sender, _TIME.pack(deadline))
 
 
-def _begin(receiver: int, word: int, until: float, kill: Callable[[], None]) -> NoReturn:
-    """In the process between: leave a child that is nobody's, and so no surprise to who waits for children."""
+def _begin(receiver: int, ready: int, deadline: float, kill: Callable[[], None]) -> NoReturn:
+    """In the process between: leave a child that has no parent here, and so surprises nobody who waits for children."""
     try:
         if os.fork():
             os._exit(0)
         os.setsid()
-        _close_all_but(receiver, word)
-        os.write(word, b".")
-        os.close(word)
-        if _hear(receiver, until):
+        _close_all_but(receiver, ready)
+        os.write(ready, b".")
+        os.close(ready)
+        if _wait(receiver, deadline):
             kill()
         os._exit(0)
     finally:
         os._exit(INTERNAL)
 
 
-def _hear(receiver: int, until: float) -> bool:
-    """Wait until the time is over or nobody tells it any more; False if there is nothing to do."""
+def _wait(receiver: int, deadline: float) -> bool:
+    """Wait for the deadline, or the end of the process that sets it; return False if disarmed."""
     poller = select.poll()
     poller.register(receiver, select.POLLIN)
     while True:
-        left = until + _LATER - time.monotonic()
-        # What was told comes first: this process may have been stopped as well.
-        if poller.poll(max(0.0, min(left, 3600.0)) * 1000):
-            told = os.read(receiver, _TIME.size * 64)
-            if not told:
+        left = deadline + _LATER - time.monotonic()
+        # Messages come before the deadline: this process may have been stopped as well.
+        if poller.poll(max(0.0, min(left, _LONGEST_WAIT)) * 1000):
+            data = os.read(receiver, _TIME.size * 64)
+            if not data:
                 return True
-            until = _TIME.unpack(told[-_TIME.size :])[0]
-            if until == _DISMISSED:
+            deadline = _TIME.unpack(data[-_TIME.size :])[0]
+            if deadline == _DISARMED:
                 return False
         elif left <= 0:
             return True
 
 
 def _close_all_but(*kept: int) -> None:
-    """No pipe, terminal or socket is held open by this process."""
+    """Hold no pipe, terminal or socket open in this process."""
     null = os.open(os.devnull, os.O_RDWR)
     try:
         numbers = sorted(map(int, os.listdir("/dev/fd")))
     except OSError:
-        numbers = list(range(256))
+        numbers = list(range(256))  # more than a tool has open when it starts a watchdog
     for number in numbers:
         if number < 3:
             os.dup2(null, number)

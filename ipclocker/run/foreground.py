@@ -1,4 +1,4 @@
-"""A command run for somebody, transparently: as if the tool that runs it were not there.
+"""Runs a command transparently: as if the tool that runs it were not there.
 
 The command is a child in the tool's own process group, so the terminal, job control and pipelines see one job.
 The tool waits for four things at once: the command's end, a socket of its own, signals, and time. What happens:
@@ -12,7 +12,7 @@ The tool waits for four things at once: the command's end, a socket of its own, 
     SIGCONT to the tool                      -                            passed on, if the command still stands
     the command ends                         CommandEnded                 CommandEnded
 
-As process 1 of a container it reaps whatever is left to it.
+As process 1 of a container it reaps all orphans.
 """
 
 from __future__ import annotations
@@ -33,26 +33,29 @@ from ..process import libc
 from ..process.signal_reader import (
     Signal,
     SignalReader,
-    descends_from,
     ends_by_default,
     foreground_group,
     in_foreground,
     leads_session,
 )
 from ..process.spawn import CommandProcess
+from ..process.tree import descends_from
 
 Result = TypeVar("Result")
 _STOPPED_BY_TERMINAL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 
 class Pollable(Protocol):
-    """What can be waited for: a socket, or a loop of many."""
+    """An object that can be waited for: a socket, or a loop of many."""
 
     def fileno(self) -> int: ...
 
 
 class Interrupted(BaseException):
-    """A signal that ends the tool came before the command was started. Not an Exception: nothing may swallow it."""
+    """Raised when a signal that ends the tool came before the command was started.
+
+    It is not an Exception: nothing may swallow it.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -60,17 +63,18 @@ class Interrupted(BaseException):
 
 
 class CommandEnded(BaseException):
-    """The command has ended. Not an Exception: nothing may swallow it."""
+    """Raised when the command has ended. It is not an Exception: nothing may swallow it."""
 
 
 class Foreground:
-    """Waits, for as long as the command or somebody in its name does. `tick` is called every second, if given.
+    """Waits for the command and for all else at once.
 
-    `first`, if set, is called whenever this process wakes up, before anything else is done: it may have been stopped,
-    and time be over.
+    `first`, if set, is called whenever this process wakes up, before anything else is done: it may have been stopped
+    until a deadline had passed.
     """
 
     def __init__(self, child: CommandProcess, tick: Callable[[], None] | None = None) -> None:
+        """Take all signals from now on. `tick` is called every second until the command is started."""
         self.first: Callable[[], None] | None = None
         self._child = child
         self._tick = tick
@@ -80,16 +84,16 @@ class Foreground:
         self._stopped = False
         self._over = False  # from here on nothing is raised any more
         self._status: int | None = None
-        os.kill(os.getpid(), signal.SIGCHLD)  # a child may have ended before there was anybody to hear of it
+        os.kill(os.getpid(), signal.SIGCHLD)  # a child may have ended before signals were read
 
     def start(self, additions: Mapping[str, str | None]) -> None:
-        """Let the command run; additions to its environment that are None are taken from it."""
+        """Let the command run; what is None among the additions to its environment is taken from it."""
         self._tick = None
         self._started = True
         self._child.start(additions)
 
     def wait(self, sock: Pollable | None, events: int, deadline: float) -> bool:
-        """Wait until the socket is ready for the poll(2) events; False when the deadline (monotonic) has passed.
+        """Wait until the socket is ready for the poll(2) events; return False at the deadline (monotonic seconds).
 
         Raises Interrupted and CommandEnded, each at most once.
         """
@@ -113,7 +117,7 @@ class Foreground:
                 self._tick()
 
     def interruptibly(self, call: Callable[[], Result]) -> Result:
-        """Do what takes long and is not worth more than a signal: one that ends a process by default does so."""
+        """Call a function that may take long; a signal that ends a process by default ends this one meanwhile."""
         with self._signals.by_default():
             return call()
 
@@ -125,13 +129,13 @@ class Foreground:
                 wait()
 
     def finish(self) -> None:
-        """The command is not to be run, or has ended: nothing interrupts what there is still to do."""
+        """Let nothing interrupt this process any more: the command is not to be run, or has ended."""
         self._over = True
         if not self._started and self._status is None:
             self._child.dismiss()
 
     def was_ended_by(self, number: int) -> bool:
-        """Whether the command has ended, and by this signal."""
+        """Tell if the command has ended by this signal."""
         return self._status is not None and os.WIFSIGNALED(self._status) and os.WTERMSIG(self._status) == number
 
     def end_like_command(self) -> NoReturn:
@@ -149,7 +153,7 @@ class Foreground:
                 self._look_at_children()
             elif self._over:
                 if not self._started and self._signals.is_deadly(number):
-                    end_by_signal(number)  # asked for a second time, while the claim is given back
+                    end_by_signal(number)  # a second signal, while the lock is given back
             elif number == signal.SIGCONT:
                 self._look_at_children()
                 if self._stopped:
@@ -190,10 +194,10 @@ class Foreground:
             raise CommandEnded
 
     def _stop_like_command(self, number: int) -> None:
-        """The shell waits for this process, so it has to stop for the shell to see that the job has stopped."""
+        """Stop this process, too: the shell waits for it, and shall see that the job has stopped."""
         self._stopped = True
         if leads_session():
-            return  # there is no shell, and nobody who would continue this process
+            return  # there is no shell that would continue this process
         ours, theirs, foreground = os.getpgrp(), os.getpgid(self._child.pid), foreground_group()
         if number in _STOPPED_BY_TERMINAL or foreground in (ours, theirs):
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -206,7 +210,7 @@ class Foreground:
 
 
 def end_by_signal(number: int) -> NoReturn:
-    """End this process by a signal, as whoever waits for it expects; with 128 + number where that can't be."""
+    """End this process by a signal, as its parent expects; with 128 + number where that can't be."""
     libc.leave_no_core()  # the core to look at is the command's
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -221,8 +225,7 @@ def end_by_signal(number: int) -> NoReturn:
 def _let_go_of_pipes() -> None:
     """Give up our share in the caller's pipes, so that the other end sees when the command closes its own.
 
-    But for stderr, where there may be something to say. Files stay open: closing one would end the caller's
-    locks on it (fcntl(2)).
+    Stderr is kept for messages. Files stay open: closing one would end the caller's locks on it (fcntl(2)).
     """
     with contextlib.suppress(OSError):
         inherited = [number for number in map(int, os.listdir("/dev/fd")) if number != 2]

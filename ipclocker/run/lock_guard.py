@@ -1,9 +1,8 @@
-"""What is done beside a command while it runs under a lock: the lock is kept, and if it is lost, something is done.
+"""Keeps the lock while a command runs under it, and acts if the lock is lost.
 
 With a lease the command is ended before the server can grant the lock to anybody else (lock/client/lease.py has the
-times). These times go before all else: they are looked at whenever this process wakes up, nothing here waits beyond
-the next of them, and a deputy looks at them, too, in case that this process is stopped. Without a lease the user
-decides.
+times). These times go before all else: they are checked whenever this process wakes up, nothing here waits beyond the
+next of them, and a watchdog checks them, too, in case that this process is stopped. Without a lease the user decides.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from .foreground import Foreground
 from .on_lost_hook import OnLostHook
 from .options import KILL, MARKS, WARN, RunOptions
 
-_GRACE = 5.0  # seconds from the signal to SIGKILL, where no lease says so
-_LOOK_AGAIN, _LONGEST_PAUSE = 0.02, 0.25  # seconds between two looks at what the command has left behind
+_GRACE = 5.0  # seconds from the signal to SIGKILL, where no lease sets the time: enough to end in good order
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.25  # seconds between two searches for what is left: each reads all of /proc
 
 
 class LockGuard:
-    """Beside one command, which may run already. `loss` is what became of the lock, if it was lost."""
+    """Guards the lock of one command, which may run already. `loss` is set if the lock was lost."""
 
     def __init__(
         self,
@@ -40,41 +39,45 @@ class LockGuard:
         acquisition: LockAcquisition,
         options: RunOptions,
         additions: dict[str, str],
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
-        """`mark` is in the command's environment; `additions` are for that of what is run because of a loss."""
+        """Begin to renew the lock, if it has a lease.
+
+        `mark` is in the command's environment; `additions` are for the environment of what is run because of a loss.
+        `report` is called with messages for people. Raises IpclockerError if there can be no watchdog.
+        """
         self.loss: LockLoss | None = None
         self._foreground = foreground
         self._acquisition = acquisition
         self._options = options
         self._additions = additions
-        self._tell = tell
+        self._report = report
         self._names = ", ".join(os.fsdecode(held.name) for held in acquisition.grants)
-        self._tree_killer = TreeKiller(command, MARKS, mark, tell)
+        self._tree_killer = TreeKiller(command, MARKS, mark, report)
         self._kill_at = inf
         self._killed = False
-        self._handler: OnLostHook | None = None
+        self._hook: OnLostHook | None = None
         self._lease: Lease | None = None
         self._watchdog: Watchdog | None = None
         if acquisition.settings.lease:
             lease = self._lease = Lease(acquisition.settings.lease, min(held.asked for held in acquisition.grants))
             self._watchdog = Watchdog(lease.kill_at, lambda: TreeKiller(command, MARKS, mark).kill_all())
-            foreground.first = self._look_at_time
+            foreground.first = self._check_time
         self._keepalive = KeepAlive(acquisition.connector, acquisition.grants, self._lease)
 
     @property
     def is_ending(self) -> bool:
-        """Whether the command was made to end, or to be killed."""
+        """True if the command was told to end, or was killed."""
         return self._kill_at < inf
 
     @property
     def is_late(self) -> bool:
-        """Whether the command would have to be ended as soon as it is started."""
+        """True if the command would have to be ended as soon as it is started."""
         return self._lease is not None and time.monotonic() >= self._lease.stop_at
 
     def step(self) -> None:
         """Do what is to be done next, or wait for it; to be called again and again until the command has ended."""
-        self._look_at_time()
+        self._check_time()
         if self.loss is not None or self._tree_killer.has_ended:
             # A server that sees the command's end by itself frees the lock, and says so: that is no loss.
             self._foreground.wait(None, 0, inf if self._killed else self._kill_at)
@@ -88,12 +91,12 @@ class LockGuard:
             self._watchdog.set_deadline(lease.kill_at)
 
     def finish(self) -> None:
-        """The command has ended: end what it has left behind, if it was made to end."""
-        if self._lease is not None and self.loss is None and self._was_killed_by_deputy():
+        """End what a command that was made to end has left behind, and the watchdog: the command has ended."""
+        if self._lease is not None and self.loss is None and self._was_killed_by_watchdog():
             self._lose(self._overdue(self._lease))
         if self.is_ending:
             self._tree_killer.signal_rest(self._options.lost_signal)
-            pause = _LOOK_AGAIN
+            pause = _FIRST_PAUSE
             while time.monotonic() < self._kill_at and self._tree_killer.find_remaining():
                 self._foreground.wait(None, 0, min(self._kill_at, time.monotonic() + pause))
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -103,18 +106,18 @@ class LockGuard:
             self._watchdog.disarm()
 
     def give_back(self, within: float) -> None:
-        """Give back what the server may have of it still, in so many seconds, but not longer than the lease."""
+        """Give back what the server may still hold for it, within so many seconds, but not longer than the lease."""
         if self._lease is not None:
             within = min(within, self._lease.expires_at - time.monotonic())
         if within > 0 and (self._lease is not None or len(self._acquisition.grants) > 1):
             self._acquisition.abandon(within)
 
-    def wait_for_handler(self) -> None:
-        """Let what was run because of the loss come to its end, if that does not take long."""
-        if self._handler is not None:
-            self._handler.wait(lambda until: (self._foreground.wait(None, 0, until), None)[1])
+    def wait_for_hook(self) -> None:
+        """Wait for the end of what was run because of the loss, 5 seconds at most."""
+        if self._hook is not None:
+            self._hook.wait(lambda until: (self._foreground.wait(None, 0, until), None)[1])
 
-    def _look_at_time(self) -> None:
+    def _check_time(self) -> None:
         now = time.monotonic()
         if (
             self._lease is not None
@@ -125,19 +128,19 @@ class LockGuard:
             self._lose(self._overdue(self._lease))
         if now >= self._kill_at and not self._killed:
             self._kill()
-            self._tell("the command has not ended in time: it is killed, and all that it has started")
+            self._report("the command has not ended in time: it is killed, and all that it has started")
 
     def _overdue(self, lease: Lease) -> LockLoss:
         since = time.monotonic() - lease.sent
         problem = self._keepalive.problem or "lockersh itself was stopped"
         return LockLoss(self._names, f"it could not be renewed for {since:.0f} s ({problem})")
 
-    def _was_killed_by_deputy(self) -> bool:
+    def _was_killed_by_watchdog(self) -> bool:
         assert self._lease is not None
         return time.monotonic() >= self._lease.kill_at and self._foreground.was_ended_by(signal.SIGKILL)
 
     def _lose(self, loss: LockLoss) -> None:
-        """The lock is lost: end the command first, then say so."""
+        """Act on a loss: end the command first, then report it."""
         self.loss = loss
         now = time.monotonic()
         number = self._options.lost_signal
@@ -155,9 +158,9 @@ class LockGuard:
             outcome = f"; it gets SIG{signal_name(number)}"
         if self._watchdog is not None:
             self._watchdog.set_deadline(self._kill_at)
-        self._tell(f"lock {loss.name} was lost while the command runs: {loss.why}{outcome}")
+        self._report(f"lock {loss.name} was lost while the command runs: {loss.why}{outcome}")
         if self._options.on_lost not in (WARN, KILL):
-            self._handler = OnLostHook(self._options.on_lost, self._additions, self._tell)
+            self._hook = OnLostHook(self._options.on_lost, self._additions, self._report)
 
     def _kill(self) -> None:
         self._killed = True

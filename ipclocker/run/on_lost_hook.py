@@ -1,41 +1,30 @@
-"""The command line that is run when a lock is lost, besides the command that ran under it."""
+"""Runs a command line when a lock is lost, beside the command that ran under it."""
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from typing import Callable
 
 from ..process.command_line import SHELL
+from ..process.helper import spawn_helper
 from ..process.identity import exists, identify
-from ..process.spawn import caller_environment
 
-_WAIT = 5.0  # seconds for which its end is waited for
+_WAIT = 5.0  # seconds for which its end is waited for: enough to send a message
 
 
 class OnLostHook:
-    """A shell command line that runs from now on. `tell` is called if it can't be run."""
+    """One run of a shell command line."""
 
-    def __init__(self, line: str, additions: dict[str, str], tell: Callable[[str], None]) -> None:
+    def __init__(self, line: str, additions: dict[str, str], report: Callable[[str], None]) -> None:
+        """Start it with these additions to its environment. `report` is called with a message if it can't be run."""
         self._process = None
         try:
-            pid = os.posix_spawn(
-                SHELL,
-                [SHELL, "-c", line],
-                {**caller_environment(), **additions},
-                # What it prints is no part of the command's output.
-                file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, 2, 1)],
-                setsigmask=(),  # here they are blocked, to be read from a descriptor
-                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
-            )
+            self._process = identify(spawn_helper([SHELL, "-c", line], additions))
         except OSError as error:
-            tell(f"cannot run '{line}': {error.strerror}")
-        else:
-            self._process = identify(pid)
+            report(f"cannot run '{line}': {error.strerror}")
 
     def wait(self, wait: Callable[[float], None]) -> None:
-        """Let it come to its end, if that does not take long; `wait` waits until a monotonic time."""
+        """Wait for its end, 5 seconds at most. `wait` is called to wait until a time (monotonic seconds)."""
         until = time.monotonic() + _WAIT
         process = self._process
         while process is not None and exists(process.pid, process.start) is not False and time.monotonic() < until:

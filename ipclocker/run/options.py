@@ -1,4 +1,4 @@
-"""How a command is run under a lock: what lockersh is asked for, as far as it concerns the command."""
+"""The options of lockersh that concern the command which runs under the lock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MARKS = "IPCLOCKER_RUN"  # in a command's environment: the marks of all runs tha
 
 
 class RunOptions(NamedTuple):
-    """How a command is run under a lock.
+    """The options of a command that runs under a lock.
 
     wait: the longest wait for the lock in seconds, 0 for one try, None for ever
     release_within: how long to try to give it back to a server that does not answer (seconds)

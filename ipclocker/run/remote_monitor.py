@@ -1,9 +1,8 @@
-"""Whether one process, of this host or of another, is still there.
+"""Watches one process of another host, by asking the pid server there again and again.
 
-One of this host is watched by the kernel, as the very process that had the number at the start
-(process/exit_watcher.py). About one of another host its pid server is asked, again and again; only the number is
-known of it. It is gone when an answer says so. "Unknown" and silence say nothing: they are told once, silence when it
-has lasted; it counts as the end of the process only for a caller who says after how long.
+The process is known only by its number. It is gone when an answer says so. "Unknown" and silence prove nothing: they
+are reported once, silence when it has lasted a while. Silence counts as the end of the process only for a caller who
+says after how long. (A process of this host is watched by the kernel: process/exit_watcher.py.)
 """
 
 from __future__ import annotations
@@ -21,15 +20,18 @@ from ..pid.async_client import AsyncPidClient
 from ..pid.protocol import Answer
 from ..process.identity import ProcessIdentity
 
-_PATIENCE = 5.0  # seconds of silence that are not worth a word
+_PATIENCE = 5.0  # seconds of silence that are not worth a message: a server may be starting
 _ANSWER_WITHIN = 5.0  # seconds; a late answer is as true as any other
-_QUESTIONS_BEFORE_DOWN = 5
+_QUESTIONS_BEFORE_DOWN = 5  # so many datagrams are hardly lost one after another by chance
 _LOOK_UP_PAUSE = 0.02  # seconds between two looks at whether the host's name is looked up by now
 
 
 class WatchTarget(NamedTuple):
-    """The process to watch, by its number on its host. For one of another host: the UDP port of its pid server, the
-    longest time between two questions, and the time without an answer after which it counts as gone, in seconds."""
+    """The process to watch, by its number on its host.
+
+    For one of another host: `port` is the UDP port of its pid server, `interval` the longest time between two
+    questions, `down_after` the time without an answer after which it counts as gone; None: it never does. Seconds.
+    """
 
     pid: int
     host: str = "localhost"
@@ -39,22 +41,22 @@ class WatchTarget(NamedTuple):
 
 
 class MonitorListener:
-    """Who hears of a vigil; this one is deaf."""
+    """The receiver of a monitor's messages; this one drops them."""
 
-    def tell(self, text: str) -> None:
-        """Something that the user should know."""
+    def report(self, text: str) -> None:
+        """Take a message that the user should see."""
 
     def trace(self, text: str) -> None:
-        """Something that is of use only to find a fault."""
+        """Take a message that is of use only to find a fault."""
 
 
 def is_this_host(name: str) -> bool:
-    """Whether a name surely means the host that this process runs on: what that is called here, or the loopback."""
+    """Tell if a name surely means the host that this process runs on: that host's name, or a loopback address."""
     return name in ("localhost", "::1", own_host_name()) or (name.startswith("127.") and _is_address(name))
 
 
 class RemoteProcessMonitor:
-    """Asks after a process of another host and calls `gone` once, in a turn of the loop, when it is gone."""
+    """Watches a process of another host, and calls `gone` once, in a turn of the loop, when it is gone."""
 
     def __init__(self, loop: Loop, target: WatchTarget, gone: Callable[[], None], listener: MonitorListener) -> None:
         self._loop = loop
@@ -68,26 +70,26 @@ class RemoteProcessMonitor:
         self._interval = min(target.interval, (target.down_after or inf) / _QUESTIONS_BEFORE_DOWN)
         self._answering = ""  # the address that has answered last
         self._silence = 0.0  # seconds for which was asked and nothing answered
-        self._told: set[str] = set()
-        self._turn()
+        self._reported: set[str] = set()
+        self._ask()
 
     def close(self) -> None:
-        """Ask no more; nobody is called."""
+        """Ask nothing more, and call nobody."""
         self._timer.cancel()
         self._pid_client.close()
         if self._resolver is not None:
             self._resolver.close()
 
-    def _turn(self) -> None:
+    def _ask(self) -> None:
         down_after = self._target.down_after
         if down_after is not None and self._silence >= down_after:
-            self._listener.tell(
+            self._listener.report(
                 f"{self._why_silent()}, for {down_after:g} s: process {self._target.pid} counts as gone"
             )
             self._end()
             return
         if self._silence >= _PATIENCE:
-            self._tell_once(f"{self._why_silent()}: whether process {self._target.pid} is there can't be seen")
+            self._report_once(f"{self._why_silent()}: whether process {self._target.pid} is there can't be seen")
         for address in self._where_to_ask():
             self._pid_client.ask(
                 address, ProcessIdentity(self._target.pid), partial(self._answered, address), _ANSWER_WITHIN
@@ -96,10 +98,10 @@ class RemoteProcessMonitor:
         pause = min(self._interval, _LOOK_UP_PAUSE) if looking_up else self._interval
         # Added up, not read from the clock: if this process was stopped for a while, nobody was silent.
         self._silence += pause
-        self._timer = self._loop.call_at(self._loop.now + pause, self._turn)
+        self._timer = self._loop.call_at(self._loop.now + pause, self._ask)
 
     def _where_to_ask(self) -> list[str]:
-        """The address that answers, or all while none does."""
+        """Return the address that answers, or all while none does."""
         if self._answering and self._silence <= 2 * self._interval:
             return [self._answering]
         if self._resolver is not None:
@@ -108,7 +110,7 @@ class RemoteProcessMonitor:
         return self._addresses
 
     def _can_be(self, address: str) -> bool:
-        """Whether an address can be the host's: the loopback is this one's, whatever other name a file gives it."""
+        """Tell if an address can be the host's: the loopback is this host's, whatever other name a file gives it."""
         is_ours = self._target.host.partition(".")[0] == own_host_name().partition(".")[0]
         return is_ours or not (address.startswith("127.") or address == "::1")
 
@@ -121,7 +123,7 @@ class RemoteProcessMonitor:
         if answer.exists is False:
             self._end()
         elif answer.exists is None:
-            self._tell_once(f"{self._target.host} does not know whether process {answer.pid} is there")
+            self._report_once(f"{self._target.host} does not know whether process {answer.pid} is there")
 
     def _end(self) -> None:
         self.close()
@@ -132,10 +134,10 @@ class RemoteProcessMonitor:
             return f"the host '{self._target.host}' is not known here"
         return f"no pid server answers at {self._target.host}, port {self._target.port}"
 
-    def _tell_once(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
-            self._listener.tell(text)
+    def _report_once(self, text: str) -> None:
+        if text not in self._reported:
+            self._reported.add(text)
+            self._listener.report(text)
 
 
 def _is_address(host: str) -> bool:

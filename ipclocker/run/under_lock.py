@@ -1,4 +1,4 @@
-"""A command run under a lock: what lockersh does once its command line was read."""
+"""Runs a command under a lock: what lockersh does once its command line was read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..lock.client.settings import LockSettings
 from ..process.identity import identify
 from ..process.signal_reader import in_foreground
 from ..process.spawn import CommandProcess
-from ..process.stderr import tell
+from ..process.stderr import print_stderr
 from .foreground import CommandEnded, Foreground, Interrupted, end_by_signal
 from .options import KILL, MARKS, RunOptions
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """Tells on stderr how the claim fares: what matters always, the rest if `verbose`."""
+    """Prints on stderr how the acquisition of the lock goes on: what matters always, the rest if `verbose`."""
 
     def __init__(self, verbose: bool) -> None:
         self._verbose = verbose
@@ -34,50 +34,50 @@ class Reporter:
 
     @property
     def ticks(self) -> bool:
-        """Whether there is something to show every second."""
+        """True if there is something to show every second."""
         return self._on_terminal
 
     def waiting(self, name: str, holder: str) -> None:
-        """The lock is busy, and the claim is in the queue."""
+        """Print that the lock is busy and waited for."""
         if not self._waiting_for:
             self._since = time.monotonic()
         self._waiting_for = name
-        self._say(f"waiting for lock {name}: {holder} holds it")
+        self._trace(f"waiting for lock {name}: {holder} holds it")
 
     def obtained(self) -> None:
-        """The lock was granted after a wait."""
+        """Print that the lock was granted after a wait."""
         if self._waiting_for:
-            self._say(f"obtained lock after {time.monotonic() - self._since:.1f} s")
+            self._trace(f"obtained lock after {time.monotonic() - self._since:.1f} s")
 
     def broke(self, holder: str) -> None:
-        """The lock was broken."""
-        self._say(f"broke the lock of {holder}")
+        """Print that the lock was broken."""
+        self._trace(f"broke the lock of {holder}")
 
     def retry(self, reason: str, pause: float) -> None:
-        """No server answers; that is said at once, whether asked for or not."""
-        self.tell(f"{reason}; trying again in {pause:.0f} s")
+        """Print that no server answers, at once and whether asked for or not; `pause` in seconds."""
+        self.report(f"{reason}; trying again in {pause:.0f} s")
 
     def tick(self) -> None:
-        """Show the time waited so far, over what was shown before; not from the background."""
+        """Print the time waited so far, over what was printed before; not from the background."""
         if self._waiting_for and in_foreground():
-            tell(f"\rwaiting for lock {self._waiting_for}: {time.monotonic() - self._since:.0f} s", end="")
+            print_stderr(f"\rwaiting for lock {self._waiting_for}: {time.monotonic() - self._since:.0f} s", end="")
 
-    def tell(self, text: str) -> None:
-        """Say something that its reader should know."""
+    def report(self, text: str) -> None:
+        """Print a message that the user should see."""
         start = "\r\033[K" if self._on_terminal else ""
-        tell(f"{start}lockersh: {text}")
+        print_stderr(f"{start}lockersh: {text}")
 
-    def _say(self, text: str) -> None:
+    def _trace(self, text: str) -> None:
         if self._verbose:
-            self.tell(f"{time.strftime('%H:%M:%S')} {text}")
+            self.report(f"{time.strftime('%H:%M:%S')} {text}")
 
 
 def trace_links() -> None:
-    """From now on show on stderr all that is said to lock servers and back."""
+    """Print on stderr all that is sent to lock servers and back, from now on."""
 
     def show(direction: str, data: bytes) -> None:
         for line in data.decode("utf-8", "backslashreplace").split("\n")[:-1]:
-            tell(f"lockersh: {direction} {line}")
+            print_stderr(f"lockersh: {direction} {line}")
 
     ServerConnection.trace = show
 
@@ -119,7 +119,7 @@ def run_locked(child: CommandProcess, settings: LockSettings, options: RunOption
 
 
 def _is_stale(acquisition: LockAcquisition) -> bool:
-    """Whether a lease has run for so long already, since this process was stopped, that the command is not to start."""
+    """Tell if a lease has run for too long to start the command, since this process was stopped meanwhile."""
     lease = acquisition.settings.lease
     return lease > 0 and time.monotonic() >= min(held.asked for held in acquisition.grants) + lease / 3
 
@@ -135,7 +135,7 @@ def _busy_message(acquisition: LockAcquisition, wait: float | None) -> str:
 
 
 class _Run:
-    """One run of a command under what a claim holds."""
+    """One run of a command under the locks that an acquisition holds."""
 
     def __init__(
         self,
@@ -154,12 +154,12 @@ class _Run:
         self._mark = os.urandom(12).hex()
         self._guard: LockGuard | None = None
         if acquisition.settings.lease:
-            self._guard = self._make_beside()  # before the command starts; from here on its deputy watches over it
+            self._guard = self._make_guard()  # before the command starts; from here on there is a watchdog
             if self._guard.is_late:
                 raise LockLost(f"lock {self._names} was lost before the command began: lockersh was stopped meanwhile")
 
     def to_the_end(self) -> int:
-        """Let the command run, and give the lock back; the exit code, if it does not end as the command did."""
+        """Let the command run, and give the lock back; return the exit code, if it does not end as the command did."""
         self._foreground.start(self._additions())
         self._foreground.run(self._keep)
         guard = self._guard
@@ -167,13 +167,13 @@ class _Run:
             guard.finish()
         self._release()
         if guard is not None:
-            guard.wait_for_handler()
+            guard.wait_for_hook()
         if guard is None or not guard.is_ending:
             self._foreground.end_like_command()
         return LOST
 
     def _additions(self) -> dict[str, str | None]:
-        """To the command's environment; what is None is taken from it."""
+        """Return what is added to the command's environment; what is None is taken from it."""
         grants = self._acquisition.grants
         tokens = [held.token for held in grants]
         additions = {
@@ -181,13 +181,13 @@ class _Run:
             "IPCLOCKER_TOKEN": None if None in tokens else " ".join(map(str, tokens)),
         }
         if self._acquisition.settings.lease or self._options.on_lost == KILL:
-            # By that its processes are found again; those of a run within it belong to both.
+            # By this mark its processes are found again; those of a run within this run have both.
             outer = os.environ.get(MARKS)
             additions[MARKS] = f"{outer}:{self._mark}" if outer else self._mark
         return additions
 
     def _keep(self) -> None:
-        """Wait beside the command."""
+        """Wait while the command runs."""
         if self._guard is None:
             if any(held.token is None for held in self._acquisition.grants):
                 self._foreground.wait(None, 0, inf)  # a classic server has nothing to say
@@ -195,16 +195,16 @@ class _Run:
             connection = self._acquisition.connector.connection
             if connection is not None and not connection.has_unread:
                 self._foreground.wait(connection.sock, READ, inf)
-            self._guard = self._make_beside()  # only now: most commands end before there is anything to hear
+            self._guard = self._make_guard()  # only now: most commands end before there is anything to hear
         self._guard.step()
 
-    def _make_beside(self) -> LockGuard:
+    def _make_guard(self) -> LockGuard:
         from .lock_guard import LockGuard
 
         additions = {name: value for name, value in self._additions().items() if value is not None and name != MARKS}
         command = identify(self._child.pid)
         return LockGuard(
-            self._foreground, command, self._mark, self._acquisition, self._options, additions, self._reporter.tell
+            self._foreground, command, self._mark, self._acquisition, self._options, additions, self._reporter.report
         )
 
     def _release(self) -> None:
@@ -217,9 +217,9 @@ class _Run:
         try:
             # A server that sees the command's end by itself has freed the lock by now, which is no loss.
             if not acquisition.release(within) and loss is None and time.monotonic() >= until:
-                self._reporter.tell(f"lock {self._names} was lost before the command ended: its hold time was over")
+                self._reporter.report(f"lock {self._names} was lost before the command ended: its hold time was over")
         except IpclockerError as error:
-            self._reporter.tell(
+            self._reporter.report(
                 f"lock {self._names} could not be given back in {within:g} s ({error}): it stays held until the "
                 "server finds that the command is gone"
             )

@@ -1,4 +1,4 @@
-"""Commands that are written so that no shell on their way changes them: each special byte as % and two digits.
+"""Encodes commands so that no shell on their way changes them, and decodes them: a special byte is % and two digits.
 
 Words are bytes, as the system has them; nothing here depends on an encoding.
 """
@@ -15,8 +15,8 @@ _SPECIAL = re.compile(rb"[^A-Za-z0-9._/-]")
 _CALL = re.compile(rb"(?:\A|[\s;&|(\"'/])uriexec\s+(.*)\Z", re.DOTALL)
 
 
-class Command(NamedTuple):
-    """A decoded command: the words of the shell that gets it, its own words, and the folder to go to first."""
+class DecodedCommand(NamedTuple):
+    """A decoded command: the words of the shell that gets it, its own words, and the folder to run it in."""
 
     shell: list[bytes]
     words: list[bytes]
@@ -28,32 +28,32 @@ class Command(NamedTuple):
         return b" ".join(self.words)
 
     def argv(self) -> list[bytes]:
-        """What to execute: the shell with the command, or without a shell the words themselves."""
+        """Return what to execute: the shell with the command, or without a shell the words themselves."""
         return [*self.shell, self.text] if self.shell else self.words
 
 
 def decode(text: bytes) -> bytes:
-    """Put a byte for each % with two digits, and a space for each +; a % that is neither stays as it is."""
+    """Decode each % with two digits to a byte, and each + to a space; any other % stays as it is."""
     return _ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), text.replace(b"+", b" "))
 
 
 def encode(words: Sequence[bytes]) -> bytes:
-    """One word that is decoded to these words with a space between, and that no shell sees anything in."""
+    """Encode words as one word in which nothing means anything to a shell; decoded they have a space between."""
     text = _SPECIAL.sub(lambda found: b"%%%02X" % found[0][0], b" ".join(words))
     return b"%2D" + text[1:] if text.startswith(b"-") else text  # else it would be an option
 
 
-def decode_command(words: Sequence[bytes], shell: bytes = SHELL, folder: bytes | None = None) -> Command:
-    """The command of encoded words, with the encoded words of its shell and its encoded folder."""
-    return Command(
+def decode_command(words: Sequence[bytes], shell: bytes = SHELL, folder: bytes | None = None) -> DecodedCommand:
+    """Return the command of encoded words, with the encoded words of its shell and its encoded folder."""
+    return DecodedCommand(
         decode(shell).split(),
         [decode(word) for word in words],
         None if folder is None else decode(folder),
     )
 
 
-def show(command: Command) -> Iterator[bytes]:
-    """The command in lines for a person: what it says, and each uriexec within it decoded, a level deeper."""
+def show(command: DecodedCommand) -> Iterator[bytes]:
+    """Yield the command in lines for people: its text, and each uriexec within it decoded, a level deeper."""
     prefix = b""
     while True:
         if command.folder is not None:
@@ -72,8 +72,8 @@ def show(command: Command) -> Iterator[bytes]:
         command, prefix = inner, prefix + b"  "
 
 
-def _nested(words: list[bytes]) -> Command | None:
-    """The command of a uriexec within another command, as far as it can be told without its shell."""
+def _nested(words: list[bytes]) -> DecodedCommand | None:
+    """Return the command of a uriexec within another command, as far as it is clear without its shell."""
     options = {b"--cd": b"", b"--shell": SHELL}
     while words and words[0].startswith(b"--"):
         name, equals, value = words.pop(0).partition(b"=")

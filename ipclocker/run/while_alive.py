@@ -1,7 +1,8 @@
-"""A command that lives no longer than a process elsewhere: what pidwatch does once its command line was read.
+"""Ends a command when a process elsewhere has ended: what pidwatch does once its command line was read.
 
 The command runs in the foreground (foreground.py), or it is any process of this host, watched from the background.
-Beside it a loop watches the other process (vigil.py); when that is gone, the command is ended (killing.py).
+Beside it a loop watches the other process (remote_monitor.py, process/exit_watcher.py); when that is gone, the command
+is ended (process/termination.py).
 """
 
 from __future__ import annotations
@@ -20,79 +21,79 @@ from ..process.identity import ProcessIdentity, identify
 from ..process.send_signal import send_signal
 from ..process.signal_names import signal_name
 from ..process.spawn import CommandProcess
-from ..process.stderr import tell
+from ..process.stderr import print_stderr
 from ..process.termination import KillPolicy, Termination
 from ..process.tree import can_be_seen
 from .foreground import Foreground
 from .remote_monitor import MonitorListener, RemoteProcessMonitor, WatchTarget, is_this_host
 
-_LONGEST_WAIT = 3600.0  # seconds; poll(2) takes no infinity
+_LONGEST_WAIT = 3600.0  # seconds; poll(2) takes no infinity as a number
 
 
 class Reporter(MonitorListener):
-    """Tells on stderr what matters, and if `debug` all."""
+    """Prints on stderr what matters, and with `debug` all."""
 
     def __init__(self, debug: bool) -> None:
         self._debug = debug
 
-    def tell(self, text: str) -> None:
-        tell(f"pidwatch: {text}")
+    def report(self, text: str) -> None:
+        print_stderr(f"pidwatch: {text}")
 
     def trace(self, text: str) -> None:
         if self._debug:
-            self.tell(text)
+            self.report(text)
 
 
 def is_ignored(number: int) -> bool:
-    """Whether the caller had a signal ignored; a command that does not ask for anything else ignores it, too."""
+    """Tell if the caller had a signal ignored; a command that does not ask for anything else ignores it, too."""
     return signal.getsignal(number) == signal.SIG_IGN and number not in (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class PidGuard:
-    """A loop in which a process is watched, and the command ended when it is gone."""
+    """A loop that watches a process, and ends the command when that is gone."""
 
     def __init__(
         self,
         command: ProcessIdentity,
         target: WatchTarget,
         watched: ProcessIdentity,
-        way: KillPolicy,
+        policy: KillPolicy,
         reporter: Reporter,
     ) -> None:
-        """`watched` is who had the target's number at the start, if that is a process of this host."""
+        """Begin to watch. `watched` is the process with the target's number at the start, if that is of this host."""
         self.loop = Loop()
-        self.watch = ExitWatcher(self.loop)
-        self.killing = Termination(self.loop, self.watch, way, reporter.tell)
+        self.watcher = ExitWatcher(self.loop)
+        self.termination = Termination(self.loop, self.watcher, policy, reporter.report)
         self._command = command
         self._target = target
-        self._way = way
+        self._policy = policy
         self._reporter = reporter
-        if way.tree and not can_be_seen():
-            reporter.tell("this system does not tell who is below the command: only the command will be signalled")
+        if policy.tree and not can_be_seen():
+            reporter.report("this system does not tell who is below the command: only the command will be signalled")
         reporter.trace(f"process {target.pid} of {target.host} is watched for process {command.pid}")
         if is_this_host(target.host):
-            self.watch.add(watched, self._end)
+            self.watcher.add(watched, self._end)
         else:
             RemoteProcessMonitor(self.loop, target, self._end, reporter)
 
     def _end(self) -> None:
-        name = signal_name(self._way.signal)
+        name = signal_name(self._policy.signal)
         self._reporter.trace(f"process {self._target.pid} of {self._target.host} is gone")
-        pids = self.killing.begin(self._command)
+        pids = self.termination.begin(self._command)
         self._reporter.trace(f"SIG{name} to {', '.join(map(str, pids))}")
-        if self._way.grace is None and is_ignored(self._way.signal):
-            self._reporter.tell(
+        if self._policy.grace is None and is_ignored(self._policy.signal):
+            self._reporter.report(
                 f"SIG{name} was ignored when pidwatch was started, as nohup does it, and may be by the command: "
                 "--signal TERM or --grace would end it"
             )
 
 
-def run_watched(child: CommandProcess, target: WatchTarget, way: KillPolicy, debug: bool = False) -> NoReturn:
-    """Let the child run, and end as the command did."""
+def run_watched(child: CommandProcess, target: WatchTarget, policy: KillPolicy, debug: bool = False) -> NoReturn:
+    """Let the child run, and end this process as the command did."""
     reporter = Reporter(debug)
     watched = identify(target.pid)
     foreground = Foreground(child)
-    guard = PidGuard(identify(child.pid), target, watched, way, reporter)
+    guard = PidGuard(identify(child.pid), target, watched, policy, reporter)
 
     def wait() -> None:
         foreground.wait(guard.loop, select.POLLIN, guard.loop.next_timer)
@@ -100,19 +101,19 @@ def run_watched(child: CommandProcess, target: WatchTarget, way: KillPolicy, deb
 
     foreground.start({})
     foreground.run(wait)
-    while guard.killing.is_waiting:
+    while guard.termination.is_waiting:
         wait()
     foreground.end_like_command()
 
 
-def watch_in_background(pid: int, target: WatchTarget, way: KillPolicy, debug: bool = False) -> int:
-    """Watch for a process of this host, whichever it is, in a new process of the background; the exit code.
+def watch_in_background(pid: int, target: WatchTarget, policy: KillPolicy, debug: bool = False) -> int:
+    """Watch the target for any process of this host, in a new process of the background; return the exit code.
 
-    Raises UsageError if it could not be ended, IpclockerError if there can be no further process.
+    Raises UsageError if that process could not be sent signals, IpclockerError if there can be no further process.
     """
     command, watched = identify(pid), identify(target.pid)
     try:
-        if way.killer is None:
+        if policy.killer is None:
             send_signal(command, 0)
     except PermissionError:
         raise UsageError(f"process {pid} is another user's, and may not be sent signals (--foreground)") from None
@@ -123,19 +124,19 @@ def watch_in_background(pid: int, target: WatchTarget, way: KillPolicy, debug: b
         raise IpclockerError(f"cannot go to the background: {error.strerror}") from None
     try:
         detach(keep_stderr=debug)
-        _guard_in_background(PidGuard(command, target, watched, way, Reporter(debug)), command)
+        _guard_in_background(PidGuard(command, target, watched, policy, Reporter(debug)), command)
         os._exit(OK)
     finally:
         os._exit(INTERNAL)
 
 
 def _guard_in_background(guard: PidGuard, command: ProcessIdentity) -> None:
-    """Until the command has ended, or all was done to end it."""
+    """Watch until the command has ended, or all was done to end it."""
     ended: list[bool] = []
-    guard.watch.add(command, lambda: ended.append(True))
+    guard.watcher.add(command, lambda: ended.append(True))
     poller = select.poll()
     poller.register(guard.loop, select.POLLIN)
-    while not (ended or guard.killing.begun) or guard.killing.is_waiting:
+    while not (ended or guard.termination.begun) or guard.termination.is_waiting:
         due = min(guard.loop.next_timer - time.monotonic(), _LONGEST_WAIT)
         poller.poll(max(due, 0.0) * 1000)
         guard.loop.turn(0.0)

@@ -1,48 +1,46 @@
-"""The right to run, on one of many hosts at a time: a cluster lock, held by a thread beside the loop.
+"""The lock that lets programs run on one of many hosts at a time, held by a thread beside the loop.
 
-The thread does what may take its time: waits for the lock, gives it back. The loop looks at the lease by itself, on
-its own clock: what runs under the lock is told to end when that was not renewed for two thirds of its time, whatever
-the thread may be waiting for, and is dead before the server can grant it to somebody else (lock/client/lease.py).
+The thread does what may take its time: it waits for the lock, and gives it back. The loop checks the lease by itself,
+on its own clock: when that was not renewed for two thirds of its time, what runs under the lock is told to end,
+whatever the thread may be waiting for. It is dead before the server can grant the lock to another host
+(lock/client/lease.py).
 
 The server is told which process this is, but not to free the lock at once when that is gone: programs of ours that
 are not its children might still be dying then. So after a crash the lock is free when the lease has run out, and after
-an end in good order at once. Should this process be stopped while its programs run on, a deputy (process/watchdog.py)
+an end in good order at once. If this process is stopped while its programs run on, a watchdog (process/watchdog.py)
 kills them in time.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 import time
-from collections import deque
 from typing import Any, Callable, Protocol
 
 from ..errors import IpclockerError
 from ..lock.client.lease import Lease
 from ..lock.client.locker import Locker
-from ..net.loop import READ, Loop, Timer
+from ..net.loop import Loop, Timer
 from ..process.restart_policy import RestartPolicy
 from ..process.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
-_LOOK = 1 / 6  # of the lease, between two looks at whether it was renewed
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds before the lock is asked for again
+_CHECK = 1 / 6  # of the lease, between two checks: it is renewed each third, and may be late by half of that
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds before the lock is asked for again: a server may be starting
 
 
 class ClusterLockListener(Protocol):
-    """Who hears of the right to run. All is called in the loop's own time."""
+    """The receiver of what becomes of the lock. All is called in turns of the loop."""
 
-    def granted(self, names: str, token: int | None) -> None:
-        """From now on."""
+    def granted(self, name: str, token: int | None) -> None:
+        """Let programs run: the lock is held. `token`: its fencing token, if the server has them."""
 
     def lost(self, kill_at: float) -> None:
-        """No more: what runs is to end, and is to be dead at `kill_at` (monotonic seconds)."""
+        """End what runs: the lock is lost. All has to be dead at `kill_at` (monotonic seconds)."""
 
     def given_back(self) -> None:
-        """The lock was given back, as far as that could be."""
+        """Take note that the lock was given back, as far as that was possible."""
 
 
 class ClusterLock:
@@ -56,75 +54,68 @@ class ClusterLock:
         chance: Callable[[], float],
         kill: Callable[[], None],
     ) -> None:
-        """`parameters` are those of a Locker, with a lease; they were checked. `kill` is what the deputy calls."""
+        """Start the thread that waits for the lock.
+
+        `parameters` are those of a Locker, with a lease; they were checked. `chance` is that of a RestartPolicy.
+        `kill` is called in the watchdog's process, if this one can't end the programs in time.
+        """
         self.name = ""  # of the lock that is held
         self.token: int | None = None
         self._loop = loop
         self._lease = float(parameters["lease"])
         self._listener = listener
         self._until = 0.0  # when the lease is over, as far as the loop knows: it may have been renewed since
-        self._locker = Locker(connect_tries=1, print_retry=_say_nothing, **parameters)
+        self._locker = Locker(connect_tries=1, print_retry=_log_instead, **parameters)
         self._policy = RestartPolicy(chance, first_pause=_FIRST_PAUSE, longest_pause=_LONGEST_PAUSE)
-        self._again = threading.Event()  # what ran under the lock has ended: it may be asked for anew
+        self._may_ask = threading.Event()  # what ran under the lock has ended
         self._is_lost = False  # and what ran under it has not ended yet
         self._ending = False
         self._timer: Timer | None = None
         self._kill = kill
         self._watchdog: Watchdog | None = None
-        self._news: deque[Callable[[], None]] = deque()
-        self._receiver, self._sender = socket.socketpair()
-        self._receiver.setblocking(False)
-        loop.watch(self._receiver, READ, self._take)
         threading.Thread(target=self._run, daemon=True).start()
 
     @property
     def is_held(self) -> bool:
-        """Whether programs may run."""
+        """True while programs may run."""
         return bool(self.name)
 
     def ask_again(self) -> None:
-        """What ran under a lock that is lost has ended; nothing, if none was lost."""
+        """Ask for a lost lock again: what ran under it has ended. Does nothing if none was lost."""
         if self._is_lost:
             self._is_lost = False
-            self._dismiss()
+            self._disarm()
             self._wake()
 
     def give_back(self) -> None:
-        """What runs under the lock has ended for good."""
+        """Give the lock back: what ran under it has ended for good."""
         self._ending = True
-        self._stop_watching()
-        self._dismiss()
+        self._stop_checking()
+        self._disarm()
         if self.is_held or self._is_lost:
             self._wake()
         else:
             self._loop.call_at(self._loop.now, self._listener.given_back)
 
     def close(self) -> None:
-        """Nobody is called any more. A thread that waits for the lock gives it back if it gets it."""
+        """End the use of the loop, which is closed next. A thread that gets the lock later gives it back."""
         self._ending = True
-        self._stop_watching()
+        self._stop_checking()
         self._wake()
-        self._loop.unwatch(self._receiver)
-        self._receiver.close()
 
     # In the loop
 
     def _wake(self) -> None:
         """Let the thread go on, which waits for a loss and for the end of what ran under the lock."""
         self._locker.lost.set()
-        self._again.set()
-
-    def _take(self, events: int) -> None:
-        self._receiver.recv(4096)
-        while self._news:
-            self._news.popleft()()
+        self._may_ask.set()
 
     def _was_granted(self, name: str, token: int | None) -> None:
         if self._ending:
             return
         self.name, self.token = name, token
         log.info("the lock %s is ours%s", name, "" if token is None else f", token {token}")
-        self._look()
+        self._check()
         if self.is_held:
             self._listener.granted(name, token)
 
@@ -133,32 +124,31 @@ class ClusterLock:
         if self.is_held and not self._ending:
             self._lose()
 
-    def _look(self) -> None:
-        """Whether the lock is still held."""
+    def _check(self) -> None:
         self._timer = None
         until = self._locker.until
         if until > 0.0:
             self._until = until
         lease = self._known_lease()
-        if until == 0.0 or self._loop.now >= lease.stop_at or not self._instruct(lease.kill_at):
+        if until == 0.0 or self._loop.now >= lease.stop_at or not self._set_watchdog(lease.kill_at):
             self._lose()
         else:
-            again = min(lease.stop_at, self._loop.now + self._lease * _LOOK)
-            self._timer = self._loop.call_at(again, self._look)
+            next_check = min(lease.stop_at, self._loop.now + self._lease * _CHECK)
+            self._timer = self._loop.call_at(next_check, self._check)
 
     def _lose(self) -> None:
         lease = self._known_lease()
         lease.end(self._loop.now)
         log.error("the lock %s is lost: the programs are ended", self.name)
-        self._stop_watching()
+        self._stop_checking()
         if self._watchdog is not None:
             self._watchdog.set_deadline(lease.kill_at)
         self.name, self.token = "", None
         self._is_lost = True
         self._listener.lost(lease.kill_at)
 
-    def _instruct(self, kill_at: float) -> bool:
-        """Tell the deputy how long programs may run; False if there can be none."""
+    def _set_watchdog(self, kill_at: float) -> bool:
+        """Let the watchdog kill programs at that time; return False if there can't be one."""
         if self._watchdog is not None:
             self._watchdog.set_deadline(kill_at)
             return True
@@ -169,7 +159,7 @@ class ClusterLock:
             return False
         return True
 
-    def _dismiss(self) -> None:
+    def _disarm(self) -> None:
         if self._watchdog is not None:
             self._watchdog.disarm()
             self._watchdog = None
@@ -177,7 +167,7 @@ class ClusterLock:
     def _known_lease(self) -> Lease:
         return Lease(self._lease, self._until - self._lease)
 
-    def _stop_watching(self) -> None:
+    def _stop_checking(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -186,21 +176,21 @@ class ClusterLock:
 
     def _run(self) -> None:
         while True:
-            self._obtain()
+            self._acquire()
             if not self._ending:
                 name, token = self._locker.lock_name(), self._locker.token
-                self._tell(lambda name=name, token=token: self._was_granted(name, token))  # type: ignore[misc]
+                self._loop.call_from_thread(lambda name=name, token=token: self._was_granted(name, token))  # type: ignore[misc]
                 self._locker.lost.wait()
-                self._tell(self._was_lost)
-                self._again.wait()
-                self._again.clear()
-            self._unlock()
+                self._loop.call_from_thread(self._was_lost)
+                self._may_ask.wait()
+                self._may_ask.clear()
+            self._release()
             if self._ending:
-                self._tell(self._listener.given_back)
+                self._loop.call_from_thread(self._listener.given_back)
                 return
             time.sleep(self._policy.died(time.monotonic()))  # whatever it was, it may be so again
 
-    def _obtain(self) -> None:
+    def _acquire(self) -> None:
         while True:
             try:
                 self._locker.lock()
@@ -214,7 +204,7 @@ class ClusterLock:
                 log.exception("a fault of ours while the lock is waited for")
                 time.sleep(self._policy.died(time.monotonic()))
 
-    def _unlock(self) -> None:
+    def _release(self) -> None:
         try:
             self._locker.unlock()
         except IpclockerError as error:
@@ -222,13 +212,6 @@ class ClusterLock:
         except Exception:
             log.exception("a fault of ours while the lock is given back")
 
-    def _tell(self, what: Callable[[], None]) -> None:
-        self._news.append(what)
-        try:
-            self._sender.send(b".")
-        except OSError:  # nobody listens any more
-            log.debug("process %d has nobody to tell", os.getpid())
 
-
-def _say_nothing(locker: Locker) -> None:
-    """The log says it."""
+def _log_instead(locker: Locker) -> None:
+    """Print nothing: `_acquire` logs each failure."""

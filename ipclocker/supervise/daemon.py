@@ -1,10 +1,10 @@
-"""A supervisor as its command line starts it: in the background or the foreground, below a guardian.
+"""Runs a supervisor as its command line says: in the background or the foreground, below a monitor.
 
-    guardian --fork--> supervisor --fork--> programs
+    monitor --fork--> supervisor --fork--> programs
 
-If the supervisor is killed, the kernel kills the programs and the guardian what those have started; then the guardian
-starts another one, in the foreground it ends. If the guardian is killed, the supervisor notices by a pipe of which
-the guardian had the other end, the *lifeline*, and kills all there is.
+If the supervisor is killed, the kernel kills the programs and the monitor what those have started; then the monitor
+starts another one, in the foreground it ends. If the monitor is killed, the supervisor notices it by a pipe of which
+the monitor had the other end, the *lifeline*, and kills all programs.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from ..errors import IpclockerError, UsageError
 from ..net.tcp_listener import raise_descriptor_limit
 from .control_socket import control_path
 from .kill_leftovers import sweep
-from .output.collector import keep_log_from_blocking
+from .output.nonblocking_writer import keep_log_from_blocking
 from .program_list import Program, by_name, parse_file, parse_program
 from .service import Programs, RunContext, SupervisorService
 from .settings import SupervisorSettings
 from .spawn import CallerContext
 
 log = logging.getLogger(__name__)
-_LARGEST_FILE = 1 << 20  # bytes
+_LARGEST_FILE = 1 << 20  # bytes: thousands of programs; what is longer is another file, given by mistake
 
 
-class Daemon(NamedTuple):
-    """How it runs: in the foreground or not, its pid file and its log, as for every server."""
+class DaemonOptions(NamedTuple):
+    """The options that every server has: to run in the foreground or not, its pid file and its log."""
 
     foreground: bool = False
     pid_file: Optional[str] = None
@@ -46,7 +46,7 @@ class ProgramSource:
     """The programs of a command line and of a file, which may be read again."""
 
     def __init__(self, programs: Sequence[str], path: str | None) -> None:
-        """Reads the file. Raises UsageError."""
+        """Read the programs and the file at `path`. Raises UsageError if there is a mistake, or no program at all."""
         self._given = [parse_program(text, f"--program '{text}'") for text in programs]
         self._path = None if path is None else os.path.abspath(path)
         self.first = self._together([] if path is None else _read(path))
@@ -55,7 +55,7 @@ class ProgramSource:
             raise UsageError(f"no program to keep alive: {where}")
 
     def read(self) -> Programs:
-        """Those that there are now. Raises UsageError."""
+        """Return the programs, after the file was read again. Raises UsageError if it can't be, or has a mistake."""
         if self._path is None:
             return self.first
         with contextlib.suppress(OSError):
@@ -64,7 +64,7 @@ class ProgramSource:
         return self._together(_read(self._path))
 
     def latest(self) -> Programs:
-        """Those that there are now, or were at the start if that can't be known."""
+        """Return the programs that there are now; those of the start if the file can't be read."""
         try:
             return self.read()
         except IpclockerError as error:
@@ -75,10 +75,12 @@ class ProgramSource:
         return by_name([*self._given, *read])
 
 
-def run_supervisor(settings: SupervisorSettings, source: ProgramSource, exit_hook: str | None, daemon: Daemon) -> int:
-    """Run a supervisor, until it ends or, in the background, until it is there; the exit code."""
+def run_supervisor(
+    settings: SupervisorSettings, source: ProgramSource, exit_hook: str | None, daemon: DaemonOptions
+) -> int:
+    """Run a supervisor until it ends or, in the background, until it has started; return the exit code."""
     caller = CallerContext.here()
-    lifeline, held = os.pipe()  # the guardian keeps the other end, by not closing it
+    lifeline, held = os.pipe()  # the monitor keeps the other end, by not closing it
     context = RunContext(
         caller,
         output_to_log=not daemon.foreground,
@@ -91,7 +93,7 @@ def run_supervisor(settings: SupervisorSettings, source: ProgramSource, exit_hoo
 
     def start() -> SupervisorService:
         os.close(held)
-        # A group of its own: what is sent to the guardian's, by a terminal or by kill, comes from there.
+        # A group of its own: signals to the monitor's group, by a terminal or by kill, are passed on from there.
         os.setpgid(0, 0)
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal may ask that of other groups than its own
         if daemon.foreground:
@@ -101,7 +103,7 @@ def run_supervisor(settings: SupervisorSettings, source: ProgramSource, exit_hoo
         service.handle_signals()
         return service
 
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until there is somebody to take it
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the supervisor takes it
     return background.run(
         start,
         name="supervise",

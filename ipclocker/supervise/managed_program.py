@@ -1,45 +1,62 @@
-"""One program that is kept alive: its life (life.py), joined to real processes and to the loop's timers."""
+"""One program that is kept alive: its state machine, joined to real processes and to the loop's timers."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
+from math import inf
 from typing import Any, Callable, NamedTuple
 
 from ..daemon.monitor import how_it_ended
 from ..net.loop import Loop, Timer
 from ..process.restart_policy import RestartPolicy
 from ..process.signal_names import signal_name
-from .output.collector import Output
-from .process_groups import Leader, ProcessGroups
+from . import state_machine as states
+from .output.collector import OutputCollector
+from .process_groups import GroupLeader, ProcessGroups
 from .program_list import Program
 from .spawn import CallerContext, start_process
-from .state_machine import ABANDON, FATAL, KILL, START, STOPPED, TERMINATE, UP, ProgramStateMachine
 
 log = logging.getLogger(__name__)
-_LOOK_AGAIN = 0.25  # seconds until it is looked again whether what a leader has left is gone
+# Seconds between two looks at a program's orphans. Where this process adopts them SIGCHLD tells of their ends, too;
+# elsewhere nothing does.
+_LOOK_AGAIN = 0.25
 
 
 class StopPolicy(NamedTuple):
-    """How programs are ended: by which signal, and after how many seconds SIGKILL follows."""
+    """The way to end programs: by the signal `stop_signal`, and after `stop_timeout` seconds by SIGKILL."""
 
     stop_signal: int = signal.SIGTERM
     stop_timeout: float = 10.0
 
 
-class Shared(NamedTuple):
-    """What all programs of a supervisor share. `mark` is the supervisor's own, unique on its host."""
+class SharedResources(NamedTuple):
+    """The parts of a supervisor that all its programs use. `mark` is the supervisor's own, unique on its host."""
 
     loop: Loop
     groups: ProcessGroups
-    output: Output
+    output: OutputCollector
     caller: CallerContext
     mark: str
 
+    def start(self, name: str, command: str, additions: dict[str, str]) -> GroupLeader:
+        """Start a command, with additions to its environment and its output collected under the name.
+
+        Raises OSError if there can be no further process or descriptor.
+        """
+        mark = f"{self.mark}/{name}"
+        output = self.output.open(name)
+        try:
+            leader = GroupLeader(start_process(command, self.caller, additions, mark, output), mark)
+        finally:
+            os.close(output)
+        self.groups.add(leader)
+        return leader
+
 
 class LastExit(NamedTuple):
-    """How a program's process ended: a status of waitpid(2), and when, as the loop's time."""
+    """The last end of a program's process: the status of waitpid(2), and the time of the loop."""
 
     status: int
     at: float
@@ -51,9 +68,9 @@ class ManagedProgram:
     def __init__(
         self,
         program: Program,
-        shared: Shared,
+        shared: SharedResources,
         policy: RestartPolicy,
-        rules: StopPolicy,
+        stop_policy: StopPolicy,
         changed: Callable[[ManagedProgram], None],
         allowed: bool = True,
     ) -> None:
@@ -61,36 +78,36 @@ class ManagedProgram:
         self.additions: dict[str, str] = {}  # to its environment
         self.last_exit: LastExit | None = None
         self._shared = shared
-        self._rules = rules
+        self._stop_signal = stop_policy.stop_signal
         self._changed = changed
-        self._machine = ProgramStateMachine(policy, stop_timeout=rules.stop_timeout, allowed=allowed)
-        self._leader: Leader | None = None  # the latest
+        self._machine = states.ProgramStateMachine(policy, stop_timeout=stop_policy.stop_timeout, allowed=allowed)
+        self._leader: GroupLeader | None = None  # the latest
         self._started_at = 0.0
         self._timer: Timer | None = None
-        self._shown = STOPPED
-
-    # What there is to see
+        self._shown = states.STOPPED
 
     @property
     def name(self) -> str:
+        """The program's name, unique in its supervisor."""
         return self.program.name
 
     @property
     def state(self) -> str:
+        """One of the states of state_machine.py, as "RUNNING"."""
         return self._machine.state
 
     @property
     def pid(self) -> int | None:
-        """The process of its leader, if that lives."""
+        """The process of its leader, while that lives."""
         return self._leader.pid if self._leader is not None and self._machine.alive else None
 
     @property
     def is_gone(self) -> bool:
-        """Whether there is no process of it."""
+        """True if there is no process of it."""
         return not (self._machine.alive or self._machine.has_orphans)
 
     def describe(self) -> dict[str, Any]:
-        """Its state, for people and programs: what `supervise status --json` shows."""
+        """Return its state, for people and programs: what `supervise status --json` shows. Times are in seconds."""
         now, last = self._shared.loop.now, self.last_exit
         next_start = self._machine.next_start
         code = None if last is None else os.waitstatus_to_exitcode(last.status)
@@ -111,122 +128,90 @@ class ManagedProgram:
             "command": self.program.command,
         }
 
-    # What somebody wants
+    def handle(self, event: str, kill_at: float = inf) -> None:
+        """Do what an event means: START, STOP, RESTART, ALLOW or FORBID of state_machine.py.
 
-    def start(self) -> None:
-        """Let it run, now."""
-        self._do(self._machine.start(self._shared.loop.now))
-
-    def stop(self) -> None:
-        """End it, with all that it has started."""
-        self._do(self._machine.stop(self._shared.loop.now))
-
-    def restart(self) -> None:
-        """End it if it runs, and start it."""
-        self._do(self._machine.restart(self._shared.loop.now))
-
-    def allow(self) -> None:
-        """It may run."""
-        self._do(self._machine.allow(self._shared.loop.now))
-
-    def forbid(self, kill_at: float) -> None:
-        """It may not run any more, and nothing of it may live longer than until `kill_at` (the loop's time)."""
-        self._do(self._machine.forbid(self._shared.loop.now, kill_at))
+        `kill_at`: with FORBID, when all that is left of the program gets SIGKILL (the loop's time).
+        """
+        self._do(self._machine.handle(event, self._shared.loop.now, kill_at))
 
     def kill(self) -> None:
-        """Kill all that there is of it, at once; for the end of a supervisor that has no time."""
+        """Kill all processes of it at once; for the end of a supervisor that has no time."""
         if self._leader is not None and not self.is_gone:
             self._shared.groups.signal(self._leader, signal.SIGKILL)
 
-    # What happens
-
     def reaped(self, status: int) -> None:
-        """Its leader has ended."""
+        """Take note that its leader has ended, with this status of waitpid(2)."""
         assert self._leader is not None
         now = self._shared.loop.now
         self.last_exit = LastExit(status, now)
-        expected = self.state not in UP
-        actions = self._machine.died(now, self._shared.groups.has_left(self._leader))
-        self._report_death(status, expected)
+        expected = self.state not in states.UP
+        event = states.EXITED_WITH_ORPHANS if self._shared.groups.has_orphans(self._leader) else states.EXITED
+        actions = self._machine.handle(event, now)
+        self._log_exit(status, expected)
         self._do(actions)
 
-    def look_for_rest(self) -> None:
-        """Some process has ended: it may have been the last that was left of this one."""
-        if self._machine.has_orphans and self._leader is not None and not self._shared.groups.has_left(self._leader):
-            self._do(self._machine.cleared(self._shared.loop.now))
-
-    # Inside
+    def check_orphans(self) -> None:
+        """Go on if its last orphan is gone; to be called when any process has ended."""
+        leader = self._leader
+        if self._machine.has_orphans and leader is not None and not self._shared.groups.has_orphans(leader):
+            self.handle(states.ORPHANS_GONE)
 
     def _do(self, actions: list[str]) -> None:
         for action in actions:
-            if action == START:
-                self._start()
-            elif action == TERMINATE:
+            if action == states.LAUNCH:
+                self._launch()
+            elif action == states.TERMINATE:
                 self._terminate()
-            elif action == KILL:
+            elif action == states.KILL:
                 self._kill()
-            elif action == ABANDON:
+            elif action == states.ABANDON:
                 log.error("%s: it can't be killed, and is left as it is", self.name)
         self._set_timer()
         if self.state != self._shown:
             self._shown = self.state
             self._changed(self)
 
-    def _start(self) -> None:
-        shared, now = self._shared, self._shared.loop.now
-        mark = f"{shared.mark}/{self.name}"
-        output = -1
+    def _launch(self) -> None:
+        now = self._shared.loop.now
+        additions = {**self.additions, "IPCLOCKER_PROGRAM": self.name}
         try:
-            output = shared.output.open(self.name)
-            additions = {**self.additions, "IPCLOCKER_PROGRAM": self.name}
-            pid = start_process(self.program.command, shared.caller, additions, mark, output)
-        except OSError as error:
-            actions = self._machine.failed(now)
-            log.error("%s: it can't be started (%s)%s", self.name, error.strerror, self._what_next())
+            self._leader = self._shared.start(self.name, self.program.command, additions)
+        except Exception as error:  # noqa: BLE001 - a fault of ours, too: the machine has to get its answer
+            actions = self._machine.handle(states.START_FAILED, now)
+            problem = error.strerror if isinstance(error, OSError) else repr(error)
+            log.error("%s: it can't be started (%s)%s", self.name, problem, self._what_next())
             self._do(actions)
             return
-        finally:
-            if output >= 0:
-                os.close(output)
-        self._leader = Leader(pid, mark)
         self._started_at = now
-        shared.groups.began(self._leader)
-        self._machine.started(now)
-        log.info("%s: started as process %d", self.name, pid)
+        self._machine.handle(states.STARTED, now)
+        log.info("%s: started as process %d", self.name, self._leader.pid)
 
     def _terminate(self) -> None:
         assert self._leader is not None
-        groups, number = self._shared.groups, self._rules.stop_signal
-        pids = groups.signal(self._leader, number)
-        groups.signal(self._leader, signal.SIGCONT)  # what was stopped has to go on to take it
-        log.debug("%s: SIG%s to %s", self.name, signal_name(number), _source(pids))
+        groups = self._shared.groups
+        pids = groups.signal(self._leader, self._stop_signal)
+        groups.signal(self._leader, signal.SIGCONT)  # a stopped process takes the signal only when it goes on
+        log.debug("%s: SIG%s to %s", self.name, signal_name(self._stop_signal), _listed(pids))
 
     def _kill(self) -> None:
         assert self._leader is not None
         pids = self._shared.groups.signal(self._leader, signal.SIGKILL)
         if pids:
-            log.warning("%s: it did not end in time: SIGKILL to %s", self.name, _source(pids))
+            log.warning("%s: it did not end in time: SIGKILL to %s", self.name, _listed(pids))
 
-    def _report_death(self, status: int, expected: bool) -> None:
+    def _log_exit(self, status: int, expected: bool) -> None:
         assert self._leader is not None
-        how = how_it_ended(status)
+        pid, how = self._leader.pid, how_it_ended(status)
         if expected:
-            log.info("%s: process %d ended (%s)", self.name, self._leader.pid, how)
-        else:
-            lived = self._shared.loop.now - self._started_at
-            level = logging.ERROR if self.state == FATAL else logging.WARNING
-            log.log(
-                level,
-                "%s: process %d died after %.1f s (%s)%s",
-                self.name,
-                self._leader.pid,
-                lived,
-                how,
-                self._what_next(),
-            )
+            log.info("%s: process %d ended (%s)", self.name, pid, how)
+            return
+        lived = self._shared.loop.now - self._started_at
+        level = logging.ERROR if self.state == states.FATAL else logging.WARNING
+        log.log(level, "%s: process %d died after %.1f s (%s)%s", self.name, pid, lived, how, self._what_next())
 
     def _what_next(self) -> str:
-        if self.state == FATAL:
+        if self.state == states.FATAL:
             return ": too often, it is not started again"
         if self._machine.next_start is None:
             return ""
@@ -239,17 +224,14 @@ class ManagedProgram:
         due = self._machine.due
         if self._machine.has_orphans:
             due = min(due, self._shared.loop.now + _LOOK_AGAIN)
-        if due != float("inf"):
+        if due != inf:
             self._timer = self._shared.loop.call_at(due, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
-        self.look_for_rest()
-        if self._shared.loop.now >= self._machine.due:
-            self._do(self._machine.tick(self._shared.loop.now))
-        elif self._timer is None:
-            self._set_timer()
+        self.check_orphans()
+        self._do(self._machine.tick(self._shared.loop.now))
 
 
-def _source(pids: list[int]) -> str:
+def _listed(pids: list[int]) -> str:
     return ", ".join(map(str, pids)) or "nobody"

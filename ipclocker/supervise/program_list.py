@@ -1,4 +1,4 @@
-"""Which programs there are, as people write them down (pure: text in, programs out).
+"""Reads the list of programs as people write it (pure: text in, programs out).
 
 `NAME: COMMAND` or `COMMAND`, which is called by the base name of its first word. In a file they stand one on a line;
 `#` at the beginning of a word, and not in quotes, begins a comment, as it does for a shell.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ..errors import UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9_@+%-][A-Za-z0-9_.@+%-]*")  # it may become a file's name
-_LONGEST_NAME = 64
+_LONGEST_NAME = 64  # characters: with ".log" it fits into a file name anywhere
 _QUOTED = re.compile(r"""['"\\]""")
 _NAMED = re.compile(r"([^\s:]+):(?:\s+(.*))?", re.DOTALL)
 # One step of a shell's way through a line: what is quoted, or any other character.
@@ -21,7 +21,7 @@ _STEP = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*"|.""")
 
 
 class Program(NamedTuple):
-    """A program to keep alive: `origin` says where it was named, for messages."""
+    """A program to keep alive. `origin` says for messages where it was given."""
 
     name: str
     command: str
@@ -29,7 +29,10 @@ class Program(NamedTuple):
 
 
 def parse_program(text: str, origin: str = "", name: str | None = None) -> Program:
-    """The program of one command, with its name in front of it or given. Raises UsageError."""
+    """Return the program of one command, with its name before it or given.
+
+    Raises UsageError if the command is missing or the name is not allowed.
+    """
     origin = origin or f"the program '{text}'"
     text = text.strip()
     if "\0" in text:
@@ -52,13 +55,13 @@ def parse_program(text: str, origin: str = "", name: str | None = None) -> Progr
 
 
 def parse_file(text: str, path: str) -> list[Program]:
-    """The programs of a file's text. Raises UsageError."""
+    """Return the programs of a file's text; `path` is for messages. Raises UsageError as `parse_program` does."""
     lines = ((number, without_comment(line)) for number, line in enumerate(text.split("\n"), 1))
     return [parse_program(line, f"{path}, line {number}") for number, line in lines if line.strip()]
 
 
 def by_name(programs: Iterable[Program]) -> dict[str, Program]:
-    """The programs by their names, in their order. Raises UsageError if two have one name."""
+    """Return the programs by their names, in their order. Raises UsageError if two have the same name."""
     found: dict[str, Program] = {}
     for program in programs:
         other = found.setdefault(program.name, program)
@@ -71,7 +74,7 @@ def by_name(programs: Iterable[Program]) -> dict[str, Program]:
 
 
 def without_comment(line: str) -> str:
-    """The line up to its comment."""
+    """Return the line up to its comment."""
     starts_word = True
     for step in _STEP.finditer(line):
         if starts_word and step[0] == "#":

@@ -4,9 +4,9 @@ What ends it, and how:
 
     SIGTERM, SIGINT         all programs are ended, then the exit hook runs; another one ends the hook
     a program is FATAL      the same, if that was asked for, and then it ends with ProgramFailed
-    its guardian is gone    all programs are killed at once, as if this process had been killed
+    its monitor is gone     all programs are killed at once, as if this process had been killed
 
-SIGHUP reads the list of programs anew and restarts them, SIGUSR1 opens output files anew.
+SIGHUP reads the list of programs again and restarts them, SIGUSR1 opens output files again.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from ..process import libc
 from ..process.identity import identify
 from ..process.watchdog import Watchdog
 from .control_socket import ControlServer
-from .exit_hook import Hook
+from .exit_hook import ExitHook
 from .kill_leftovers import kill_programs_of, sweep
-from .managed_program import ManagedProgram, Shared
-from .output.collector import Output, to_file, to_files, to_log, to_stdout
+from .managed_program import ManagedProgram, SharedResources
+from .output.collector import OutputCollector
+from .output.sinks import MakeSink, to_file, to_files, to_log, to_stdout
 from .process_groups import ProcessGroups
 from .program_list import Program
 from .program_set import ProgramSet
@@ -41,14 +42,15 @@ Programs = dict[str, Program]
 
 
 class RunContext(NamedTuple):
-    """Where a supervisor runs, and what it is given there.
+    """The surroundings of a supervisor, beside its settings.
 
-    origins: what its programs find as if their caller had started them
-    output_to_log: whether output goes to the log, if no other place for it was given
-    control: the name of the control socket; `control_matters`: whether it can't be done without
-    lifeline: a descriptor that can be read when the guardian is gone
+    caller: what its programs find as if their caller had started them
+    output_to_log: True if output goes to the log, unless the settings name another place
+    control: the path of the control socket; None: there is none
+    control_matters: True if it is an error when that socket can't be had
+    lifeline: a descriptor that can be read when the monitor is gone; None: there is no monitor
     exit_hook: a command to be run at the end
-    alone: whether all children of this process are the supervisor's, so that in the end there shall be none
+    alone: True if all children of this process are the supervisor's, so that none shall be left at the end
     """
 
     caller: CallerContext
@@ -66,29 +68,32 @@ class SupervisorService:
     def __init__(
         self, settings: SupervisorSettings, programs: Programs, read: Callable[[], Programs], context: RunContext
     ) -> None:
-        """`read` says what programs there are when that is asked for anew. Raises UsageError."""
+        """`read` returns the list of programs when that is read again.
+
+        Raises UsageError if the output or the control socket can't be had.
+        """
         self._settings = settings
         self._programs = programs
         self._read = read
         self._context = context
         self._loop = loop = Loop()
         self._ending = False
-        self._hook: Hook | None = None
-        self._hooked = False  # whether the hook has had its turn
+        self._hook: ExitHook | None = None  # while it runs
+        self._hook_began = False
         self._failure: IpclockerError | None = None
-        self._turn: Any = None
+        self._lock: Any = None
         self._control: ControlServer | None = None
         self._watchdog: Watchdog | None = None
         self._started_at = loop.now
         self._this = identify(os.getpid())
         self._mark = f"{self._this.pid}.{self._this.start or 0}"  # which no other supervisor of this host has
         groups = ProcessGroups(loop)
-        self._output = Output(loop, self._output_place())
-        self._shared = Shared(loop, groups, self._output, context.caller, self._mark)
+        self._output = OutputCollector(loop, self._output_sink())
+        self._shared = SharedResources(loop, groups, self._output, context.caller, self._mark)
         self._program_set = ProgramSet(
             self._shared,
             settings.new_policy,
-            settings.rules,
+            settings.stop_policy,
             self._changed,
             self._reaped,
             allowed=settings.lock is None,
@@ -101,33 +106,33 @@ class SupervisorService:
             raise
 
     def handle_signals(self) -> None:
-        """From now on. In the main thread only."""
+        """Take the signals above from now on. In the main thread only."""
         self._loop.on_signal(SIGTERM, self.stop)
         self._loop.on_signal(SIGINT, self.stop)
         self._loop.on_signal(SIGHUP, self.reload)
         self._loop.on_signal(SIGUSR1, self._output.reopen)
         self._loop.on_signal(SIGCHLD, self._reap)
 
-    # As a service of the background
+    # As a service of daemon/service.py
 
     @property
     def loop(self) -> Loop:
-        """In whose turns it all happens."""
+        """The loop in which all happens."""
         return self._loop
 
     def describe(self) -> str:
-        """For the log."""
+        """Return the list of programs and the control socket, for the log."""
         programs = f"keeping alive {', '.join(self._programs) or 'nothing'}"
         control = f", control socket {self._control.path}" if self._control is not None else ""
         return programs + control
 
     def run(self) -> bool:
-        """Keep the programs alive until told to end; False, since it is never to be started anew.
+        """Keep the programs alive until told to end; return False, since it is never to be started again.
 
-        Raises ProgramFailed, and IpclockerError if the guardian has gone or there can be no further process.
+        Raises ProgramFailed, and IpclockerError if the monitor has gone or there can be no further process.
         """
         if self._context.lifeline is not None:
-            self._loop.watch(self._context.lifeline, READ, self._orphaned)  # type: ignore[arg-type]
+            self._loop.watch(self._context.lifeline, READ, self._monitor_gone)  # type: ignore[arg-type]
         else:  # somebody else has to end what is left if this process is killed
             self._watchdog = Watchdog(inf, self._kill_programs)
         libc.adopt_orphans()
@@ -136,7 +141,7 @@ class SupervisorService:
             from .cluster_lock import ClusterLock  # only here: most do without
 
             parameters = {**self._settings.lock, "command": f"supervise {' '.join(self._programs)}"}
-            self._turn = ClusterLock(self._loop, parameters, self, random.random, self._kill_programs)
+            self._lock = ClusterLock(self._loop, parameters, self, random.random, self._kill_programs)
         self._loop.run()
         if self._context.alone:
             sweep()
@@ -148,8 +153,8 @@ class SupervisorService:
         """Give back sockets, files and signal handlers."""
         if self._control is not None:
             self._control.close()
-        if self._turn is not None:
-            self._turn.close()
+        if self._lock is not None:
+            self._lock.close()
         self._output.close()
         self._loop.close()
         if self._watchdog is not None:
@@ -157,7 +162,7 @@ class SupervisorService:
         libc.adopt_orphans(False)
 
     def stop(self) -> None:
-        """End all programs, and then `run`."""
+        """End all programs, and then `run`. A second call ends the exit hook."""
         if self._hook is not None:
             self._hook.end()
         elif not self._ending:
@@ -166,7 +171,7 @@ class SupervisorService:
             self._go_on()
 
     def reload(self) -> None:
-        """Read anew what programs there are: new ones start, the others restart, but for those that were stopped."""
+        """Read the list of programs again: start new ones, restart others but for stopped ones, end removed ones."""
         if self._ending:
             return
         try:
@@ -178,10 +183,10 @@ class SupervisorService:
         log.info("the programs are restarted: %s", ", ".join(programs) or "none")
         self._program_set.replace(programs)
 
-    # As one who is asked and told over the control socket
+    # For the control socket
 
     def describe_to(self, names: list[str]) -> dict[str, Any]:
-        """The state of these programs, or of all. Raises UsageError if there is one that is not known."""
+        """Return the state of these programs, or of all. Raises UsageError for an unknown name."""
         return {
             "supervisor": {
                 "pid": os.getpid(),
@@ -192,27 +197,30 @@ class SupervisorService:
         }
 
     def tell(self, command: str, names: list[str]) -> list[str]:
-        """Start, stop or restart these programs, or all; their names. Raises UsageError."""
+        """Start, stop or restart these programs, or all; return their names.
+
+        Raises UsageError for an unknown name, and while the supervisor ends.
+        """
         if self._ending:
             raise UsageError(f"the supervisor ends, and does not {command} programs any more")
-        wards = self._program_set.find(names)
-        log.info("told to %s %s", command, ", ".join(program.name for program in wards) or "nothing")
-        for program in wards:
-            {"start": program.start, "stop": program.stop, "restart": program.restart}[command]()
-        return [program.name for program in wards]
+        programs = self._program_set.find(names)
+        log.info("told to %s %s", command, ", ".join(program.name for program in programs) or "nothing")
+        for program in programs:
+            program.handle(command)  # START, STOP or RESTART
+        return [program.name for program in programs]
 
     def are_settled(self, names: list[str]) -> bool:
-        """Whether none of these programs is about to become something else."""
+        """Tell if none of these programs is in a passing state."""
         return not any(program.state in PASSING for program in self._program_set if program.name in names)
 
-    # As one who has the cluster lock, or not
+    # As the listener of the cluster lock
 
     def granted(self, name: str, token: int | None) -> None:
-        """The programs may run."""
+        """Let the programs run: the lock is held."""
         self._program_set.allow({"IPCLOCKER_LOCK": name, **({} if token is None else {"IPCLOCKER_TOKEN": str(token)})})
 
     def lost(self, kill_at: float) -> None:
-        """They may not any more."""
+        """End the programs and the exit hook: the lock is lost, and all has to be dead at `kill_at`."""
         self._program_set.forbid(kill_at)
         if self._hook is not None:
             self._hook.end()
@@ -220,7 +228,7 @@ class SupervisorService:
         self._go_on()
 
     def given_back(self) -> None:
-        """All is done."""
+        """Return from `run`: all is done."""
         self._loop.stop()
 
     # What happens
@@ -241,17 +249,17 @@ class SupervisorService:
             self._control.changed()
 
     def _go_on(self) -> None:
-        """Something may have been what was waited for."""
+        """Do the next step of the end, or ask for a lost lock again, if nothing runs any more."""
         if not self._program_set.are_gone or self._hook is not None:
             return
         if not self._ending:
-            if self._turn is not None:
-                self._turn.ask_again()
-        elif self._context.exit_hook is not None and not self._hooked:
-            self._hooked = True
-            self._hook = Hook(self._context.exit_hook, self._shared, self._settings.rules, self._hook_done)
-        elif self._turn is not None:
-            self._turn.give_back()
+            if self._lock is not None:
+                self._lock.ask_again()
+        elif self._context.exit_hook is not None and not self._hook_began:
+            self._hook_began = True
+            self._hook = ExitHook(self._context.exit_hook, self._shared, self._settings.stop_policy, self._hook_done)
+        elif self._lock is not None:
+            self._lock.give_back()
         else:
             self._loop.stop()
 
@@ -259,8 +267,8 @@ class SupervisorService:
         self._hook = None
         self._go_on()
 
-    def _orphaned(self, events: int) -> None:
-        """The guardian was killed: whoever did that wants an end of all this."""
+    def _monitor_gone(self, events: int) -> None:
+        """Kill all programs: the monitor was killed, which is meant to end all."""
         log.error("the guardian process is gone: all programs are killed")
         self._loop.unwatch(self._context.lifeline)  # type: ignore[arg-type]
         self._program_set.kill()
@@ -280,7 +288,7 @@ class SupervisorService:
             log.warning("%s; this supervisor can't be asked for its status", error)
 
     def _kill_programs(self) -> None:
-        """In another process, when this one can't."""
+        """For a watchdog: called in another process, when this one can't."""
         kill_programs_of(self._this, self._mark)
 
     def _describe_lock(self) -> dict[str, Any] | None:
@@ -289,11 +297,11 @@ class SupervisorService:
         names = self._settings.lock["lock"]
         return {
             "wanted": [names] if isinstance(names, str) else list(names),
-            "held": (self._turn.name or None) if self._turn is not None else None,
-            "token": self._turn.token if self._turn is not None else None,
+            "held": (self._lock.name or None) if self._lock is not None else None,
+            "token": self._lock.token if self._lock is not None else None,
         }
 
-    def _output_place(self) -> Callable[[Loop, Callable[[], None]], Any]:
+    def _output_sink(self) -> MakeSink:
         if self._settings.output_dir is not None:
             return to_files(self._settings.output_dir)
         if self._settings.output is not None:

@@ -1,4 +1,4 @@
-"""A program's process: made so that it leads a session of its own, and does not outlive this one."""
+"""Starts the process of a program: it leads a session of its own, and does not outlive this process."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ from .process_groups import MARKS
 
 
 class CallerContext(NamedTuple):
-    """What a program finds as if its caller had started it: taken down before this process changes its own."""
+    """The surroundings that a program finds, as if its caller had started it.
+
+    To be noted before this process changes its own. folder: the current one, None if it was removed; descriptors: how
+    many it may have open, the soft and the hard limit.
+    """
 
     environment: dict[str, str]
     folder: str | None
-    umask: int | None
-    descriptors: tuple[int, int]  # how many it may have open: the soft and the hard limit
+    umask: int
+    descriptors: tuple[int, int]
 
     @classmethod
     def here(cls, environment: dict[str, str] | None = None) -> CallerContext:
-        """Those of this process, now; its environment is the one that it was started with, unless one is given.
+        """Return those of this process now; the environment is that of its start, unless one is given.
 
-        What a service manager said in that to this process alone is not in it.
+        Variables that a service manager has set for this process alone are taken out.
         """
         umask = os.umask(0o022)
         os.umask(umask)
@@ -48,10 +52,10 @@ def _folder() -> str | None:
 
 
 def start_process(command: str, caller: CallerContext, additions: dict[str, str], mark: str, output: int) -> int:
-    """Start a command whose stdout and stderr go to a descriptor, leader of a session and a group; its pid.
+    """Start a command that leads a session and a group, with stdout and stderr to `output`; return its pid.
 
-    `additions` and the mark go to its environment. If it can't be executed, that is what it writes, and it ends with
-    126 or 127. Raises OSError if there can be no further process.
+    `additions` and the mark go to its environment. If it can't be executed, it writes why, and ends with 126 or 127.
+    Raises OSError if there can be no further process.
     """
     outer = caller.environment.get(MARKS)
     marks = [*([outer] if outer else []), mark.partition("/")[0], mark]
@@ -74,7 +78,7 @@ def start_process(command: str, caller: CallerContext, additions: dict[str, str]
 def _become_program(
     words: Sequence[str], environment: dict[str, str], caller: CallerContext, output: int, parent: int
 ) -> NoReturn:
-    """In the new process. Nothing of the parent's may be waited for here: its other threads are not there any more."""
+    """In the new process. It must wait for no lock of the parent: the thread that holds it does not exist here."""
     status = INTERNAL
     try:
         signal.set_wakeup_fd(-1)  # else what comes before the new program is there wakes the parent
@@ -85,8 +89,7 @@ def _become_program(
         for standard, descriptor in enumerate((null, output, output)):
             os.dup2(descriptor, standard)
         resource.setrlimit(resource.RLIMIT_NOFILE, caller.descriptors)
-        if caller.umask is not None:
-            os.umask(caller.umask)
+        os.umask(caller.umask)
         _default_signals()
         program = find_program(words[0], environment)
         status = become("supervise", program, list(words), caller.folder, environment)
@@ -95,7 +98,7 @@ def _become_program(
 
 
 def _default_signals() -> None:
-    """Whatever this program has done to its signals, the new one finds none of it."""
+    """Undo all that this program has done to its signals."""
     restore_signals()
     for number in (signal.SIGTTOU, signal.SIGUSR1, signal.SIGHUP, signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)

@@ -1,16 +1,18 @@
-"""The life of one program (pure: events and the time come in, what is to be done comes out).
+"""The states of one program, and what leads from one to another (pure: events and the time in, actions out).
 
              START                up for a second
     STOPPED ------> STARTING -----------------------> RUNNING
-                      ^   |  died                        |  died
+                      ^   |  exits                       |  exits
                 START |   v                              |
-                     BACKOFF <---------------------------'    died too often: FATAL
+                     BACKOFF <---------------------------'    exits too often: FATAL
 
-    UP -- stop, restart, forbid --> STOPPING -- cleared --> STOPPED, STARTING or STANDBY
+    STARTING, RUNNING -- STOP, RESTART, FORBID --> STOPPING -- all gone --> STOPPED, STARTING or STANDBY
 
-A program is one process, its leader, and whatever that has started. When the leader has died, what it has left is
-ended too, and only when nothing of it is left (`cleared`) the program is started again: so there are never two of it.
-STANDBY is for one that is to run but may not: somebody else has the right to run it.
+A program is one process, its leader, and all that the leader has started. When the leader has exited, what it has
+left behind, its orphans, is ended too. Only when nothing is left the program is started again: so it never runs twice.
+STANDBY is for a program that is to run but may not: another host holds the lock.
+
+TRANSITIONS is the whole machine. An event that has no place in the row of a state raises UnexpectedEvent.
 """
 
 from __future__ import annotations
@@ -19,40 +21,135 @@ from math import inf
 
 from ..process.restart_policy import RestartPolicy
 
+# The states that are shown to people.
 STOPPED = "STOPPED"  # nobody wants it to run
 STANDBY = "STANDBY"  # it is to run, but may not
 STARTING = "STARTING"  # it runs, but for less than UP_AFTER
 RUNNING = "RUNNING"
-BACKOFF = "BACKOFF"  # it died, and is started again after a pause
+BACKOFF = "BACKOFF"  # it exited by itself, and is started again after a pause
 STOPPING = "STOPPING"  # it was told to end
-FATAL = "FATAL"  # it died too often
+FATAL = "FATAL"  # it exited too often, and is not started again by itself
+
+# States that are shown as one of those.
+LAUNCHING = "BACKOFF, about to start"  # LAUNCH was asked for and not answered yet
+BACKOFF_ORPHANS = "BACKOFF, with orphans"  # the leader is gone, and what it has left behind is being ended
+STOPPING_ORPHANS = "STOPPING, with orphans"
+FATAL_ORPHANS = "FATAL, with orphans"
+
+# Targets that depend on the state before and on what is wanted.
+SAME = "the same state"
+NEXT = "the state that is wanted, now that no process is left"  # ProgramStateMachine._next
 
 UP = frozenset({STARTING, RUNNING})
 PASSING = frozenset({STARTING, STOPPING})  # these become others in a bounded time
+_ALIVE = frozenset({STARTING, RUNNING, STOPPING})
+_WITH_ORPHANS = frozenset({BACKOFF_ORPHANS, STOPPING_ORPHANS, FATAL_ORPHANS})
 
-# What is to be done. Whoever did START answers with `started` or `failed`.
-START = "start"
-TERMINATE = "terminate"  # the stop signal to all that there is of it
-KILL = "kill"  # SIGKILL to all that there is of it
+# Events: what somebody wants. Each is possible in each state but LAUNCHING, which ends before anything else comes in.
+START = "start"  # it is to run, at once
+STOP = "stop"  # it is not to run
+RESTART = "restart"  # it is to end, and then to run at once
+ALLOW = "allow"  # it may run
+FORBID = "forbid"  # it may not run any more
+# Events: what has happened.
+STARTED = "started"
+START_FAILED = "failed to start"
+EXITED = "exited"  # the leader has, and nothing is left
+EXITED_WITH_ORPHANS = "exited with orphans"
+ORPHANS_GONE = "orphans are gone"
+TOO_MANY_EXITS = "exited too often"
+# Events: what time has come.
+UP_LONG_ENOUGH = "up long enough"
+PAUSE_OVER = "pause is over"
+STOP_TIMEOUT = "stop timeout"
+KILL_TIMEOUT = "kill timeout"
+
+# Actions for the caller. LAUNCH, which is always the last, is answered by STARTED or START_FAILED before all else.
+LAUNCH = "launch"
+TERMINATE = "terminate"  # the stop signal to all processes of the program
+KILL = "kill"  # SIGKILL to all processes of the program
 ABANDON = "abandon"  # it can't be ended: go on as if it were gone
+# Actions that the machine does itself.
+_NOTE_START = "note the start"
+_COUNT_EXIT = "count the exit"  # the pause before the next start grows with each
+_RESET_EXITS = "reset the exits"  # the next start is without a pause
 
-UP_AFTER = 1.0  # seconds from a start until it counts as running
-KILL_AGAIN = 0.2  # seconds between two looks at who is left to be killed
-KILL_PATIENCE = 5.0  # seconds of killing until what is left is given up
+Row = dict[str, tuple[str, ...]]  # for each possible event the target, and the actions
+_GONE: Row = {
+    START: (NEXT, _RESET_EXITS),
+    STOP: (NEXT,),
+    RESTART: (NEXT, _RESET_EXITS),
+    ALLOW: (NEXT,),
+    FORBID: (NEXT,),
+}
+_UP: Row = {
+    START: (SAME,),
+    STOP: (STOPPING, TERMINATE),
+    RESTART: (STOPPING, _RESET_EXITS, TERMINATE),
+    ALLOW: (SAME,),
+    FORBID: (STOPPING, TERMINATE),
+    EXITED: (BACKOFF, _COUNT_EXIT),
+    EXITED_WITH_ORPHANS: (BACKOFF_ORPHANS, _COUNT_EXIT, TERMINATE),
+}
+_ENDING: Row = {
+    START: (SAME, _RESET_EXITS),
+    STOP: (SAME,),
+    RESTART: (SAME, _RESET_EXITS),
+    ALLOW: (SAME,),
+    FORBID: (SAME,),
+    STOP_TIMEOUT: (SAME, KILL),
+    KILL_TIMEOUT: (NEXT, ABANDON),
+}
+TRANSITIONS: dict[str, Row] = {
+    STOPPED: _GONE,
+    STANDBY: _GONE,
+    BACKOFF: {**_GONE, PAUSE_OVER: (NEXT,), TOO_MANY_EXITS: (FATAL,)},
+    FATAL: {**_GONE, ALLOW: (SAME,), FORBID: (SAME,)},
+    LAUNCHING: {STARTED: (STARTING, _NOTE_START), START_FAILED: (BACKOFF, _COUNT_EXIT)},
+    STARTING: {**_UP, UP_LONG_ENOUGH: (RUNNING,)},
+    RUNNING: _UP,
+    STOPPING: {**_ENDING, EXITED: (NEXT,), EXITED_WITH_ORPHANS: (STOPPING_ORPHANS,)},
+    STOPPING_ORPHANS: {**_ENDING, ORPHANS_GONE: (NEXT,)},
+    BACKOFF_ORPHANS: {
+        **_ENDING,
+        STOP: (STOPPING_ORPHANS,),
+        FORBID: (STOPPING_ORPHANS,),
+        ORPHANS_GONE: (NEXT,),
+        TOO_MANY_EXITS: (FATAL_ORPHANS,),
+    },
+    FATAL_ORPHANS: {
+        **_ENDING,
+        START: (BACKOFF_ORPHANS, _RESET_EXITS),
+        STOP: (STOPPING_ORPHANS,),
+        RESTART: (BACKOFF_ORPHANS, _RESET_EXITS),
+        ORPHANS_GONE: (FATAL,),
+        KILL_TIMEOUT: (FATAL, ABANDON),
+    },
+}
+# What an event says about what is wanted and what is allowed, whatever the state.
+_WANTED = {START: True, RESTART: True, STOP: False, TOO_MANY_EXITS: False}
+_ALLOWED = {ALLOW: True, FORBID: False}
+
+UP_AFTER = 1.0  # seconds from a start until it counts as running: one that can't run mostly exits sooner
+KILL_AGAIN = 0.2  # seconds between two SIGKILLs: a process that was started meanwhile has not got the last one
+KILL_PATIENCE = 5.0  # seconds of killing until what is left is given up: it is stuck in the kernel
+
+
+class UnexpectedEvent(Exception):
+    """An event that has no place in a program's state: a fault of this program, never of its user."""
 
 
 class ProgramStateMachine:
-    """One program. Each event returns what is to be done now; `tick` is such an event, wanted at `due`.
-
-    `now` is in seconds on any clock that does not go back.
-    """
+    """The state of one program. All times are seconds on one clock that does not go back, as the loop's."""
 
     def __init__(self, policy: RestartPolicy, *, stop_timeout: float, allowed: bool = True) -> None:
-        """`stop_timeout`: seconds from the stop signal to SIGKILL; `allowed`: whether it may run."""
-        self.state = STOPPED
-        self.starts = 0
-        self.alive = False  # whether its leader lives
-        self.has_orphans = False  # whether that is dead and has left others
+        """Begin as STOPPED.
+
+        `policy` gives the pauses before a start. `stop_timeout`: seconds from the stop signal to SIGKILL.
+        `allowed`: False if the program may not run until ALLOW.
+        """
+        self.starts = 0  # how often it was started
+        self._state = STOPPED
         self._policy = policy
         self._stop_timeout = stop_timeout
         self._wanted = False
@@ -63,136 +160,83 @@ class ProgramStateMachine:
         self._abandon_at = inf
 
     @property
+    def state(self) -> str:
+        """The state that is shown to people, as "RUNNING"."""
+        return self._state.partition(",")[0]
+
+    @property
+    def alive(self) -> bool:
+        """True while the leader lives."""
+        return self._state in _ALIVE
+
+    @property
+    def has_orphans(self) -> bool:
+        """True while the leader is gone and has left others behind."""
+        return self._state in _WITH_ORPHANS
+
+    @property
     def due(self) -> float:
-        """When the next `tick` is wanted; infinity if there is nothing to wait for."""
-        start = self._next_start if self.state == BACKOFF and not self.has_orphans else inf
-        up = self._up_at if self.state == STARTING else inf
-        return min(start, up, self._kill_at)
+        """The time of the next `tick`; infinity if there is nothing to wait for."""
+        return {STARTING: self._up_at, BACKOFF: self._next_start}.get(self._state, self._kill_at)
 
     @property
     def next_start(self) -> float | None:
-        """When it is started again, if it waits for that."""
+        """The time of the next start; None if it does not wait for one."""
         return self._next_start if self.state == BACKOFF else None
 
-    # What somebody wants
+    def handle(self, event: str, now: float, kill_at: float = inf) -> list[str]:
+        """Change the state as the event says; return the actions that the caller is to do now, in this order.
 
-    def start(self, now: float) -> list[str]:
-        """It is to run, and at once: earlier deaths are forgotten."""
-        self._wanted = True
-        if self.state in UP:
-            return []
-        self._policy.reset()
-        self._next_start = now
-        return self._go_on(now)
-
-    def stop(self, now: float) -> list[str]:
-        """It is not to run."""
-        self._wanted = False
-        if self.state == FATAL:
-            self.state = STOPPED
-        return self._end(now) if self.state in UP else self._go_on(now)
-
-    def restart(self, now: float) -> list[str]:
-        """It is to end, and to be started at once when it has."""
-        if self.state not in UP:
-            return self.start(now)
-        self._policy.reset()
-        self._next_start = now
-        return self._end(now)
-
-    def allow(self, now: float) -> list[str]:
-        """It may run."""
-        self._allowed = True
-        return [] if self.state in UP else self._go_on(now)
-
-    def forbid(self, now: float, kill_at: float) -> list[str]:
-        """It may not run any more, and not live longer than `kill_at`."""
-        self._allowed = False
-        actions = self._end(now) if self.state in UP else self._go_on(now)
+        `kill_at`: with FORBID, the latest time for SIGKILL. Raises UnexpectedEvent if the event has no place in the
+        state; nothing has changed then.
+        """
+        if event not in TRANSITIONS[self._state]:
+            raise UnexpectedEvent(f"the event '{event}' has no place in the state '{self._state}'")
+        target, *actions = TRANSITIONS[self._state][event]
+        self._wanted = _WANTED.get(event, self._wanted)
+        self._allowed = _ALLOWED.get(event, self._allowed)
+        for action in actions:
+            self._note(action, now)
+        if target == NEXT:
+            target = self._next(now)
+        if target == LAUNCHING:
+            actions.append(LAUNCH)
+        if target != SAME:
+            self._state = target
         if self.alive or self.has_orphans:
             self._kill_at = min(self._kill_at, kill_at)
-        return actions
-
-    # What happens
-
-    def started(self, now: float) -> None:
-        """It was started."""
-        self.state = STARTING
-        self.starts += 1
-        self.alive = True
-        self._up_at = now + UP_AFTER
-        self._policy.started(now)
-
-    def failed(self, now: float) -> list[str]:
-        """It could not be started."""
-        self._count_death(now)
-        return self._go_on(now)
-
-    def died(self, now: float, left: bool) -> list[str]:
-        """Its leader has died; `has_orphans`: and has left others."""
-        self.alive = False
-        self.has_orphans = left
-        actions = []
-        if self.state in UP:
-            self._count_death(now)
-            if left:
-                self._kill_at = now + self._stop_timeout
-                actions.append(TERMINATE)
-        return actions + self._go_on(now)
-
-    def cleared(self, now: float) -> list[str]:
-        """Nothing is left of it."""
-        self.has_orphans = False
-        return self._go_on(now)
+        else:
+            self._kill_at = self._abandon_at = inf
+        if _COUNT_EXIT in actions and self._policy.given_up:
+            self.handle(TOO_MANY_EXITS, now)
+        return [action for action in actions if action in (LAUNCH, TERMINATE, KILL, ABANDON)]
 
     def tick(self, now: float) -> list[str]:
-        """It is late enough for something."""
-        if self.state == STARTING and now >= self._up_at:
-            self.state = RUNNING
-        if now >= self._kill_at:
-            return self._kill(now)
-        return self._go_on(now) if self.state == BACKOFF else []
-
-    # Inside
-
-    def _count_death(self, now: float) -> None:
-        self._next_start = now + self._policy.died(now)
-        self.state = BACKOFF
-        if self._policy.given_up:
-            self._wanted = False
-            self.state = FATAL
-
-    def _end(self, now: float) -> list[str]:
-        self.state = STOPPING
-        self._kill_at = now + self._stop_timeout
-        return [TERMINATE]
-
-    def _kill(self, now: float) -> list[str]:
-        if now >= self._abandon_at:
-            self.alive = self.has_orphans = False
-            return [ABANDON, *self._go_on(now)]
-        if self._abandon_at == inf:
-            self._abandon_at = now + KILL_PATIENCE
-        self._kill_at = now + KILL_AGAIN
-        return [KILL]
-
-    def _go_on(self, now: float) -> list[str]:
-        """What comes next, unless there is still something to be ended."""
-        if self.alive or self.has_orphans:
-            # STOPPED: it was FATAL until now.
-            if self.state == STOPPED or (self.state == BACKOFF and not (self._wanted and self._allowed)):
-                self.state = STOPPING
-            elif self.state == FATAL and self._wanted:
-                self.state = BACKOFF
+        """Handle the event of the time that has come, if `due` is not later than `now`."""
+        if now < self.due:
             return []
-        self._kill_at = self._abandon_at = inf
+        timeout = KILL_TIMEOUT if now >= self._abandon_at else STOP_TIMEOUT
+        return self.handle({STARTING: UP_LONG_ENOUGH, BACKOFF: PAUSE_OVER}.get(self._state, timeout), now)
+
+    def _note(self, action: str, now: float) -> None:
+        if action == _NOTE_START:
+            self.starts += 1
+            self._up_at = now + UP_AFTER
+            self._policy.started(now)
+        elif action == _COUNT_EXIT:
+            self._next_start = now + self._policy.died(now)
+        elif action == _RESET_EXITS:
+            self._policy.reset()
+            self._next_start = now
+        elif action == TERMINATE:
+            self._kill_at = now + self._stop_timeout
+        elif action == KILL:
+            self._kill_at = now + KILL_AGAIN
+            self._abandon_at = min(self._abandon_at, now + KILL_PATIENCE)
+
+    def _next(self, now: float) -> str:
         if not self._wanted:
-            self.state = FATAL if self.state == FATAL else STOPPED
-        elif not self._allowed:
-            self.state = STANDBY
-        elif now >= self._next_start:
-            self.state = BACKOFF
-            return [START]
-        else:
-            self.state = BACKOFF
-        return []
+            return STOPPED
+        if not self._allowed:
+            return STANDBY
+        return LAUNCHING if now >= self._next_start else BACKOFF

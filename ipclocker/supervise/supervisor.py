@@ -1,4 +1,4 @@
-"""Supervisor: programs kept alive by a Python program, after the hydra server."""
+"""Supervisor: keeps programs alive from a Python program, after the hydra server."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from .spawn import CallerContext
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .settings import Parameters
+    from .settings import SupervisorParameters
 
 
 class Supervisor:
     """Starts the programs that are registered and starts them again whenever they die.
 
-    It takes the parameters that `Parameters` (settings.py) explains. What it promises about descendants needs Linux.
-    If this process is killed by SIGKILL, so is the process of each program, by the kernel; what those have started is
-    killed by a small process that stands beside this one, as far as it is known by its environment.
+    What it promises about descendants needs Linux. If this process is killed by SIGKILL, the kernel kills the process
+    of each program; what those have started is killed by a watchdog process, as far as their environment shows it.
     """
 
-    def __init__(self, **parameters: Unpack[Parameters]) -> None:
-        """Raises UsageError for a value that means nothing, TypeError for a parameter that there is not."""
+    def __init__(self, **parameters: Unpack[SupervisorParameters]) -> None:
+        """Take the parameters that SupervisorParameters (settings.py) explains.
+
+        Raises UsageError for a value that means nothing, TypeError for an unknown parameter.
+        """
         self._settings = SupervisorSettings(**parameters)
         self._programs: list[Program] = []
 
     def register(self, cmd: str, name: str | None = None) -> None:
-        """A program to keep alive: a command line, which may begin with `NAME: `.
+        """Add a program to keep alive: a command line, which may begin with `NAME: `.
 
-        Without a name it is called by the base name of the command's first word. Characters that mean something to a
-        shell have /bin/sh run it. Raises UsageError for a command without words, or a name that is taken or is none.
+        Without a name it is called by the base name of the command's first word. If the command has characters that
+        mean something to a shell, /bin/sh runs it. Raises UsageError for a command without words, or a name that is
+        taken or not allowed.
         """
         program = parse_program(cmd, name=name)
         by_name([*self._programs, program])
@@ -42,7 +45,7 @@ class Supervisor:
     def run(self, exit_func: Callable[[], object] | None = None) -> None:
         """Keep the programs alive until SIGTERM or SIGINT; then end them, call `exit_func`, and return.
 
-        SIGHUP ends and restarts them all, SIGUSR1 opens output files anew. To be called in the main thread; while it
+        SIGHUP ends and restarts them all, SIGUSR1 opens output files again. To be called in the main thread; while it
         runs, all children of this process are asked for their status here. Raises ProgramFailed at the end if a
         program was given up and `fatal_exit` is set, UsageError if output can't be written where it should be.
         """

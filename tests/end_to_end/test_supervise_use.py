@@ -275,6 +275,7 @@ class TestSurroundings:
         assert not is_alive(first)
         os.kill(monitor, signal.SIGKILL)
         wait_for(lambda: not processes_with("sleep 77005.5"), "the end of all")
+        wait_for(lambda: not (bare_site.folder / "bg.sock").exists(), "the end of the supervisor")
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a pid namespace")
     def test_as_process_1(self, bare_site: Site) -> None:

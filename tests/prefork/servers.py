@@ -23,14 +23,19 @@ PERL_MODULE = subprocess.run(["perl", "-MFCGI::ProcManager", "-e", "1"], capture
 
 
 class Asked:
-    """A request that is under way in a thread; `answer` is there at its end, empty if there was none."""
+    """A request that is under way in a thread; `answer` is there at its end, empty if there was none.
 
-    def __init__(self, path: str, seconds: float) -> None:
+    One that is `held` lasts until `pid` is called, however slow the host is.
+    """
+
+    def __init__(self, path: str, seconds: float, held: bool = False) -> None:
         self.answer = b""
         self.sent = threading.Event()
         self._path = path
         self._seconds = seconds
-        self._thread = threading.Thread(target=self._ask)
+        self._is_held = held
+        self._release = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
         assert self.sent.wait(DEADLINE)
 
@@ -39,6 +44,9 @@ class Asked:
             with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError):
                 sock.settimeout(3 * DEADLINE)
                 sock.connect(self._path)
+                if self._is_held:
+                    self.sent.set()
+                    self._release.wait()
                 sock.sendall(b"%f\n" % self._seconds)
                 self.sent.set()
                 while chunk := sock.recv(100):
@@ -48,6 +56,7 @@ class Asked:
 
     def pid(self) -> int:
         """Wait for the answer; who gave it, 0 if nobody did."""
+        self._release.set()
         self._thread.join(3 * DEADLINE)
         assert not self._thread.is_alive()
         return int(self.answer or 0)
@@ -93,12 +102,16 @@ class Server:
         """One request; the worker that has answered, 0 if none has."""
         return Asked(self.path, seconds).pid()
 
-    def ask_in_background(self, seconds: float) -> Asked:
+    def ask_in_background(self, seconds: float, held: bool = False) -> Asked:
         """One request; on return it has been accepted."""
         before = [pid for pid in self.workers() if _connections(pid) == 0]
-        asked = Asked(self.path, seconds)
+        asked = Asked(self.path, seconds, held)
         wait_for(lambda: any(_connections(pid) for pid in before), "the request to be accepted")
         return asked
+
+    def hold_request(self) -> Asked:
+        """One request that lasts until its `pid` is asked for; on return it has been accepted."""
+        return self.ask_in_background(0.0, held=True)
 
     def send(self, number: int, pid: int | None = None) -> None:
         """Send a signal to the manager, or to a worker."""

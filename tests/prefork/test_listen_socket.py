@@ -12,24 +12,32 @@ from pathlib import Path
 import pytest
 
 from ipclocker.errors import IpclockerError, UsageError
-from ipclocker.prefork.listen_socket import Access, Inherited, Listening, Name, Port, parse_access, parse_place
+from ipclocker.prefork.listen_socket import (
+    Access,
+    InheritedDescriptor,
+    ListenSocket,
+    TcpPort,
+    UnixPath,
+    parse_access,
+    parse_listen,
+)
 
 
 def test_places() -> None:
-    assert parse_place("127.0.0.1:9000") == Port("127.0.0.1", 9000)
-    assert parse_place("[::1]:9000") == Port("::1", 9000)
-    assert parse_place("localhost:0") == Port("localhost", 0)
-    assert parse_place(":9000") == Port("", 9000)
-    assert parse_place("host:http") == Port("host", 80)
-    assert parse_place("unix:/run/x") == Name("/run/x")
-    assert parse_place("unix:x") == Name(str(Path("x").absolute()))
-    assert parse_place("fd:0") == Inherited(0)
+    assert parse_listen("127.0.0.1:9000") == TcpPort("127.0.0.1", 9000)
+    assert parse_listen("[::1]:9000") == TcpPort("::1", 9000)
+    assert parse_listen("localhost:0") == TcpPort("localhost", 0)
+    assert parse_listen(":9000") == TcpPort("", 9000)
+    assert parse_listen("host:http") == TcpPort("host", 80)
+    assert parse_listen("unix:/run/x") == UnixPath("/run/x")
+    assert parse_listen("unix:x") == UnixPath(str(Path("x").absolute()))
+    assert parse_listen("fd:0") == InheritedDescriptor(0)
 
 
 @pytest.mark.parametrize("text", ["", "x", "9000", "h:", "h:x", "h:70000", "::1:9000", "unix:", "fd:", "fd:x", "fd:-1"])
 def test_no_places(text: str) -> None:
     with pytest.raises(UsageError, match=re.escape(text.rpartition(":")[2] or "'")):
-        parse_place(text)
+        parse_listen(text)
 
 
 def test_access() -> None:
@@ -50,23 +58,23 @@ def test_no_access(mode: str | None, owner: str | None) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 def test_a_port(host: str) -> None:
-    listening = Listening(Port(host, 0))
+    listening = ListenSocket(TcpPort(host, 0))
     try:
         address = listening.socket.getsockname()
         assert listening.socket.getblocking()
         assert str(listening) == (f"[::1]:{address[1]}" if host == "::1" else f"127.0.0.1:{address[1]}")
         socket.create_connection((host, address[1])).close()
         with pytest.raises(UsageError, match="Address already in use"):
-            Listening(Port(host, address[1]))
+            ListenSocket(TcpPort(host, address[1]))
     finally:
         listening.close()
-    Listening(Port(host, address[1])).close()
+    ListenSocket(TcpPort(host, address[1])).close()
 
 
 def test_a_name_with_its_mode_and_owner(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     owner = Access(0o640, 5, 6) if os.geteuid() == 0 else Access(0o640)
-    listening = Listening(Name(path), owner)
+    listening = ListenSocket(UnixPath(path), owner)
     try:
         status = os.stat(path)
         assert stat.S_IMODE(status.st_mode) == 0o640
@@ -75,14 +83,14 @@ def test_a_name_with_its_mode_and_owner(tmp_path: Path) -> None:
         assert str(listening) == f"unix:{path}"
         assert listening.socket.getblocking()
         with pytest.raises(UsageError, match="another server answers there"):
-            Listening(Name(path))
+            ListenSocket(UnixPath(path))
     finally:
         listening.close()
     assert not os.path.exists(path)
 
 
 def test_a_name_is_for_its_owner_and_group_if_nothing_is_said(tmp_path: Path) -> None:
-    listening = Listening(Name(str(tmp_path / "socket")))
+    listening = ListenSocket(UnixPath(str(tmp_path / "socket")))
     try:
         assert stat.S_IMODE(os.stat(tmp_path / "socket").st_mode) == 0o660
     finally:
@@ -93,17 +101,17 @@ def test_the_name_of_a_dead_server_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    Listening(Name(str(path))).close()
+    ListenSocket(UnixPath(str(path))).close()
     path.write_text("precious")
     with pytest.raises(UsageError, match="it is a file, and no socket"):
-        Listening(Name(str(path)))
+        ListenSocket(UnixPath(str(path)))
 
 
-@pytest.mark.parametrize("place", [Port("127.0.0.1", 0), Name("socket")])
-def test_the_backlog(place: Port | Name, tmp_path: Path) -> None:
-    if isinstance(place, Name):
-        place = Name(str(tmp_path / place.path))
-    listening = Listening(place, backlog=7)
+@pytest.mark.parametrize("place", [TcpPort("127.0.0.1", 0), UnixPath("socket")])
+def test_the_backlog(place: TcpPort | UnixPath, tmp_path: Path) -> None:
+    if isinstance(place, UnixPath):
+        place = UnixPath(str(tmp_path / place.path))
+    listening = ListenSocket(place, backlog=7)
     try:
         shown = subprocess.run(["ss", "-Hnlp"], capture_output=True, text=True, check=True).stdout
         where = str(listening).replace("unix:", "")
@@ -117,7 +125,7 @@ def test_inherited() -> None:
         listener.setblocking(False)
         number = os.dup(listener.fileno())
         os.set_inheritable(number, True)
-        listening = Listening(Inherited(number))
+        listening = ListenSocket(InheritedDescriptor(number))
         try:
             assert listening.socket.fileno() == number
             assert not os.get_inheritable(number)  # under this number
@@ -128,22 +136,22 @@ def test_inherited() -> None:
 
 def test_what_is_no_listening_socket(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="descriptor 987 is no open socket"):
-        Listening(Inherited(987))
+        ListenSocket(InheritedDescriptor(987))
     with (tmp_path / "file").open("w") as file, pytest.raises(UsageError, match="is no open socket"):
-        Listening(Inherited(file.fileno()))
+        ListenSocket(InheritedDescriptor(file.fileno()))
     with socket.socket() as sock, pytest.raises(UsageError, match="nobody listens"):
-        Listening(Inherited(sock.fileno()))
+        ListenSocket(InheritedDescriptor(sock.fileno()))
     with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(UsageError, match="nobody listens"):
-        Listening(Inherited(sock.fileno()))
+        ListenSocket(InheritedDescriptor(sock.fileno()))
 
 
 def test_what_does_not_go_together() -> None:
     with pytest.raises(UsageError, match="mode and owner are of a UNIX socket"):
-        Listening(Port("127.0.0.1", 0), Access())
+        ListenSocket(TcpPort("127.0.0.1", 0), Access())
 
 
 def test_a_host_that_is_not_known() -> None:
     with pytest.raises(IpclockerError, match=r"no\.such\.host\.invalid"):
-        Listening(Port("no.such.host.invalid", 0))
+        ListenSocket(TcpPort("no.such.host.invalid", 0))
     with pytest.raises(UsageError, match=r"cannot listen on 192\.0\.2\.1:0"):
-        Listening(Port("192.0.2.1", 0))
+        ListenSocket(TcpPort("192.0.2.1", 0))

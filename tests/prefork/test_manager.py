@@ -177,6 +177,17 @@ def test_the_functions_are_those_of_one_manager(monkeypatch: pytest.MonkeyPatch)
     assert ipclocker.prefork.self_or_default(another) is another
 
 
+def test_the_functions_are_those_of_the_module() -> None:
+    """As FCGI::ProcManager exports them."""
+    names = "manage die wait write_pid_file remove_pid_file pre_dispatch post_dispatch change_process_name"
+    names += " received_signal parameter warn notify exit abort"
+    expected = {"handling_init", "sig_handler", *(f"pm_{name}" for name in names.split())}
+    assert expected <= set(dir(ipclocker.prefork))
+    assert all(getattr(ipclocker.prefork, name).__name__ == name for name in expected)
+    with pytest.raises(AttributeError, match=r"'ipclocker\.prefork' has no attribute 'pm_manages'"):
+        ipclocker.prefork.pm_manages  # type: ignore[attr-defined]  # noqa: B018
+
+
 # What may be overridden
 
 

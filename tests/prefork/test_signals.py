@@ -230,7 +230,7 @@ def test_interrupted_as_by_the_terminal() -> None:
 def test_hup_is_rolling() -> None:
     with server("python", n_processes=2) as found:
         workers = found.workers(2)
-        asked = found.ask_in_background(1.0)
+        asked = found.hold_request()
         found.send(signal.SIGHUP)
         found.says("safe exit after SIGTERM", 1)
         assert len(found.workers(3)) == 3  # the busy one, beside its successor
@@ -243,7 +243,7 @@ def test_hup_is_rolling() -> None:
 def test_a_worker_that_takes_long_to_stop_is_mentioned_and_left_alone() -> None:
     with server("python", n_processes=1, die_timeout=1) as found:
         (worker,) = found.workers(1)
-        asked = found.ask_in_background(3.0)
+        asked = found.hold_request()
         found.send(signal.SIGHUP)
         found.says(rf"server \(pid {worker}\) was told to stop \d s ago and is still there\n")
         assert asked.pid() == worker

@@ -17,24 +17,24 @@ def descriptors() -> int:
 
 def test_a_worker_is_heard() -> None:
     before = descriptors()
-    line = ManagerEnd()
-    assert (line.deadline, line.served) == (inf, 0)
-    assert line.hear() == []
+    channel = ManagerEnd()
+    assert (channel.deadline, channel.served) == (inf, 0)
+    assert channel.read() == []
     worker = os.fork()
     if worker == 0:
-        line.worker.take()
-        line.worker.ready()
-        line.worker.begin(123.5)
-        line.worker.end(1)
-        line.worker.begin(456.5)
-        line.worker.ends_as_asked()
+        channel.worker.take()
+        channel.worker.ready()
+        channel.worker.begin(123.5)
+        channel.worker.end(1)
+        channel.worker.begin(456.5)
+        channel.worker.ends_as_asked()
         os._exit(0)
-    line.worker.close()
+    channel.worker.close()
     os.waitpid(worker, 0)
-    assert line.hear() == [READY, TIMED, ASKED]
-    assert (line.deadline, line.served) == (456.5, 1)
-    assert line.hear() == []
-    line.close()
+    assert channel.read() == [READY, TIMED, ASKED]
+    assert (channel.deadline, channel.served) == (456.5, 1)
+    assert channel.read() == []
+    channel.close()
     assert descriptors() == before
 
 
@@ -44,22 +44,22 @@ def test_a_program_finds_its_end_once() -> None:
         "end = WorkerEnd.from_environment(os.environ); end.ready(); end.begin(7.0); end.end(3); "
         "assert WorkerEnd.from_environment(os.environ) is None"
     )
-    line = ManagerEnd()
+    channel = ManagerEnd()
     environment = dict(os.environ)
-    line.worker.leave_to(environment)
+    channel.worker.pass_on(environment)
     subprocess.run([sys.executable, "-c", code], env=environment, close_fds=False, check=True)
-    line.worker.close()
-    assert line.hear() == [READY, TIMED]
-    assert (line.deadline, line.served) == (inf, 3)
-    line.close()
+    channel.worker.close()
+    assert channel.read() == [READY, TIMED]
+    assert (channel.deadline, channel.served) == (inf, 3)
+    channel.close()
 
 
 def test_what_is_not_such_an_end_is_left_alone(tmp_path: Path) -> None:
-    line = ManagerEnd()
+    channel = ManagerEnd()
     environment: dict[str, str] = {}
-    line.worker.leave_to(environment)
+    channel.worker.pass_on(environment)
     described = environment[VARIABLE]
-    line.worker.close()
+    channel.worker.close()
     # Another file has got the numbers meanwhile.
     with (tmp_path / "a").open("w+") as first, (tmp_path / "b").open("w+") as second:
         first.write("x" * 100)
@@ -69,13 +69,13 @@ def test_what_is_not_such_an_end_is_left_alone(tmp_path: Path) -> None:
             assert WorkerEnd.from_environment(found) is None
             assert found == {}
         assert (tmp_path / "a").read_text() == "x" * 100
-    line.close()
+    channel.close()
 
 
 def test_a_manager_that_is_gone_harms_no_worker() -> None:
-    line = ManagerEnd()
-    line.worker.take()
-    line.close()
-    line.worker.ready()
-    line.worker.begin(1.0)
-    line.worker.end(1)
+    channel = ManagerEnd()
+    channel.worker.take()
+    channel.close()
+    channel.worker.ready()
+    channel.worker.begin(1.0)
+    channel.worker.end(1)

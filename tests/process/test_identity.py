@@ -8,7 +8,7 @@ import pytest
 
 from ipclocker.net.address import own_host_name
 from ipclocker.process import identity
-from ipclocker.process.identity import ProcessIdentity, exists, identify, is_own, own_boot, own_pidns, still_there
+from ipclocker.process.identity import ProcessIdentity, exists, identify, is_own, own_boot, own_pidns
 
 from ..support.processes import NO_PID, alive, gone, half_zombie, zombie
 
@@ -16,7 +16,8 @@ from ..support.processes import NO_PID, alive, gone, half_zombie, zombie
 def test_a_process_that_lives() -> None:
     with alive() as process:
         assert exists(process.pid)
-        assert still_there(identify(process.pid))
+        me = identify(process.pid)
+        assert is_own(me) and exists(me.pid, me.start)
     assert exists(process.pid) is False
 
 
@@ -36,14 +37,15 @@ def test_another_process_under_the_same_number_is_gone() -> None:
     with alive() as process:
         me = identify(process.pid)
         assert me.start is not None
-        assert still_there(me._replace(start=me.start + 1)) is False
+        assert exists(me.pid, me.start + 1) is False
 
 
-def test_another_boot_or_namespace_is_not_known() -> None:
+def test_one_of_another_boot_or_namespace_is_not_own() -> None:
     me = identify(os.getpid())
     assert me.pidns is not None
-    assert still_there(me._replace(boot="another")) is None
-    assert still_there(me._replace(pidns=me.pidns + 1)) is None
+    assert is_own(me)
+    assert not is_own(me._replace(boot="another"))
+    assert not is_own(me._replace(pidns=me.pidns + 1))
 
 
 def test_a_zombie_is_gone() -> None:
@@ -62,8 +64,6 @@ def test_without_identity_the_host_name_decides() -> None:
     assert is_own(ProcessIdentity(pid), own_host_name())
     assert not is_own(ProcessIdentity(pid), "another.host")
     assert not is_own(ProcessIdentity(pid))
-    assert still_there(ProcessIdentity(pid), own_host_name())
-    assert still_there(ProcessIdentity(pid), "another.host") is None
     assert is_own(ProcessIdentity(pid, boot=own_boot()), own_host_name())
     assert not is_own(ProcessIdentity(pid, boot="another"), own_host_name())
 

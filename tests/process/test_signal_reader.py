@@ -10,7 +10,8 @@ import textwrap
 
 import pytest
 
-from ipclocker.process.signal_reader import descends_from, ends_by_default
+from ipclocker.process.signal_reader import ends_by_default
+from ipclocker.process.tree import descends_from
 
 WAYS = {"signalfd": "", "handlers": "libc._libc = None\n"}
 

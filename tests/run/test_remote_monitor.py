@@ -57,7 +57,7 @@ class Scene(MonitorListener):
         self.gone = 0
         self.vigil: RemoteProcessMonitor | None = None
 
-    def tell(self, text: str) -> None:
+    def report(self, text: str) -> None:
         self.told.append(text)
 
     def watch(self, host: str = HERE, **more: Any) -> None:

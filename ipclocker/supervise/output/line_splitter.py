@@ -1,4 +1,4 @@
-"""What a program writes, cut into lines to be written behind its name and the time (pure: bytes in, lines out).
+"""Splits what a program writes into lines, to be written after the time and its name (pure: bytes in, lines out).
 
 Whatever comes, a line that is written is a line of bounded length: one without an end is cut, and control characters,
 of which binary data is full, are written as `\\x00`. A tab and the escape that begins a colour are left as they are.
@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import re
 
-LONGEST = 8192  # bytes of a line; what is longer becomes several
+LONGEST = 8192  # bytes of a line, what is longer becomes several: more than people read, and little to keep
 _CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]")
 
 
-class Cutter:
-    """The lines of one stream, without their ends."""
+class LineSplitter:
+    """The lines of one stream of bytes, without their ends."""
 
     def __init__(self) -> None:
         self._rest = b""
 
-    def cut(self, data: bytes) -> list[bytes]:
-        """The lines that are complete with these bytes."""
+    def split(self, data: bytes) -> list[bytes]:
+        """Return the lines that are complete with these bytes."""
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         done = [piece for line in lines for piece in _pieces(line.removesuffix(b"\r"))]
@@ -28,8 +28,8 @@ class Cutter:
             self._rest = self._rest[LONGEST:]
         return [_shown(line) for line in done]
 
-    def end(self) -> list[bytes]:
-        """The last line, if it has no end; there comes nothing more."""
+    def finish(self) -> list[bytes]:
+        """Return the last line, if it has no end: nothing more will come."""
         rest, self._rest = self._rest, b""
         return [_shown(piece) for piece in _pieces(rest.removesuffix(b"\r"))] if rest else []
 

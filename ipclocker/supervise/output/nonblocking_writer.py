@@ -1,4 +1,4 @@
-"""A place where output is written and that never makes the writer wait: what it does not take now, it gets later."""
+"""Writes output without ever waiting for its reader: what is not taken now is written later."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _TO_WRITE = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK
 
 
 def open_file(path: str) -> int:
-    """A file to append to, or a pipe or a device that somebody reads. Raises OSError."""
+    """Open a file to append to, or a pipe or a device that somebody reads. Raises OSError."""
     return os.open(path, _APPEND, 0o644)
 
 
 def unblocked(descriptor: int) -> int:
-    """A descriptor for the same place as one that others share, which does not block though theirs may.
+    """Open a descriptor that does not block for the same file as one that others share, which may block.
 
-    For a terminal or a pipe that is an open file of its own; a regular file does not block, and where it is written
-    to is for all who share it to say.
+    For a terminal or a pipe that is an open file of its own. A regular file does not block: the descriptor is only
+    copied, so that all who share the file write at one position. Raises OSError.
     """
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
@@ -36,14 +36,14 @@ def unblocked(descriptor: int) -> int:
     return os.dup(descriptor)
 
 
-class Stream:
-    """Writes to a descriptor. While that takes nothing, `is_full`; `drained` is called when it does again.
-
-    What can't be written at all is lost, which the log says once.
-    """
+class NonblockingWriter:
+    """Writes to a descriptor of its own. What can't be written at all is lost, which the log says once."""
 
     def __init__(self, loop: Loop, title: str, open_it: Callable[[], int], drained: Callable[[], None]) -> None:
-        """`title` names it in the log. Raises OSError if it can't be opened."""
+        """Open it by `open_it`, which returns a descriptor; raises the OSError of that.
+
+        `title` is its name in the log. `drained` is called when it is not full any more.
+        """
         self._loop = loop
         self._title = title
         self._open = open_it
@@ -54,7 +54,7 @@ class Stream:
 
     @property
     def is_full(self) -> bool:
-        """Whether something waits to be written."""
+        """True while something waits to be written."""
         return bool(self._pending)
 
     def write(self, data: bytes) -> None:
@@ -67,13 +67,13 @@ class Stream:
             self._loop.watch(cast(Any, self._descriptor), WRITE, self._ready)
 
     def reopen(self) -> None:
-        """Go on in the file that has the name now; in the old one if that can't be opened."""
+        """Open the file that has the name now, and write there; in the old one if that can't be opened."""
         try:
             descriptor = self._open()
         except OSError as error:
             log.error("%s can't be opened anew (%s): it stays as it was", self._title, error.strerror)
             return
-        self._forget()
+        self._unwatch()
         os.close(self._descriptor)
         pending, self._pending = self._pending, b""
         self._use(descriptor)
@@ -83,7 +83,7 @@ class Stream:
                 self._drained()
 
     def wait(self, deadline: float) -> None:
-        """Wait until it is not full any more, or until the deadline (monotonic). For the end, when nothing else is."""
+        """Wait until it is not full any more, or until the deadline (monotonic seconds). The loop waits, too."""
         poller = select.poll()
         poller.register(self._descriptor, select.POLLOUT)
         while self._pending and (left := deadline - time.monotonic()) > 0:
@@ -91,8 +91,8 @@ class Stream:
                 self._ready(WRITE)
 
     def close(self) -> None:
-        """Write no more."""
-        self._forget()
+        """Write nothing more; what waits is lost."""
+        self._unwatch()
         self._pending = b""
         os.close(self._descriptor)
 
@@ -100,20 +100,20 @@ class Stream:
         self._descriptor = descriptor
         self._is_socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
 
-    def _forget(self) -> None:
+    def _unwatch(self) -> None:
         if self._pending:
             self._loop.unwatch(cast(Any, self._descriptor))
 
     def _ready(self, events: int) -> None:
         left = self._write(self._pending)
         if not left:
-            self._forget()
+            self._unwatch()
         self._pending = left
         if not left:
             self._drained()
 
     def _write(self, data: bytes) -> bytes:
-        """Write what can be written; what is left."""
+        """Write what can be written now; return what is left."""
         try:
             while data:
                 data = data[self._write_once(data) :]
@@ -134,3 +134,11 @@ class Stream:
             return os.write(self._descriptor, data)
         with socket.socket(fileno=os.dup(self._descriptor)) as sock:
             return sock.send(data, socket.MSG_DONTWAIT)
+
+
+def keep_log_from_blocking() -> None:
+    """Write to stderr only what it takes at once: a terminal that is stopped must not stop this process."""
+    with contextlib.suppress(OSError):
+        descriptor = unblocked(2)
+        os.dup2(descriptor, 2, inheritable=False)
+        os.close(descriptor)

@@ -13,8 +13,9 @@ import pytest
 
 from ipclocker.errors import UsageError
 from ipclocker.net.loop import Loop
-from ipclocker.supervise.output.collector import Lines, Output, Sink, to_file, to_files, to_log
-from ipclocker.supervise.output.nonblocking_writer import Stream
+from ipclocker.supervise.output.collector import OutputCollector
+from ipclocker.supervise.output.nonblocking_writer import NonblockingWriter
+from ipclocker.supervise.output.sinks import LineSink, Sink, to_file, to_files, to_log
 
 from ...support.waiting import turn_until
 
@@ -38,7 +39,7 @@ def texts(path: Path) -> list[str]:
     return found
 
 
-def write(output: Output, name: str, *pieces: bytes) -> None:
+def write(output: OutputCollector, name: str, *pieces: bytes) -> None:
     """A program that writes this and ends."""
     descriptor = output.open(name)
     for piece in pieces:
@@ -48,7 +49,7 @@ def write(output: Output, name: str, *pieces: bytes) -> None:
 
 def test_lines_with_names_and_times(loop: Loop, tmp_path: Path) -> None:
     path = tmp_path / "out"
-    output = Output(loop, to_file(str(path)))
+    output = OutputCollector(loop, to_file(str(path)))
     web, mail = output.open("web"), output.open("mail")
     os.write(web, b"one\ntwo")
     turn_until(loop, lambda: path.read_bytes(), "the first line")
@@ -63,7 +64,7 @@ def test_lines_with_names_and_times(loop: Loop, tmp_path: Path) -> None:
 
 
 def test_what_was_written_last_is_taken_at_the_end(loop: Loop, tmp_path: Path) -> None:
-    output = Output(loop, to_file(str(tmp_path / "out")))
+    output = OutputCollector(loop, to_file(str(tmp_path / "out")))
     held = output.open("held")  # by a process that is left
     os.write(held, b"a\nb")
     write(output, "web", b"x" * 50_000)
@@ -76,7 +77,7 @@ def test_what_was_written_last_is_taken_at_the_end(loop: Loop, tmp_path: Path) -
 
 def test_files_are_opened_anew(loop: Loop, tmp_path: Path) -> None:
     path, moved = tmp_path / "out", tmp_path / "out.1"
-    output = Output(loop, to_file(str(path)))
+    output = OutputCollector(loop, to_file(str(path)))
     write(output, "web", b"one\n")
     turn_until(loop, lambda: path.read_bytes(), "the first line")
     path.rename(moved)
@@ -92,7 +93,7 @@ def test_files_are_opened_anew(loop: Loop, tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened_anew_is_gone_on_with(loop: Loop, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    output = Output(loop, to_file(str(folder / "out")))
+    output = OutputCollector(loop, to_file(str(folder / "out")))
     folder.rename(tmp_path / "moved")
     output.reopen()
     write(output, "web", b"one\n")
@@ -101,7 +102,7 @@ def test_a_file_that_cannot_be_opened_anew_is_gone_on_with(loop: Loop, tmp_path:
 
 
 def test_a_file_for_each_program(loop: Loop, tmp_path: Path) -> None:
-    output = Output(loop, to_files(str(tmp_path)))
+    output = OutputCollector(loop, to_files(str(tmp_path)))
     write(output, "web", b"one\n\0\xff", b"\r\nno end")
     write(output, "mail", b"mail\n")
     write(output, "web", b" of it\n")
@@ -118,16 +119,16 @@ def test_a_file_for_each_program(loop: Loop, tmp_path: Path) -> None:
 
 def test_places_that_cannot_be_written(loop: Loop, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the output file /nonexistent/x can't be written"):
-        Output(loop, to_file("/nonexistent/x"))
+        OutputCollector(loop, to_file("/nonexistent/x"))
     for folder in ("/nonexistent", "/dev/null"):
         with pytest.raises(UsageError, match=f"no files can be made in the output folder {folder}"):
-            Output(loop, to_files(folder))
+            OutputCollector(loop, to_files(folder))
     assert not any(tmp_path.iterdir())
 
 
 def test_lines_in_the_log(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    output = Output(loop, to_log)
+    output = OutputCollector(loop, to_log)
     write(output, "web", b"one\n\xff\n", b"two")
     turn_until(loop, lambda: len(caplog.messages) == 3, "three lines")
     output.close()
@@ -135,7 +136,7 @@ def test_lines_in_the_log(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_full_disk_costs_lines_and_is_told_once(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
-    output = Output(loop, to_file("/dev/full"))
+    output = OutputCollector(loop, to_file("/dev/full"))
     for _ in range(3):
         write(output, "web", b"one\n")
         turn_until(loop, lambda: caplog.messages, "the complaint")
@@ -161,13 +162,13 @@ class TestAPlaceThatIsFull:
 
     def test_waits(self, loop: Loop, reader: tuple[int, int]) -> None:
         source, sink = reader
-        streams: list[Stream] = []
+        writers: list[NonblockingWriter] = []
 
         def make(loop: Loop, drained: object) -> Sink:
-            streams.append(Stream(loop, "the test", lambda: sink, drained))  # type: ignore[arg-type]
-            return Lines(streams[0])
+            writers.append(NonblockingWriter(loop, "the test", lambda: sink, drained))  # type: ignore[arg-type]
+            return LineSink(writers[0])
 
-        output = Output(loop, make)
+        output = OutputCollector(loop, make)
         chatter = output.open("chatter")
         os.set_blocking(chatter, False)
         written = 0
@@ -179,7 +180,7 @@ class TestAPlaceThatIsFull:
                 except BlockingIOError:
                     break
                 written += 1
-        assert streams[0].is_full
+        assert writers[0].is_full
         assert 0 < written < 10_000, "it has to wait some time"
         os.close(chatter)
         heard = b""
@@ -200,7 +201,9 @@ class TestAPlaceThatIsFull:
 
     def test_does_not_hinder_the_end(self, loop: Loop, reader: tuple[int, int]) -> None:
         _, sink = reader
-        output = Output(loop, lambda loop, drained: Lines(Stream(loop, "the test", lambda: sink, drained)))
+        output = OutputCollector(
+            loop, lambda loop, drained: LineSink(NonblockingWriter(loop, "the test", lambda: sink, drained))
+        )
         chatter = output.open("chatter")
         os.set_blocking(chatter, False)
         with pytest.raises(BlockingIOError):
@@ -214,7 +217,9 @@ class TestAPlaceThatIsFull:
 def test_a_reader_that_is_gone(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     source, sink = os.pipe()
     os.close(source)
-    output = Output(loop, lambda loop, drained: Lines(Stream(loop, "the test", lambda: sink, drained)))
+    output = OutputCollector(
+        loop, lambda loop, drained: LineSink(NonblockingWriter(loop, "the test", lambda: sink, drained))
+    )
     write(output, "web", b"one\n" * 10)
     turn_until(loop, lambda: caplog.messages, "the complaint")
     assert "the test can't be written (Broken pipe)" in caplog.messages[0]
@@ -224,7 +229,7 @@ def test_a_reader_that_is_gone(loop: Loop, caplog: pytest.LogCaptureFixture) -> 
 def test_earlier_lives_that_keep_their_pipes_are_cut_off(loop: Loop, tmp_path: Path) -> None:
     """Each start leaves a pipe behind if something holds it: they must not be without bound."""
     before = len(os.listdir("/dev/fd"))
-    output = Output(loop, to_file(str(tmp_path / "out")))
+    output = OutputCollector(loop, to_file(str(tmp_path / "out")))
     held = [output.open("web") for _ in range(30)]
     for number, descriptor in enumerate(held[-5:]):
         os.write(descriptor, b"%d\n" % number)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipclocker.supervise.output.line_splitter import LONGEST, Cutter
+from ipclocker.supervise.output.line_splitter import LONGEST, LineSplitter
 
 
 def cut(*pieces: bytes) -> list[bytes]:
-    cutter = Cutter()
-    return [line for piece in pieces for line in cutter.cut(piece)] + cutter.end()
+    splitter = LineSplitter()
+    return [line for piece in pieces for line in splitter.split(piece)] + splitter.finish()
 
 
 def test_lines() -> None:
@@ -18,10 +18,10 @@ def test_lines() -> None:
 
 
 def test_a_last_line_without_an_end() -> None:
-    cutter = Cutter()
-    assert cutter.cut(b"a\nb") == [b"a"]
-    assert cutter.end() == [b"b"]
-    assert cutter.end() == []
+    splitter = LineSplitter()
+    assert splitter.split(b"a\nb") == [b"a"]
+    assert splitter.finish() == [b"b"]
+    assert splitter.finish() == []
 
 
 def test_lines_of_other_systems() -> None:
@@ -34,10 +34,10 @@ def test_what_is_no_text_is_shown() -> None:
 
 
 def test_a_line_without_end_is_cut() -> None:
-    cutter = Cutter()
-    assert cutter.cut(b"x" * LONGEST) == []
-    assert cutter.cut(b"y") == [b"x" * LONGEST]
-    assert cutter.cut(b"z\n") == [b"yz"]
+    splitter = LineSplitter()
+    assert splitter.split(b"x" * LONGEST) == []
+    assert splitter.split(b"y") == [b"x" * LONGEST]
+    assert splitter.split(b"z\n") == [b"yz"]
     assert [len(line) for line in cut(b"x" * (3 * LONGEST + 1))] == [LONGEST, LONGEST, LONGEST, 1]
     assert [len(line) for line in cut(b"x" * (2 * LONGEST) + b"\n")] == [LONGEST, LONGEST]
 
