@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import LOST, IpclockerError, LockBusy, LockLost
 from ..lock.client.acquisition import LockAcquisition
 from ..lock.client.connection import READ, ServerConnection
+from ..lock.client.query import query
 from ..lock.client.settings import LockSettings
 from ..process.identity import identify
 from ..process.signal_reader import in_foreground
@@ -49,10 +50,6 @@ class Reporter:
         if self._waiting_for:
             self._say(f"obtained lock after {time.monotonic() - self._since:.1f} s")
 
-    def broke(self, holder: str) -> None:
-        """The lock was broken."""
-        self._say(f"broke the lock of {holder}")
-
     def retry(self, reason: str, pause: float) -> None:
         """No server answers; that is said at once, whether asked for or not."""
         self.tell(f"{reason}; trying again in {pause:.0f} s")
@@ -84,7 +81,7 @@ def trace_links() -> None:
 
 def list_locks(settings: LockSettings) -> None:
     """Print the locks that are held and their holders, sorted by name. Raises ServerUnavailable, ServerRefused."""
-    answer = LockAcquisition(settings, Reporter(False)).query(b"LOCK_LIST")
+    answer, _ = query(settings, b"LOCK_LIST", retry=Reporter(False).retry)
     lines = [f"{os.fsdecode(name):<20} {os.fsdecode(owner)}\n" for name, owner in sorted(answer.locks)]
     sys.stdout.buffer.write(os.fsencode("".join(lines)))  # as bytes: a name comes out as it was given
 

@@ -29,11 +29,11 @@ from ...errors import IpclockerError, LockLost, ServerRefused, ServerUnavailable
 from ...net.address import own_host_name
 from ...process.identity import ProcessIdentity, exists, identify, in_container
 from ..model import HeldGrant
-from ..wire.replies import Answer, Broke, LookFor, Lost, Recall, Reply, Waiting
+from ..wire.replies import Answer, LookFor, Lost, Recall, Reply, Waiting
 from ..wire.requests import encode_command
 from .connection import ConnectionLost, DeadlineExceeded, ServerConnection, Value, Wait, wait_ready
 from .connector import ANSWER_WITHIN, FIRST_PAUSE, ServerConnector, prompt_reply
-from .settings import LockSettings, user_name
+from .settings import LockSettings, session_name
 
 RELEASE_WITHIN = 5.0  # seconds to reach the server again for giving a lock back
 
@@ -50,9 +50,6 @@ class AcquisitionListener(Protocol):
 
     def obtained(self) -> None:
         """The lock was granted after a wait."""
-
-    def broke(self, holder: str) -> None:
-        """The lock was broken; it was the holder's."""
 
     def retry(self, reason: str, pause: float) -> None:
         """No server answers; it is tried again in so many seconds."""
@@ -75,7 +72,7 @@ class LockAcquisition:
         self.tells = False
         self._settings = settings
         self._listener = listener
-        self._session = os.urandom(12).hex().encode()
+        self._session = session_name()
         self._suffix = suffix
         self._user: bytes | None = None
         self._told_dead: set[LookFor] = set()
@@ -217,8 +214,6 @@ class LockAcquisition:
                 waited = True
                 self.busy, self.holder = names[0], os.fsdecode(reply.holder)
                 self._listener.waiting(os.fsdecode(names[0]), self.holder)
-            elif isinstance(reply, Broke):
-                self._listener.broke(os.fsdecode(reply.holder))
             elif isinstance(reply, LookFor):
                 ask_again = self._look_for(reply, connection) or ask_again
             elif isinstance(reply, (Lost, Recall)):
@@ -302,12 +297,7 @@ class LockAcquisition:
     def _who(self) -> dict[str, Value]:
         """Under which user and session the claim asks; the same for all of its life."""
         if self._user is None:
-            settings = self.settings
-            user = settings.user
-            if user is None:
-                pid = os.getpid() if settings.pid is None else settings.pid
-                user = user_name(settings.hostname or own_host_name(), pid) + self._suffix
-            self._user = os.fsencode(user)
+            self._user = self.settings.user_name(self._suffix)
         return {"user": self._user, "session": self._session}
 
     def _refuse_error(self, answer: Answer) -> None:
@@ -376,29 +366,12 @@ class LockAcquisition:
             connector.wait(None, 0, time.monotonic() + pause)
             pause *= 2
 
-    # One question, without a claim
-
-    def query(self, command: bytes, deadline: float = inf) -> Answer:
-        """Ask a server something that has one answer at once. Raises ServerUnavailable, ServerRefused."""
-        for connection in self.connector.each_server(deadline):
-            try:
-                connection.send_request(command, **self._who(), locks=self.settings.names)
-                answer = self._answer(connection)
-            except ConnectionLost as problem:
-                self.connector.reasons.append(f"{connection.address}: {problem.strerror}")
-                continue
-            finally:
-                connection.close()
-            self._refuse_error(answer)
-            return answer
-        raise AssertionError("without a server there is an error")
+    # Replies and connections
 
     def _answer(self, connection: ServerConnection) -> Answer:
         while True:
             reply = prompt_reply(connection)
-            if isinstance(reply, Broke):
-                self._listener.broke(os.fsdecode(reply.holder))
-            elif isinstance(reply, Answer):
+            if isinstance(reply, Answer):
                 return reply
 
     def _connection(self, deadline: float) -> ServerConnection:

@@ -7,13 +7,13 @@ server that answered its first one, since each server is a lock space of its own
 
 from __future__ import annotations
 
-import os
 import time
+from typing import Callable
 
 from ..snapshot import BROKEN, FREE, RECALLED, Ping, Snapshot, Taking
 from ..wire.info import HeldInfo
 from ..wire.replies import Answer
-from .acquisition import LockAcquisition
+from .query import query
 from .settings import LockSettings, lock_names
 
 
@@ -58,42 +58,23 @@ class Inspector:
         return self._take(b"BREAK_LOCK", name) or Taking(FREE, b"")
 
     def _take(self, command: bytes, name: str) -> Taking | None:
-        """What that did; None if the server does not know the command."""
-        broken = _Broken()
-        answer = self._query(command, name, broken)
+        """Run the command on a lock; None if the server does not know it."""
+        broken: list[bytes] = []
+        answer = self._query(command, name, broken.append)
         if answer.version is not None:
             return None
-        if broken.holder is not None:
-            return Taking(BROKEN, broken.holder)
+        if broken:
+            return Taking(BROKEN, broken[-1])
         return Taking(RECALLED, answer.owner) if answer.owner else Taking(FREE, b"")
 
-    def _query(self, command: bytes, name: str | None = None, listener: _Broken | None = None) -> Answer:
+    def _query(
+        self, command: bytes, name: str | None = None, on_broken: Callable[[bytes], None] = lambda holder: None
+    ) -> Answer:
         settings = self._settings if name is None else self._settings.changed(lock=name)
-        acquisition = LockAcquisition(settings, listener or _Broken())
-        answer = acquisition.query(command)
+        answer, server = query(settings, command, on_broken=on_broken)
         if not self.server:
-            self.server = acquisition.connector.server
+            self.server = server
             if settings.endpoint.path is None:
-                host, _, port = acquisition.connector.server.rpartition(":")
+                host, _, port = server.rpartition(":")
                 self._settings = self._settings.changed(host=host, port=port)
         return answer
-
-
-class _Broken:
-    """Remembers whose lock a claim has broken; nothing else can happen to a claim that only asks."""
-
-    def __init__(self) -> None:
-        self.holder: bytes | None = None
-
-    def waiting(self, name: str, holder: str) -> None:
-        """It waits for nothing."""
-
-    def obtained(self) -> None:
-        """It waits for nothing."""
-
-    def broke(self, holder: str) -> None:
-        """The lock was broken; it was the holder's."""
-        self.holder = os.fsencode(holder)
-
-    def retry(self, reason: str, pause: float) -> None:
-        """It tries once."""

@@ -22,6 +22,7 @@ from ...errors import IpclockerError, LockBusy, LockLost, NotHeld, ServerUnavail
 from ..wire.replies import Answer
 from .acquisition import LockAcquisition
 from .connection import Wait, wait_ready
+from .query import query
 from .settings import LockSettings, Message, Parameters
 
 if TYPE_CHECKING:
@@ -161,12 +162,11 @@ class Locker:
     def ping_status(self) -> PingStatus:
         """Whether a lock server answers, and a line that says how fast, or what is wrong."""
         start = time.monotonic()
-        query = self._new_claim()
         try:
-            query.query(b"VERSION")
+            _, server = self._ask(b"VERSION")
         except IpclockerError as error:
             return {"ok": False, "status": str(error)}
-        return {"ok": True, "status": f"{time.monotonic() - start:.3f} second response on {query.connector.server}"}
+        return {"ok": True, "status": f"{time.monotonic() - start:.3f} second response on {server}"}
 
     def break_lock(self) -> None:
         """Free the lock, whoever holds it. Raises ServerUnavailable, ServerRefused."""
@@ -312,7 +312,18 @@ class Locker:
             self._renewing = None
 
     def _query(self, command: bytes) -> Answer:
-        return self._new_claim().query(command)
+        return self._ask(command)[0]
+
+    def _ask(self, command: bytes) -> tuple[Answer, str]:
+        messages = _Messages(self)
+        return query(
+            self._settings,
+            command,
+            wait=self._wait,
+            retry=messages.retry,
+            on_broken=messages.broke,
+            suffix=self._suffix,
+        )
 
     def _new_claim(self) -> LockAcquisition:
         return LockAcquisition(self._settings, _Messages(self), self._wait, self._suffix)
@@ -339,9 +350,9 @@ class _Messages:
         """The lock was granted after a wait."""
         self._print("print_obtained", "obtained the lock")
 
-    def broke(self, holder: str) -> None:
-        """The lock was broken."""
-        self._print("print_broke", f"broke the lock of {holder}")
+    def broke(self, holder: bytes) -> None:
+        """Say from whom a lock was taken."""
+        self._print("print_broke", f"broke the lock of {os.fsdecode(holder)}")
 
     def retry(self, reason: str, pause: float) -> None:
         """No server answers; it is tried again."""

@@ -153,6 +153,17 @@ class LockSettings:
             return [socket_path(server)]
         return find_addresses(server, self.endpoint.port, socket.SOCK_STREAM)
 
+    def user_name(self, suffix: str = "") -> bytes:
+        """Say under which name a lock is held: `user`, else HOST_PID_USER with the suffix behind it."""
+        if self.user is not None:
+            return os.fsencode(self.user)
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            user = f"uid{os.getuid()}"
+        pid = os.getpid() if self.pid is None else self.pid
+        return os.fsencode(f"{self.hostname or own_host_name()}_{pid}_{'_'.join(user.split())}{suffix}")
+
 
 def lock_names(names: str | Iterable[str]) -> tuple[bytes, ...]:
     """Lock names as they go over the wire. Raises UsageError for none, too many, or one with white space."""
@@ -175,13 +186,9 @@ def host_names(hosts: str | Iterable[str] | None) -> list[str]:
     return found
 
 
-def user_name(hostname: str, pid: int) -> str:
-    """The name that a lock is held under by default: HOST_PID_USER."""
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        user = f"uid{os.getuid()}"
-    return f"{hostname or own_host_name()}_{pid}_{'_'.join(user.split())}"
+def session_name() -> bytes:
+    """Make a session name that nobody can guess: a server takes all requests of one session for one owner's."""
+    return os.urandom(12).hex().encode()
 
 
 def _seconds(name: str, value: float) -> float:
