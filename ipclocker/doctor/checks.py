@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Callable, NamedTuple, Protocol, TypeVar
 
 from ..errors import IpclockerError
-from .listening_ports import Listener
+from .listening_ports import ListeningPort
 
 T = TypeVar("T")
 OK, WARNING, FAILED = "ok", "warning", "failed"
@@ -60,7 +60,7 @@ class Probes(Protocol):
     def cache(self) -> tuple[str | None, list[str]]:
         """Where compiled modules are kept (empty if this is no built file, None if nowhere), and where they could."""
 
-    def listeners(self, service: str) -> tuple[int, list[Listener] | None]:
+    def listeners(self, service: str) -> tuple[int, list[ListeningPort] | None]:
         """The port of `lockerd` or `pidstatd` (0: it is a UNIX socket), and who has it; None if that can't be known."""
 
     def lockerd(self, host: str) -> ServerAnswer:

@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 _LISTENING = {"tcp": "0A", "udp": "07"}  # states, in hexadecimal; that of a UDP socket which is not connected
 
 
-class Listener(NamedTuple):
+class ListeningPort(NamedTuple):
     """A socket that has the port: its address, and the process, if it can be seen."""
 
     address: str
@@ -27,7 +27,7 @@ class Listener(NamedTuple):
         return f"process {self.pid} ({self.name}) at {self.address}"
 
 
-def listeners(protocol: str, port: int) -> list[Listener] | None:
+def listeners(protocol: str, port: int) -> list[ListeningPort] | None:
     """Who has a port of "tcp" or "udp"; None where the system does not tell."""
     sockets: dict[int, str] = {}
     told = False
@@ -41,7 +41,7 @@ def listeners(protocol: str, port: int) -> list[Listener] | None:
     if not told:
         return None
     owners = _owners(set(sockets)) if sockets else {}
-    return [Listener(address, *owners.get(inode, (None, ""))) for inode, address in sockets.items()]
+    return [ListeningPort(address, *owners.get(inode, (None, ""))) for inode, address in sockets.items()]
 
 
 def listening(table: str, protocol: str, port: int) -> dict[int, str]:

@@ -22,7 +22,7 @@ from ..pid.client import PidStat
 from ..pid.endpoint import pid_endpoint
 from ..process import identity
 from .checks import ServerAnswer, existing_parent
-from .listening_ports import Listener, listeners
+from .listening_ports import ListeningPort, listeners
 
 _PATIENCE = 5.0  # seconds for an answer of a server
 _TIME_ERROR = 5  # what adjtimex(2) returns where nobody keeps the clock right
@@ -49,7 +49,7 @@ class ThisHost:
                 return finder.folder, finder.folders
         return "", []
 
-    def listeners(self, service: str) -> tuple[int, list[Listener] | None]:
+    def listeners(self, service: str) -> tuple[int, list[ListeningPort] | None]:
         port = self._ports[service]
         return port, listeners("tcp" if service == "lockerd" else "udp", port) if port else None
 

@@ -12,13 +12,13 @@ from typing import Callable, NamedTuple, Optional
 from ..net.loop import READ, Loop, Timer
 from ..process.identity import ProcessIdentity
 from .pending import PendingQueries
-from .protocol import MAX_DATAGRAM, Answer
+from .protocol import MAX_DATAGRAM, PidAnswer
 
 _READ_AT_ONCE = 100  # datagrams taken in one turn of the loop
 
 
 class _Asked(NamedTuple):
-    answered: Callable[[Optional[Answer]], None]
+    answered: Callable[[Optional[PidAnswer]], None]
     timer: Timer
 
 
@@ -33,7 +33,7 @@ class AsyncPidClient:
         self._sockets: dict[int, socket.socket] = {}
 
     def ask(
-        self, address: str, process: ProcessIdentity, answered: Callable[[Answer | None], None], within: float = 1.0
+        self, address: str, process: ProcessIdentity, answered: Callable[[PidAnswer | None], None], within: float = 1.0
     ) -> None:
         """Ask the server at an IPv4 or IPv6 address, once, about a process of its host.
 
@@ -58,7 +58,7 @@ class AsyncPidClient:
         self._sockets.clear()
         self._questions = PendingQueries()
 
-    def _give_up(self, secret: bytes, answered: Callable[[Answer | None], None]) -> None:
+    def _give_up(self, secret: bytes, answered: Callable[[PidAnswer | None], None]) -> None:
         if self._questions.give_up(secret):
             answered(None)
 

@@ -11,7 +11,7 @@ import os
 from typing import Generic, TypeVar
 
 from ..process.identity import ProcessIdentity
-from .protocol import ALWAYS, Answer, Question, read_answer, write_question
+from .protocol import ALWAYS, PidAnswer, PidQuestion, read_answer, write_question
 
 About = TypeVar("About")
 
@@ -33,13 +33,13 @@ class PendingQueries(Generic[About]):
         if len(self._open) > self._most:
             del self._open[next(iter(self._open))]
         pid, start, boot, pidns = process
-        return secret, write_question(Question(pid, secret, flags, start, boot, pidns))
+        return secret, write_question(PidQuestion(pid, secret, flags, start, boot, pidns))
 
     def give_up(self, secret: bytes) -> bool:
         """Believe no answer to this question any more; whether it was open."""
         return self._open.pop(secret, None) is not None
 
-    def receive(self, datagram: bytes) -> tuple[Answer, About] | None:
+    def receive(self, datagram: bytes) -> tuple[PidAnswer, About] | None:
         """The answer in a datagram and what its question was about, if it fits one that is open; that is closed."""
         answer = read_answer(datagram)
         if answer is None:

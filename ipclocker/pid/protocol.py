@@ -31,7 +31,7 @@ MAX_DATAGRAM = 1023  # bytes; what is longer is no question and no answer
 _ANSWER = re.compile(rb"(?:EXIS (\d{1,20}) ([01])|UNKN (\d{1,20}) na) (\S+)")
 
 
-class Question(NamedTuple):
+class PidQuestion(NamedTuple):
     """Whether a process exists; `host` empty: the answer carries the server's own name."""
 
     pid: int
@@ -42,7 +42,7 @@ class Question(NamedTuple):
     pidns: Optional[int] = None
 
 
-class Answer(NamedTuple):
+class PidAnswer(NamedTuple):
     """`exists` is None where that can't be known; `host` is the question's."""
 
     pid: int
@@ -50,7 +50,7 @@ class Answer(NamedTuple):
     host: bytes
 
 
-def write_question(question: Question) -> bytes:
+def write_question(question: PidQuestion) -> bytes:
     """The datagram of a question, whose `host` is one word."""
     pid, host, flags, start, boot, pidns = question
     words = [b"PIDR %d %b %d" % (pid, host, flags)]
@@ -63,7 +63,7 @@ def write_question(question: Question) -> bytes:
     return b" ".join(words) + b"\n"
 
 
-def read_question(datagram: bytes) -> Question | None:
+def read_question(datagram: bytes) -> PidQuestion | None:
     """The question of a datagram, or None if there is none in it, or none about a positive number."""
     words = datagram.split()
     if len(words) < 2 or len(datagram) > MAX_DATAGRAM or words[0] != b"PIDR":
@@ -72,14 +72,14 @@ def read_question(datagram: bytes) -> Question | None:
         pid = _whole(words[1])
         host = words[2] if len(words) > 2 else b""
         flags = _whole(words[3]) & ALWAYS if len(words) > 3 else USUAL
-        plain = Question(pid, host, flags)
+        plain = PidQuestion(pid, host, flags)
         question = _with_identity(plain, words[4:]) if len(words) > 4 else plain
     except ValueError:
         return None
     return question if pid > 0 else None
 
 
-def _with_identity(question: Question, words: list[bytes]) -> Question:
+def _with_identity(question: PidQuestion, words: list[bytes]) -> PidQuestion:
     for word in words:
         name, _, value = word.partition(b"=")
         if name == b"start":
@@ -97,7 +97,7 @@ def _whole(word: bytes) -> int:
     return int(word)
 
 
-def write_answer(answer: Answer) -> bytes:
+def write_answer(answer: PidAnswer) -> bytes:
     """The datagram of an answer."""
     pid, exists, host = answer
     if exists is None:
@@ -105,15 +105,15 @@ def write_answer(answer: Answer) -> bytes:
     return b"EXIS %d %d %b" % (pid, exists, host)
 
 
-def read_answer(datagram: bytes) -> Answer | None:
+def read_answer(datagram: bytes) -> PidAnswer | None:
     """The answer of a datagram, or None if there is none in it."""
     found = _ANSWER.match(datagram)
     if found is None:
         return None
     pid, exists, unknown, host = found.groups()
     if unknown is not None:
-        return Answer(int(unknown), None, host)
-    return Answer(int(pid), exists == b"1", host)
+        return PidAnswer(int(unknown), None, host)
+    return PidAnswer(int(pid), exists == b"1", host)
 
 
 def is_wanted(flags: int, exists: bool | None) -> bool:

@@ -21,7 +21,7 @@ from ..net.udp_socket import UnixDatagram, adopt_datagrams, udp_everywhere, udp_
 from ..process.identity import own_boot, own_pidns, proc_status
 from .endpoint import pid_endpoint
 from .pidfd_cache import PidfdCache
-from .protocol import MAX_DATAGRAM, Answer, Question, is_wanted, read_question, write_answer
+from .protocol import MAX_DATAGRAM, PidAnswer, PidQuestion, is_wanted, read_question, write_answer
 
 _LONGEST_TURN = 0.1  # seconds until the loop looks at signals and other sockets
 
@@ -76,18 +76,18 @@ class AnswerServer:
             self._remember(datagram, question)
         return self._answer(question, self._exists(question))
 
-    def _answer(self, question: Question, exists: bool | None) -> bytes:
+    def _answer(self, question: PidQuestion, exists: bool | None) -> bytes:
         if not is_wanted(question.flags, exists):
             return b""
-        return write_answer(Answer(question.pid, exists, question.host or self._own_name))
+        return write_answer(PidAnswer(question.pid, exists, question.host or self._own_name))
 
-    def _remember(self, datagram: bytes, question: Question) -> None:
+    def _remember(self, datagram: bytes, question: PidQuestion) -> None:
         if len(self._known) >= _KNOWN:
             self._known.clear()
         answers = (self._answer(question, exists) for exists in (True, False, None))
         self._known[datagram] = _Known(b"%d" % question.pid, *answers)
 
-    def _exists(self, question: Question) -> bool | None:
+    def _exists(self, question: PidQuestion) -> bool | None:
         pid, _, _, start, boot, pidns = question
         if boot and boot != self._boot:
             return False if self._boot else None
@@ -153,7 +153,7 @@ class PidServer(LoopServer):
         self._loop.watch(sock, READ, lambda events: self._serve(batches))
 
     def _serve(self, batches: DatagramBatcher) -> None:
-        """Answer what has come, and what comes while that is done."""
+        """PidAnswer what has come, and what comes while that is done."""
         # With one socket there is nothing else to wait for, so a short wait needs no turn of the loop.
         wait = len(self._sockets) == 1
         answer = self._answers.answer

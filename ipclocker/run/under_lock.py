@@ -95,7 +95,7 @@ def run_locked(child: CommandProcess, settings: LockSettings, options: RunOption
     reporter = Reporter(options.verbose)
     foreground = Foreground(child, reporter.tick if reporter.ticks else None)
     acquisition = LockAcquisition(settings, reporter, foreground.wait)
-    acquisition.tells = True
+    acquisition.subscribes = True
     acquisition.connector.look_up = lambda server: foreground.interruptibly(lambda: settings.addresses(server))
     try:
         deadline = inf if options.wait is None else time.monotonic() + options.wait

@@ -1,4 +1,4 @@
-"""Questions about a server's locks, and the breaking of them, for people and scripts: what lockstat asks.
+"""The questions that lockstat asks a lock server for people and scripts: what is held, by whom; and breaking a lock.
 
 A server that does not know LOCK_INFO or RECALL (a classic one) skips them and answers only the VERSION behind them
 in the same packet. Then LOCK_LIST says what it can, and BREAK_LOCK frees. All questions of an Inspector go to the
@@ -18,14 +18,17 @@ from .settings import LockSettings, lock_names
 
 
 class Inspector:
-    """Asks one lock server. Every method raises ServerUnavailable, ServerRefused, UsageError (a name that is none)."""
+    """Asks one lock server.
+
+    Every method raises ServerUnavailable, ServerRefused, and UsageError for a name that can't be a lock's.
+    """
 
     def __init__(self, settings: LockSettings) -> None:
         self.server = ""  # the one that has answered
         self._settings = settings
 
     def look(self, name: str | None = None) -> Snapshot:
-        """All held locks, or the one of that name if it is held."""
+        """List all held locks, or the one of that name if it is held."""
         names = () if name is None else lock_names(name)
         answer = self._query(b" ".join((b"LOCK_INFO", *names)) + b"\nVERSION")
         locks, detailed = answer.held, answer.version is None
@@ -35,12 +38,12 @@ class Inspector:
         return Snapshot(self.server, time.time(), tuple(sorted(locks, key=lambda lock: lock.name)), detailed)
 
     def is_current(self, name: str, token: int) -> bool | None:
-        """Whether that very grant of a lock still stands; None if the server knows no tokens."""
+        """Ask whether the grant with that token still stands; None if the server knows no tokens."""
         answer = self._query(b"CHECK %b %d\nVERSION" % (lock_names(name)[0], token))
         return None if answer.version is not None else bool(answer.current)
 
     def ping(self) -> Ping:
-        """Ask for an answer, and how long it takes, with the connecting."""
+        """Ask for the version, and measure how long the answer takes, with the connecting."""
         begin = time.monotonic()
         version = (self._query(b"VERSION").version or b"").decode("utf-8", "backslashreplace")
         seconds = time.monotonic() - begin

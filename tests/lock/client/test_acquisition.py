@@ -20,6 +20,7 @@ from ipclocker.lock.client.settings import LockSettings
 from ipclocker.lock.wire.replies import Answer, Waiting
 from ipclocker.net.address import Address
 
+from ...support.keepalive import is_settled
 from ...support.memory import MemoryNetwork, MemoryPeer, MemoryServer
 
 
@@ -226,9 +227,9 @@ def test_an_error_of_the_server_is_raised() -> None:
 
 def stands(claim: LockAcquisition) -> bool:
     """Whether the server, asked over a new connection, still knows what the claim holds."""
-    claim.connector.drop()
+    claim.connector.close()
     keepalive = KeepAlive(claim.connector, claim.grants)
-    while keepalive.loss is None and not keepalive.settled:
+    while keepalive.loss is None and not is_settled(keepalive):
         keepalive.step(inf)
     return keepalive.loss is None
 
@@ -245,7 +246,7 @@ def whole_life(scene: Scene, busy: bool, hold: float) -> LockAcquisition:
     assert claim.held.token == scene.server.service.table.held[b"x"].token
     assert stands(claim)
     assert claim.release()
-    claim.connector.drop()
+    claim.connector.close()
     return claim
 
 
@@ -302,7 +303,7 @@ def test_a_release_that_reaches_nobody_says_so() -> None:
     assert claim.acquire(True, inf)
     scene.network.up = False
     assert claim.connector.connection is not None
-    claim.connector.drop()
+    claim.connector.close()
     with pytest.raises(ServerUnavailable):
         claim.release(within=0.05)
     assert claim.held is None
@@ -324,7 +325,7 @@ def test_a_link_says_only_what_the_server_does_not_know_yet() -> None:
         assert server.recv(999) == b"user u\nlocks a b\ntimeout 5\nLOCK\n"
         connection.send_request(b"LOCK", user=b"u", locks=(b"a", b"b"), timeout=6.0)
         assert server.recv(999) == b"timeout 6\nLOCK\n"
-        connection.heard("locks", (b"b",))
+        connection.set_by_server("locks", (b"b",))
         connection.send_request(b"UNLOCK", user=b"u", locks=(b"b",))
         assert server.recv(999) == b"UNLOCK\n"
         connection.close()
