@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from ..errors import LOST, IpclockerError, LockBusy, LockLost
 from ..lock.client.acquisition import LockAcquisition
 from ..lock.client.connection import READ, ServerConnection
-from ..lock.client.query import query
 from ..lock.client.settings import LockSettings
 from ..process.identity import identify
 from ..process.signal_reader import in_foreground
@@ -81,6 +80,8 @@ def trace_links() -> None:
 
 def list_locks(settings: LockSettings) -> None:
     """Print the locks that are held and their holders, sorted by name. Raises ServerUnavailable, ServerRefused."""
+    from ..lock.client.query import query  # only here: a command under a lock does without it
+
     answer, _ = query(settings, b"LOCK_LIST", retry=Reporter(False).retry)
     lines = [f"{os.fsdecode(name):<20} {os.fsdecode(owner)}\n" for name, owner in sorted(answer.locks)]
     sys.stdout.buffer.write(os.fsencode("".join(lines)))  # as bytes: a name comes out as it was given

@@ -48,7 +48,7 @@ class ServerConnector:
         self.problem: OSError = ConnectionLost(errno.ECONNRESET, "the connection was lost")
         self.look_up: Callable[[str], list[Address]] | None = None  # in place of settings.addresses
         self.longest_pause = inf  # seconds; the settings' delay, too, is the longest
-        self.reasons: list[str] = []  # why each server that was tried is no good
+        self.reasons: list[str] = []  # why each server that was tried can't be used
         self._retry = retry
         self._answered = False  # whether the server has answered since it was found
         self._pause = 0.0  # before the next connection to it
