@@ -8,7 +8,7 @@ import click
 import typer
 
 from ..daemon.log import set_up
-from ..daemon.sd_notify import for_programs, take_manager
+from ..daemon.sd_notify import for_programs, take_notifier
 from ..errors import UsageError
 from ..net.socket_activation import take_inherited
 from ..prefork.fastcgi_program import UP_AFTER, FastCgiManager
@@ -134,7 +134,7 @@ def _run(
 ) -> int:
     if log_file is not None:
         set_up("prefork", foreground=True, log_file=log_file, debug=False)
-    manager = take_manager()
+    manager = take_notifier()
     listening = listen()
     try:
         program = FastCgiManager(

@@ -109,7 +109,7 @@ def run_supervisor(settings: SupervisorSettings, source: ProgramSource, exit_hoo
         pid_file=daemon.pid_file,
         log_file=daemon.log_file,
         debug=daemon.debug,
-        care=MonitorOptions(signals=(signal.SIGUSR1,), patient=True, sweep=sweep),
+        monitoring=MonitorOptions(signals=(signal.SIGUSR1,), patient=True, sweep=sweep),
     )
 
 

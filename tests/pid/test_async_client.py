@@ -118,7 +118,7 @@ def test_late_answers_are_not_believed(loop: Loop) -> None:
     asked: list[bytes] = []
 
     def late(datagram: bytes) -> list[bytes]:
-        """PidAnswer the question before."""
+        """Answer the question before."""
         asked.append(datagram)
         return [b"EXIS %b 0 %b" % tuple(one.split()[1:3]) for one in asked[:-1]]
 

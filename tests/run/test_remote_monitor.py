@@ -41,7 +41,7 @@ class Server:
             self.answer(len(self.questions) - 1, self.exists)
 
     def answer(self, number: int, exists: bool | None, **changes: Any) -> None:
-        """PidAnswer the question of that number, with changes to what would be right."""
+        """Answer the question of that number, with changes to what would be right."""
         question, sender = self.questions[number]
         answer = PidAnswer(question.pid, exists, question.host)._replace(**changes)
         self.sock.sendto(write_answer(answer), sender)

@@ -51,12 +51,16 @@ def wait_ready(sock: socket.socket | None, events: int, deadline: float) -> bool
     poller = select.poll()
     if sock is not None:
         poller.register(sock, events)
+    return bool(poll_until(poller, deadline))
+
+
+def poll_until(poller: select.poll, deadline: float) -> list[tuple[int, int]]:
+    """Poll until something is ready, and return that as `poll` does; the empty list if the deadline passes before."""
     while True:
         left = deadline - time.monotonic()
-        if poller.poll(None if deadline == inf else max(0.0, min(left, _LONGEST_POLL)) * 1000):
-            return True
-        if left <= 0:
-            return False
+        ready = poller.poll(None if deadline == inf else max(0.0, min(left, _LONGEST_POLL)) * 1000)
+        if ready or left <= 0:
+            return ready
 
 
 class ServerConnection:

@@ -23,7 +23,7 @@ from ..wire.replies import Answer
 from .acquisition import LockAcquisition
 from .connection import Wait, wait_ready
 from .query import query
-from .settings import LockerParameters, LockSettings, Message
+from .settings import LockerParameters, LockSettings
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -167,7 +167,7 @@ class Locker:
         """Ask a lock server for its version, and say how fast it answers, or what is wrong; raises nothing."""
         start = time.monotonic()
         try:
-            _, server = self._ask(b"VERSION")
+            _, server = self._query(b"VERSION")
         except IpclockerError as error:
             return {"ok": False, "status": str(error)}
         return {"ok": True, "status": f"{time.monotonic() - start:.3f} second response on {server}"}
@@ -179,11 +179,11 @@ class Locker:
     def owner(self, **parameters: Unpack[LockerParameters]) -> str | None:
         """Ask for the holder of the lock, None if it is free; it may be another one by the time that you read it."""
         self._change(**parameters)
-        return os.fsdecode(self._query(b"STATUS").owner) or None
+        return os.fsdecode(self._query(b"STATUS")[0].owner) or None
 
     def lock_list(self) -> list[tuple[str, str]]:
         """The name and the owner of each lock that is held on the server."""
-        return [(os.fsdecode(name), os.fsdecode(owner)) for name, owner in self._query(b"LOCK_LIST").locks]
+        return [(os.fsdecode(name), os.fsdecode(owner)) for name, owner in self._query(b"LOCK_LIST")[0].locks]
 
     def dead_pid(self, host: str, pid: int) -> None:
         """Report to the server that a process of a host is gone; it frees the process's locks if it can believe it."""
@@ -316,10 +316,7 @@ class Locker:
             self._renewal.stop()
             self._renewal = None
 
-    def _query(self, command: bytes) -> Answer:
-        return self._ask(command)[0]
-
-    def _ask(self, command: bytes) -> tuple[Answer, str]:
+    def _query(self, command: bytes) -> tuple[Answer, str]:
         messages = _Messages(self)
         return query(
             self._settings,
@@ -334,7 +331,7 @@ class Locker:
         return LockAcquisition(self._settings, _Messages(self), self._wait, self._suffix)
 
     def _print(self, kind: str, text: str, *details: str, always: bool) -> None:
-        message: Message | None = getattr(self._settings, kind)
+        message = self._settings.messages[kind]
         if message is not None:
             message(self, *details)
         elif always or self._settings.verbose:

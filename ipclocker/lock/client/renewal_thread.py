@@ -8,10 +8,10 @@ from __future__ import annotations
 import select
 import socket
 import time
-from math import inf
 from threading import Event, Thread, current_thread
 
 from .acquisition import LockAcquisition
+from .connection import poll_until
 from .connector import ServerConnector
 from .keepalive import KeepAlive, LockLoss
 from .lease import Lease
@@ -73,12 +73,7 @@ class RenewalThread:
         poller.register(self._woken, select.POLLIN)
         if sock is not None:
             poller.register(sock, events)
-        while True:
-            left = deadline - time.monotonic()
-            ready = poller.poll(None if deadline == inf else max(0.0, min(left, 3600.0)) * 1000)
-            if any(descriptor == self._woken.fileno() for descriptor, _ in ready):
-                raise _Stopped
-            if ready:
-                return True
-            if left <= 0:
-                return False
+        ready = poll_until(poller, deadline)
+        if any(descriptor == self._woken.fileno() for descriptor, _ in ready):
+            raise _Stopped
+        return bool(ready)

@@ -71,30 +71,19 @@ class LockerParameters(TypedDict, total=False):
     print_waiting: Union[Message, None]
 
 
-_DEFAULTS: LockerParameters = {
-    "host": None,
-    "port": None,
+_DEFAULTS: LockerParameters = {  # None for all others
+    **dict.fromkeys(LockerParameters.__annotations__),  # type: ignore[typeddict-item]
     "family": "INET",
-    "path": None,
     "lock": "lock",
     "all": False,
     "timeout": 1800,
     "lease": 0,
-    "command": None,
     "block": True,
-    "pid": None,
-    "user": None,
-    "hostname": None,
     "autounlock": False,
     "destroy_unlock": True,
     "connect_tries": 3,
     "connect_delay": 30,
     "verbose": False,
-    "print_broke": None,
-    "print_down": None,
-    "print_obtained": None,
-    "print_retry": None,
-    "print_waiting": None,
 }
 
 
@@ -133,11 +122,13 @@ class LockSettings:
         self.autounlock = bool(chosen["autounlock"])
         self.destroy_unlock = bool(chosen["destroy_unlock"])
         self.verbose = bool(chosen["verbose"])
-        self.print_broke = chosen["print_broke"]
         self.print_down = chosen["print_down"]
-        self.print_obtained = chosen["print_obtained"]
-        self.print_retry = chosen["print_retry"]
-        self.print_waiting = chosen["print_waiting"]
+        self.messages: dict[str, Message | None] = {  # what Locker calls as it goes on
+            "print_broke": chosen["print_broke"],
+            "print_obtained": chosen["print_obtained"],
+            "print_retry": chosen["print_retry"],
+            "print_waiting": chosen["print_waiting"],
+        }
 
     def changed(self, **given: Unpack[LockerParameters]) -> LockSettings:
         """Make a copy with some parameters changed. Raises as the constructor does."""
