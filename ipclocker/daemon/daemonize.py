@@ -25,7 +25,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import NamedTuple, NoReturn, Optional
 
 from ..errors import INTERNAL, OK, IpclockerError
 from ..version import VERSION
@@ -43,7 +43,7 @@ from .monitor import (
     send_status,
 )
 from .pid_file import PidFile
-from .sd_notify import announced, take_notifier
+from .sd_notify import SystemdNotifier, take_notifier
 from .service import Service, ServiceFactory
 
 log = logging.getLogger(__name__)
@@ -69,23 +69,18 @@ def run(
     """
     _fill_standard_descriptors()
     notifier = take_notifier()
-    if notifier is not None:
-        start = announced(start, notifier)
-    daemon = _Daemon(start, name, PidFile(pid_file), log_file, monitoring)
+    daemon = _Daemon(start, name, PidFile(pid_file), log_file, monitoring or MonitorOptions(), notifier)
     try:
         set_up(name, foreground=foreground, log_file=log_file, debug=debug)
         daemon.pid_file.acquire()
         if not foreground:
-            monitor = daemon.run_in_background()
-            if notifier is not None:
-                notifier.handed_over(monitor)
+            notifier.handed_over(daemon.run_in_background())
         elif monitoring is None:
             daemon.run_in_foreground()
         else:
-            return daemon.monitor_in_foreground(monitoring)
+            return daemon.monitor_in_foreground()
     except IpclockerError as error:
-        if notifier is not None:
-            notifier.failed(str(error))
+        notifier.failed(str(error))
         print(with_priority(logging.ERROR, one_line(f"{name}: {error}")), file=sys.stderr)
         return error.exit_code
     return OK
@@ -100,42 +95,35 @@ def _fill_standard_descriptors() -> None:
             return
 
 
-class _Daemon:
+class _Daemon(NamedTuple):
     """A server, and what its processes share."""
 
-    def __init__(
-        self,
-        start: ServiceFactory,
-        name: str,
-        pid_file: PidFile,
-        log_file: str | None,
-        monitoring: MonitorOptions | None,
-    ) -> None:
-        self.pid_file = pid_file
-        self._start = start
-        self._name = name
-        self._log_file = log_file
-        self._monitoring = monitoring
+    start: ServiceFactory
+    name: str
+    pid_file: PidFile
+    log_file: Optional[str]
+    monitoring: MonitorOptions
+    notifier: SystemdNotifier
 
     def run_in_foreground(self) -> None:
         """Serve in this process."""
         try:
             self._serve(lambda status: None)
         except IpclockerError as error:
-            if self._log_file is not None:  # else the line on stderr is enough
+            if self.log_file is not None:  # else the line on stderr is enough
                 log.error("%s", error)
             raise
         finally:
             self.pid_file.remove()
 
-    def monitor_in_foreground(self, monitoring: MonitorOptions) -> int:
+    def monitor_in_foreground(self) -> int:
         """Be the monitor of a server; its exit code. Raises IpclockerError if it was never ready."""
         was_ready = False
 
         def serve(report: ReportStatus) -> int:
             self.pid_file.close_in_parent()
             # What it logs before it is ready is the error that is to be printed.
-            return self._serve_in_own_process(report, log_failure=self._log_file is not None)
+            return self._serve_in_own_process(report, log_failure=self.log_file is not None)
 
         def ready() -> None:
             nonlocal was_ready
@@ -143,7 +131,7 @@ class _Daemon:
 
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            status = ServerMonitor(serve, ready, monitoring._replace(restart=False)).run()
+            status = ServerMonitor(serve, ready, self.monitoring._replace(restart=False)).run()
         except OSError as error:
             raise IpclockerError(f"cannot start the server process: {error}") from error
         finally:
@@ -175,7 +163,7 @@ class _Daemon:
         return pid
 
     def _become_monitor(self, launcher: socket.socket) -> NoReturn:
-        """In the new process, with the signals still blocked."""
+        """Be the monitor, in the new process, with the signals still blocked."""
         exit_code = INTERNAL
         try:
             status = self._monitor(launcher)
@@ -201,7 +189,7 @@ class _Daemon:
         detach()
         try:
             self.pid_file.write()
-            return ServerMonitor(serve, ready, self._monitoring).run()
+            return ServerMonitor(serve, ready, self.monitoring).run()
         except (IpclockerError, OSError) as error:
             return StartupStatus(getattr(error, "exit_code", INTERNAL), str(error))
 
@@ -230,17 +218,24 @@ class _Daemon:
         """Start and serve, and again, until the service is to end."""
         with _signals_between_services(), contextlib.suppress(_Stopped):
             while self._serve_once(report_ready):
-                log.info("%s is started anew", self._name)
-        log.info("%s ends", self._name)
+                log.info("%s is started anew", self.name)
+        log.info("%s ends", self.name)
 
     def _serve_once(self, report_ready: ReportStatus) -> bool:
         service: Service | None = None
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            service = self._start()
-            log.info("%s %s, %s", self._name, VERSION, service.describe())
+            service = self.start()
+            log.info("%s %s, %s", self.name, VERSION, service.describe())
             report_ready(StartupStatus(OK))
-            return service.run()
+            self.notifier.ready(service.describe())
+            self.notifier.keep_alive(service.loop)
+            restarts = False
+            try:
+                restarts = service.run()
+            finally:
+                (self.notifier.reloading if restarts else self.notifier.stopping)()
+            return restarts
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             if service is not None:

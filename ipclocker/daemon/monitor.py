@@ -69,11 +69,11 @@ class ServerMonitor:
     """
 
     def __init__(
-        self, serve: Callable[[ReportStatus], int], ready: Callable[[], None], options: MonitorOptions | None = None
+        self, serve: Callable[[ReportStatus], int], ready: Callable[[], None], options: MonitorOptions
     ) -> None:
         self._serve = serve
         self._ready = ready
-        self._options = options or MonitorOptions()
+        self._options = options
         self._was_ready = False
         self._loop = Loop()
         self._policy = RestartPolicy(_random)
@@ -124,7 +124,7 @@ class ServerMonitor:
         self._loop.watch(ours, READ, self._read_status)
 
     def _become_server(self, monitor: socket.socket) -> NoReturn:
-        """In the new process. The signals stay blocked until there are handlers for them."""
+        """Be the server, in the new process; the signals stay blocked until there are handlers for them."""
         status = INTERNAL
         try:
             # The loop's descriptors are left open: closing the loop would read what is for the monitor. Only the

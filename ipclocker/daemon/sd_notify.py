@@ -14,12 +14,10 @@ import socket
 import struct
 import time
 from functools import partial
-from typing import Callable
 
 from ..net.loop import Loop
 from ..net.socket_activation import SOCKET_VARIABLES
 from .log import one_line
-from .service import Service, ServiceFactory
 
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 _PATIENCE = 1  # seconds to wait for a manager that does not read, with a message that it must have
@@ -29,17 +27,20 @@ _SHORTEST = 0.01  # seconds between two signs of life at least, so that a tiny W
 class SystemdNotifier:
     """Sends messages to the service manager of this process; a message that can't be sent raises nothing."""
 
-    def __init__(self, place: str, alive_within: float | None = None) -> None:
-        """Prepare for the manager's socket `place`, which has "@" before an abstract name.
+    def __init__(self, place: str = "", alive_within: float | None = None) -> None:
+        """Prepare for the manager's socket `place`, which has "@" before an abstract name; "" stands for no manager.
 
         After `alive_within` seconds without a sign of life the manager takes the server to hang; None: it does not.
         """
-        # Kept open, since there may be no descriptor left when a message has to be sent; not connected, since the
-        # manager may restart.
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _PATIENCE, 0))
-        self._place = os.fsencode("\0" + place[1:] if place.startswith("@") else place)
-        self._pause = None if alive_within is None else max(alive_within / 2, _SHORTEST)
+        self._socket: socket.socket | None = None
+        self._pause: float | None = None
+        if place:
+            # Kept open, since there may be no descriptor left when a message has to be sent; not connected, since the
+            # manager may restart.
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _PATIENCE, 0))
+            self._place = os.fsencode("\0" + place[1:] if place.startswith("@") else place)
+            self._pause = None if alive_within is None else max(alive_within / 2, _SHORTEST)
 
     def ready(self, status: str) -> None:
         """Say that the service serves; `status` is one line for people."""
@@ -70,12 +71,15 @@ class SystemdNotifier:
 
     def close(self) -> None:
         """Close the socket; nothing more is sent."""
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
 
     def _tell(self, *lines: str) -> None:
         self._send("\n".join(lines), 0)
 
     def _send(self, text: str, flags: int) -> bool:
+        if self._socket is None:
+            return False
         try:
             self._socket.sendto(text.encode("utf-8", "backslashreplace"), flags, self._place)
         except OSError:
@@ -83,53 +87,23 @@ class SystemdNotifier:
         return True
 
 
-def take_notifier() -> SystemdNotifier | None:
-    """Take the manager to notify from the environment, and remove it there; None if there is none.
+def take_notifier() -> SystemdNotifier:
+    """Take the manager to notify from the environment, and remove it there.
 
     Call it once and early, so that no program that this process starts speaks to the manager.
     """
     place, period, pid = (os.environ.pop(name, "") for name in _VARIABLES)
     if not place.startswith(("/", "@")):
-        return None
+        return SystemdNotifier()
     is_number = period.isascii() and period.isdigit() and len(period) < 19
     alive_within = int(period) / 1e6 if is_number and pid in ("", str(os.getpid())) else 0.0
     try:
         return SystemdNotifier(place, alive_within or None)
     except OSError:  # the system has no such sockets
-        return None
+        return SystemdNotifier()
 
 
 def for_programs(environment: dict[str, str]) -> dict[str, str]:
     """Copy an environment for programs that this process starts, without the variables that are for it alone."""
     private = {*_VARIABLES, *SOCKET_VARIABLES}
     return {name: value for name, value in environment.items() if name not in private}
-
-
-def announced(start: ServiceFactory, notifier: SystemdNotifier) -> ServiceFactory:
-    """Make a factory of the same service, which notifies the manager when it is ready, restarts and ends."""
-    return lambda: _Announced(start(), notifier)
-
-
-class _Announced:
-    def __init__(self, service: Service, notifier: SystemdNotifier) -> None:
-        self._service = service
-        self._notifier = notifier
-        self.describe: Callable[[], str] = service.describe
-        self.close: Callable[[], None] = service.close
-
-    @property
-    def loop(self) -> Loop:
-        return self._service.loop
-
-    def run(self) -> bool:
-        self._notifier.ready(self.describe())
-        self._notifier.keep_alive(self.loop)
-        restarts = False
-        try:
-            restarts = self._service.run()
-        finally:
-            if restarts:
-                self._notifier.reloading()
-            else:
-                self._notifier.stopping()
-        return restarts

@@ -200,6 +200,6 @@ def _do_nothing(number: int, frame: FrameType | None) -> None:
 
 def _report_fault() -> None:
     """Log what went wrong and go on: a fault of ours in one place must not end all that a server does."""
-    import logging  # only here, for an import that tools beside a command do without
+    import logging  # only here, for an import that tools which run a command do without
 
     logging.getLogger(__name__).exception("a fault of ours, which is passed over")

@@ -79,7 +79,7 @@ class LockAcquisition:
         self._session = session_name()
         self._suffix = suffix
         self._user: bytes | None = None
-        self._told_dead: set[LookFor] = set()
+        self._reported_dead: set[LookFor] = set()
         self._has_part = False  # of several that are wanted together some may be held
 
     @property
@@ -262,11 +262,11 @@ class LockAcquisition:
 
         A server that can't look for itself, as a classic one at times, then frees the lock.
         """
-        if sought in self._told_dead or os.fsdecode(sought.host) != own_host_name() or in_container():
+        if sought in self._reported_dead or os.fsdecode(sought.host) != own_host_name() or in_container():
             return False
         if exists(sought.pid) is not False:
             return False
-        self._told_dead.add(sought)
+        self._reported_dead.add(sought)
         with contextlib.suppress(OSError):
             # A server reads nothing more from a connection whose LOCK waits, so this takes one of its own.
             other = ServerConnection.connect(connection.address, time.monotonic() + ANSWER_WITHIN, self.connector.wait)

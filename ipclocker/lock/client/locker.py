@@ -330,13 +330,6 @@ class Locker:
     def _new_acquisition(self) -> LockAcquisition:
         return LockAcquisition(self._settings, _Messages(self), self._wait, self._suffix)
 
-    def _print(self, kind: str, text: str, *details: str, always: bool) -> None:
-        message = self._settings.messages[kind]
-        if message is not None:
-            message(self, *details)
-        elif always or self._settings.verbose:
-            print(text, file=sys.stderr, flush=True)
-
 
 class _Messages:
     """The AcquisitionListener of a Locker: calls its print_ functions.
@@ -365,5 +358,10 @@ class _Messages:
 
     def _print(self, kind: str, text: str, *details: str, always: bool = False) -> None:
         locker = self._locker()
-        if locker is not None:
-            locker._print(kind, text, *details, always=always)
+        if locker is None:
+            return
+        message = locker._settings.messages[kind]
+        if message is not None:
+            message(locker, *details)
+        elif always or locker._settings.verbose:
+            print(text, file=sys.stderr, flush=True)
