@@ -1,4 +1,4 @@
-"""Locks that hold across hosts, and what goes with them. The names below are the library."""
+"""Locks across hosts, and with them a pid service and programs that are kept alive. The names below are the library."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -20,22 +20,6 @@ if TYPE_CHECKING:
     from .prefork.manager import ProcManager
     from .supervise.supervisor import Supervisor
 
-_HOMES = {
-    "IpclockerError": "errors",
-    "LockBusy": "errors",
-    "LockLost": "errors",
-    "LockServer": "lock.server.server",
-    "Locker": "lock.client.locker",
-    "NotHeld": "errors",
-    "PidServer": "pid.server",
-    "PidStat": "pid.client",
-    "ProgramFailed": "errors",
-    "ProcManager": "prefork.manager",
-    "ServerRefused": "errors",
-    "ServerUnavailable": "errors",
-    "Supervisor": "supervise.supervisor",
-    "UsageError": "errors",
-}
 __all__ = [
     "IpclockerError",
     "LockBusy",
@@ -52,12 +36,21 @@ __all__ = [
     "Supervisor",
     "UsageError",
 ]
+_MODULES = {  # where the names are
+    **dict.fromkeys(__all__, "errors"),
+    "LockServer": "lock.server.server",
+    "Locker": "lock.client.locker",
+    "PidServer": "pid.server",
+    "PidStat": "pid.client",
+    "ProcManager": "prefork.manager",
+    "Supervisor": "supervise.supervisor",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: a tool pays only for what it needs."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -1,4 +1,4 @@
-"""One root exception, and the exit codes, which are part of the interface.
+"""The exceptions, which have one root, and the exit codes, which are part of the interface.
 
 Every error that a person may meet says what was wrong, with which value, and what to do, in one line; the
 command line prints that line and exits with the error's code. The codes are those of sysexits.h, so that
@@ -19,7 +19,7 @@ SIGNALLED = 128  # as a shell: plus the number of the signal that ended it
 
 
 class IpclockerError(Exception):
-    """The root of all errors raised on purpose; `exit_code` is what a tool ends with."""
+    """The root of all errors that are raised on purpose; a tool ends with its `exit_code`."""
 
     exit_code = INTERNAL
 
@@ -51,7 +51,7 @@ class StateError(IpclockerError):
 
 
 class LockBusy(IpclockerError):
-    """The lock is held by somebody else and was not to be waited for any longer."""
+    """The lock is held by another one, and the wait for it is over."""
 
     exit_code = TEMPORARY
 

@@ -6,7 +6,7 @@ from functools import partial
 from socket import SOCK_STREAM
 
 from ..daemon.log import set_up
-from ..daemon.sd_notify import for_programs, take_manager
+from ..daemon.sd_notify import for_programs, take_notifier
 from ..errors import UsageError
 from ..net.socket_activation import take_inherited
 from ..prefork.fastcgi_program import UP_AFTER, FastCgiManager
@@ -89,7 +89,7 @@ class Prefork(CommandLine, name="prefork", example="prefork --listen unix:/run/p
         }
         if self.start_delay is not None:
             parameters["start_delay"] = self.start_delay
-        manager = take_manager()
+        manager = take_notifier()
         listening = listen()
         try:
             program = FastCgiManager(

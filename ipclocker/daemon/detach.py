@@ -1,4 +1,4 @@
-"""Going to the background: leaving the caller's terminal, folder and files."""
+"""Going to the background: leave the caller's terminal, folder and files."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 
 
 def detach(keep_stderr: bool = False) -> None:
-    """Leave the terminal, the folder and everything else of the caller that a process would hold on to.
+    """Leave the terminal, the folder, the umask and the open files of the caller, all that a process would keep in use.
 
-    To be called in a new process, whose parent returns to the caller.
+    Call it in a new process, whose parent returns to the caller. With `keep_stderr` descriptor 2 stays as it is.
     """
     os.setsid()
     os.chdir("/")

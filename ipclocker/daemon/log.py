@@ -1,9 +1,9 @@
-"""Where a server's log goes: stderr in the foreground, syslog in the background, or a file.
+"""Writing a server's log: to stderr in the foreground, to syslog in the background, or to a file.
 
-A record is one line, whatever was logged: what is not printable is escaped, since much of it comes from
-the network, and what is very long is cut. It is written with one system call and kept nowhere, so that a
-destination that fails (a full disk, a syslog that is restarted) costs the records of that time and nothing
-else: no exception reaches the server, nothing piles up, and the next record tries again.
+A record is always one line: unprintable characters are escaped, since much of the text comes from the network, and a
+very long line is cut. It is written with one system call and kept nowhere, so that a destination that fails (a full
+disk, a syslog that is restarted) costs the records of that time and nothing else: no exception reaches the server,
+no memory fills up, and the next record tries again.
 
 The handlers of the standard library are not used: those for files and streams keep in a buffer what could
 not be written, and the one for syslog blocks the server while syslog is stuck.
@@ -20,7 +20,7 @@ from ..errors import UsageError
 from .same_file import is_at
 
 SYSLOG = "/dev/log"
-MAX_RECORD = 8192  # characters; also what a syslog takes as one message
+MAX_RECORD = 8192  # characters; also the most that rsyslog takes as one message by default
 _LOG_DAEMON = 3 << 3  # the facility, as syslog.h has it
 _SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _STDERR = 2
@@ -30,7 +30,7 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 def set_up(name: str, *, foreground: bool, log_file: str | None, debug: bool) -> None:
     """Send everything that is logged in this process to one place; `name` is the server's, as "lockerd".
 
-    May be called again; then the new place counts. Raises UsageError if the file cannot be written.
+    It may be called again; then the new place counts. Raises UsageError if the file cannot be written.
     """
     handler = _File(log_file) if log_file is not None else _Stderr() if foreground else _Syslog()
     handler.setFormatter(_OneLine(_format_for(handler, name), _TIME))
@@ -44,7 +44,7 @@ def set_up(name: str, *, foreground: bool, log_file: str | None, debug: bool) ->
 
 
 def one_line(text: str) -> str:
-    """The text with everything unprintable escaped, cut to MAX_RECORD characters."""
+    """Escape all unprintable characters of a text, and cut it to MAX_RECORD characters."""
     if not text.isprintable():
         # Half a character, an order to the terminal or to write from right to left: unprintable, all of them.
         # (By `ascii`, since a codec would be loaded from a file, for which there may be no descriptor left.)
@@ -53,7 +53,7 @@ def one_line(text: str) -> str:
 
 
 def with_priority(level: int, line: str) -> str:
-    """A line for stderr that is not logged; if the journal reads that, with the priority of a level before it."""
+    """Prepare a line for stderr that is not logged: with the priority of a level, if the journal reads it."""
     return f"<{_severity(level)}>{line}" if is_journal(_STDERR) else line
 
 
@@ -67,7 +67,7 @@ def _format_for(handler: _Destination, name: str) -> str:
 
 
 def _severity(level: int) -> int:
-    """A level of `logging` as syslog.h numbers it."""
+    """Return the severity of syslog.h for a level of `logging`."""
     return next((severity for least, severity in _SEVERITIES if level >= least), 7)
 
 
@@ -77,21 +77,21 @@ class _OneLine(logging.Formatter):
 
 
 class _Destination(logging.Handler):
-    """A place where lines go. A failure is nobody's: the record is lost, the server lives."""
+    """A place for lines. If writing fails, the record is lost, and the server goes on."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self.send(_severity(record.levelno), self.format(record))
-        except Exception:  # noqa: BLE001 - whatever is wrong with a log is no reason to stop serving
+        except Exception:  # noqa: BLE001 - a server does not stop serving because its log fails
             self.handleError(record)
 
     def send(self, severity: int, line: str) -> None:
-        """Write one line, without its end. May raise."""
+        """Write one line, which is given without its end. It may raise any exception."""
         raise NotImplementedError
 
 
 class _Stderr(_Destination):
-    """The descriptor itself: what sys.stderr could not write it would keep, and fail again at the exit."""
+    """Stderr, by its descriptor: sys.stderr would keep what it could not write, and fail again at the exit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class _Stderr(_Destination):
 
 
 def is_journal(descriptor: int) -> bool:
-    """Whether systemd's journal reads what this process writes there (systemd.exec(5), JOURNAL_STREAM)."""
+    """Return True if systemd's journal reads what is written there (systemd.exec(5), JOURNAL_STREAM)."""
     try:
         status = os.fstat(descriptor)
     except OSError:
@@ -113,7 +113,7 @@ def is_journal(descriptor: int) -> bool:
 
 
 class _File(_Destination):
-    """A file, opened anew when it was moved away or removed, as log rotation does."""
+    """A file; it is opened again when it was moved away or removed, as log rotation does."""
 
     def __init__(self, path: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What every server on an event loop does alike: serve, until it is told to end or to be started anew."""
+"""The base class of the servers on an event loop: serve until the server is told to end or to restart."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ..net.loop import Loop
 
 
 class LoopServer:
-    """A server that lives in the turns of its loop. `close` gives back all that it has taken."""
+    """A server that works in the turns of its loop. A subclass extends `close` by what it has opened itself."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._ending = False
-        self._anew = False
+        self._restarts = False
 
     @property
     def loop(self) -> Loop:
-        """The loop in whose turns it lives."""
+        """The loop in whose turns it works."""
         return self._loop
 
     def start_server(self) -> None:
@@ -31,26 +31,26 @@ class LoopServer:
             self.close()
 
     def handle_signals(self) -> None:
-        """From now on SIGTERM and SIGINT end the server, and SIGHUP asks for a new one. In the main thread only."""
+        """Let SIGTERM and SIGINT end the server, and SIGHUP restart it, from now on. In the main thread only."""
         self._loop.on_signal(SIGTERM, self.stop)
         self._loop.on_signal(SIGINT, self.stop)
-        self._loop.on_signal(SIGHUP, self._start_anew)
+        self._loop.on_signal(SIGHUP, self._restart)
 
     def run(self) -> bool:
-        """Serve; True if a new server is to be started (SIGHUP), False if it is to end."""
+        """Serve until stopped; return True if a new server is to be started (SIGHUP), False if it is to end."""
         self._loop.run()
-        return self._anew
+        return self._restarts
 
     def stop(self) -> None:
-        """Return from `run` at the end of this turn; to end goes before to start anew. From any thread."""
+        """Let `run` return at the end of this turn. A stop counts more than a restart. From any thread."""
         self._ending = True
-        self._anew = False
+        self._restarts = False
         self._loop.stop()
 
     def close(self) -> None:
-        """Give back the loop; what else there is, a server gives back before."""
+        """Close the loop; a server closes what else it has before."""
         self._loop.close()
 
-    def _start_anew(self) -> None:
-        self._anew = not self._ending
+    def _restart(self) -> None:
+        self._restarts = not self._ending
         self._loop.stop()

@@ -1,21 +1,19 @@
-"""The guardian: a process that forks a server process and forks another one when that dies.
+"""The monitor: a process that forks a server process, and forks another one when that dies.
 
-It does nothing else, so that little in it can fail: it waits for signals, for the server's word about its
+It does nothing else, so that little in it can fail: it waits for signals, for the server's status after its
 start, and for the pauses of the restart policy.
 
-- SIGTERM, SIGINT: the server is told to end, and killed if it does not within END_WITHIN. Then the guardian
-  ends.
-- SIGHUP: the server starts itself anew. If there is none, because it died, the next one is started at once.
-- A server that ends with status 0 was told to by somebody else: the guardian ends too. So it does after GAVE_UP,
-  which says that there is no sense in another.
-- A server that dies before it was ready for the first time is a failed start: the guardian ends and reports
-  the reason.
+- SIGTERM, SIGINT: the server is told to end, and killed if it does not within END_WITHIN. Then the monitor ends.
+- SIGHUP: the server restarts itself. If there is none, because it died, the next one is started at once.
+- A server that ends with status 0 was told to end by somebody else: the monitor ends too. It also ends after GAVE_UP,
+  which says that another server would end in the same way.
+- A server that dies before it was ready for the first time is a failed start: the monitor ends and reports the reason.
 
-A guardian that is killed with SIGKILL takes nobody with it: its server goes on serving, with nobody to
-restart it. The locks in its memory are worth more than tidiness.
+A monitor that is killed with SIGKILL does not end its server, which goes on serving, but is not restarted any more.
+The locks in its memory are worth more than tidiness.
 
-A server that has processes of its own is cared for further (Care): its guardian gets all that is orphaned below
-it (libc.adopt_orphans), and when the server has ended, however that was, it ends what is left.
+For a server that has processes of its own (MonitorOptions.sweep) the monitor also gets all orphans below it
+(libc.adopt_orphans), and when the server has ended, for whatever reason, it ends the processes that are left.
 """
 
 from __future__ import annotations
@@ -32,29 +30,29 @@ from ..errors import GAVE_UP, INTERNAL, OK
 from ..net.loop import READ, Loop, Timer
 from ..process.restart_policy import RestartPolicy
 
-END_WITHIN = 10.0  # seconds from the signal to end until a server is killed
+END_WITHIN = 10.0  # seconds from the signal to end until a server is killed: time to flush and to answer its clients
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 log = logging.getLogger(__name__)
 
 
 class StartupStatus(NamedTuple):
-    """What a process says, once, about its start: OK, or an exit code and the reason."""
+    """The result of a start, which a process reports once: OK, or an exit code and the reason."""
 
     code: int
     text: str = ""
 
 
-Say = Callable[[StartupStatus], None]  # later words and words to nobody are dropped
+ReportStatus = Callable[[StartupStatus], None]  # only the first status counts; one that nobody reads is dropped
 
 
 class MonitorOptions(NamedTuple):
-    """What a server with processes of its own needs of its guardian.
+    """Options for a server with processes of its own.
 
-    signals: those that are passed on to it, besides the usual ones
-    patient: whether it may take its own time to end, and is not killed after END_WITHIN
-    sweep: called when it has ended, to end what it has left
-    restart: whether another is started when it dies
+    signals: the signals that are passed on to it, besides the usual ones
+    patient: it may take its own time to end, and is not killed after END_WITHIN
+    sweep: called when it has ended, to end the processes that it has left
+    restart: another server is started when it dies
     """
 
     signals: tuple[int, ...] = ()
@@ -64,38 +62,41 @@ class MonitorOptions(NamedTuple):
 
 
 class ServerMonitor:
-    """`serve` is what the server process does: it says its word and returns its exit status.
+    """The monitor of one server.
 
-    `ready` is called when the first server said OK; if it raises OSError, whoever wanted a server is gone,
-    and the guardian ends.
+    `serve` runs in the server process: it reports a status and returns the exit code. `ready` is called when the first
+    server has reported OK; if it raises OSError, the process that wanted a server is gone, and the monitor ends.
     """
 
     def __init__(
-        self, serve: Callable[[Say], int], ready: Callable[[], None], care: MonitorOptions | None = None
+        self, serve: Callable[[ReportStatus], int], ready: Callable[[], None], options: MonitorOptions
     ) -> None:
         self._serve = serve
         self._ready = ready
-        self._care = care or MonitorOptions()
+        self._options = options
         self._was_ready = False
         self._loop = Loop()
-        self._policy = RestartPolicy(_chance)
+        self._policy = RestartPolicy(_random)
         self._server = 0  # its pid; 0 while there is none
-        self._hearing: socket.socket | None = None
-        self._heard = b""
-        self._restart: Timer | None = None
+        self._status_socket: socket.socket | None = None
+        self._received = b""
+        self._restart_timer: Timer | None = None
         self._stopping = False
-        self._end = StartupStatus(OK)
+        self._result = StartupStatus(OK)
 
     def run(self) -> StartupStatus:
-        """Guard until the end. To be called with SIGNALS blocked; raises OSError if the first fork fails."""
+        """Monitor until the end, and return the status to report; call it with SIGNALS blocked.
+
+        Raises OSError if the first fork fails.
+        """
         loop = self._loop
         loop.on_signal(signal.SIGTERM, self._stop)
         loop.on_signal(signal.SIGINT, self._stop)
-        loop.on_signal(signal.SIGHUP, self._start_anew)
+        loop.on_signal(signal.SIGHUP, self._restart_server)
         loop.on_signal(signal.SIGCHLD, self._reap)
-        for number in self._care.signals:
+        for number in self._options.signals:
             loop.on_signal(number, partial(self._pass_on, number))
-        if self._care.sweep is not None:
+        if self._options.sweep is not None:
             from ..process import libc  # only here: others do without what that imports
 
             libc.adopt_orphans()
@@ -103,7 +104,7 @@ class ServerMonitor:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         loop.run()
         loop.close()
-        return self._end
+        return self._result
 
     def _fork(self) -> None:
         ours, theirs = socket.socketpair()
@@ -119,48 +120,48 @@ class ServerMonitor:
             self._become_server(theirs)
         theirs.close()
         ours.setblocking(False)
-        self._server, self._hearing, self._heard = pid, ours, b""
-        self._loop.watch(ours, READ, self._listen)
+        self._server, self._status_socket, self._received = pid, ours, b""
+        self._loop.watch(ours, READ, self._read_status)
 
     def _become_server(self, monitor: socket.socket) -> NoReturn:
-        """In the new process. The signals stay blocked until there are handlers for them."""
+        """Be the server, in the new process; the signals stay blocked until there are handlers for them."""
         status = INTERNAL
         try:
-            # The loop's descriptors are left open: they are the guardian's, to close them well would be to
-            # read what is for it. Only its way to be woken by signals must not be ours.
+            # The loop's descriptors are left open: closing the loop would read what is for the monitor. Only the
+            # descriptor that signals are written to must not be used here.
             signal.set_wakeup_fd(-1)
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-            for further in self._care.signals:
+            for further in self._options.signals:
                 signal.signal(further, signal.SIG_IGN)  # until it has handlers of its own
-            status = self._serve(lambda word: say(monitor, word))
+            status = self._serve(lambda status: send_status(monitor, status))
         except BaseException:
             log.exception("the server ends by an error of its own")
         finally:
             os._exit(status)
 
-    def _listen(self, events: int = READ) -> None:
-        """Hear what the server has said so far about its start."""
-        assert self._hearing is not None
+    def _read_status(self, events: int = READ) -> None:
+        """Read what the server has reported so far about its start."""
+        assert self._status_socket is not None
         try:
-            while chunk := self._hearing.recv(4096):
-                self._heard += chunk
+            while chunk := self._status_socket.recv(4096):
+                self._received += chunk
         except BlockingIOError:
             return
-        self._loop.unwatch(self._hearing)
-        self._hearing.close()
-        self._hearing = None
-        self._pass_on_readiness()
+        self._loop.unwatch(self._status_socket)
+        self._status_socket.close()
+        self._status_socket = None
+        self._report_ready()
 
-    def _pass_on_readiness(self) -> None:
-        word = parse_word(self._heard)
-        if word is None or word.code != OK or self._was_ready:
+    def _report_ready(self) -> None:
+        status = parse_status(self._received)
+        if status is None or status.code != OK or self._was_ready:
             return
         self._was_ready = True
         try:
             self._ready()
         except OSError:
-            log.warning("whoever started the server is gone before it was ready; it is ended")
+            log.warning("the process that started the server is gone before it was ready; the server is ended")
             self._stop()
 
     def _reap(self) -> None:
@@ -176,19 +177,19 @@ class ServerMonitor:
 
     def _server_ended(self, pid: int, status: int) -> None:
         self._server = 0
-        if self._hearing is not None:
-            self._listen()
-        if self._care.sweep is not None:
-            self._care.sweep()
+        if self._status_socket is not None:
+            self._read_status()
+        if self._options.sweep is not None:
+            self._options.sweep()
         how = how_it_ended(status)
         if self._stopping or status == 0:
             self._finish(StartupStatus(OK) if self._was_ready else StartupStatus(INTERNAL, "ended before it was ready"))
         elif not self._was_ready:
-            word = parse_word(self._heard)
-            self._finish(word or StartupStatus(INTERNAL, f"the server process died before it was ready ({how})"))
+            reported = parse_status(self._received)
+            self._finish(reported or StartupStatus(INTERNAL, f"the server process died before it was ready ({how})"))
         elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == GAVE_UP:
             self._finish(StartupStatus(GAVE_UP))
-        elif not self._care.restart:
+        elif not self._options.restart:
             log.error("the server process %d died (%s)", pid, how)
             self._finish(StartupStatus(os.WEXITSTATUS(status) if os.WIFEXITED(status) else INTERNAL))
         else:
@@ -197,22 +198,22 @@ class ServerMonitor:
     def _restart_after_a_pause(self, why: str) -> None:
         pause = self._policy.died(self._loop.now)
         log.error("%s; another is started in %.1f s", why, pause)
-        self._restart = self._loop.call_at(self._loop.now + pause, self._fork_again)
+        self._restart_timer = self._loop.call_at(self._loop.now + pause, self._fork_again)
 
     def _fork_again(self) -> None:
-        self._restart = None
+        self._restart_timer = None
         try:
             self._fork()
         except OSError as error:
             self._restart_after_a_pause(f"no server process can be started ({error})")
 
-    def _start_anew(self) -> None:
+    def _restart_server(self) -> None:
         if self._stopping:
             return
         if self._server != 0:
             os.kill(self._server, signal.SIGHUP)
-        elif self._restart is not None:
-            self._restart.cancel()
+        elif self._restart_timer is not None:
+            self._restart_timer.cancel()
             self._fork_again()
 
     def _pass_on(self, number: int) -> None:
@@ -226,7 +227,7 @@ class ServerMonitor:
         os.kill(self._server, signal.SIGTERM)
         if not self._stopping:
             self._stopping = True
-            if not self._care.patient:
+            if not self._options.patient:
                 self._loop.call_at(self._loop.now + END_WITHIN, self._kill)
 
     def _kill(self) -> None:
@@ -234,11 +235,11 @@ class ServerMonitor:
             log.error("the server process %d did not end within %g s and is killed", self._server, END_WITHIN)
             os.kill(self._server, signal.SIGKILL)
 
-    def _finish(self, word: StartupStatus) -> None:
-        if self._restart is not None:
-            self._restart.cancel()
-            self._restart = None
-        self._end = word
+    def _finish(self, status: StartupStatus) -> None:
+        if self._restart_timer is not None:
+            self._restart_timer.cancel()
+            self._restart_timer = None
+        self._result = status
         self._loop.stop()
 
 
@@ -254,21 +255,21 @@ def fork_with_signals_blocked() -> int:
     return pid
 
 
-def say(listener: socket.socket, word: StartupStatus) -> None:
-    """Say the one word and hang up."""
+def send_status(listener: socket.socket, status: StartupStatus) -> None:
+    """Send the status and close the socket; nothing happens if nobody reads it."""
     with contextlib.suppress(OSError):
-        listener.sendall(f"{word.code} {word.text}".encode("utf-8", "backslashreplace"))
+        listener.sendall(f"{status.code} {status.text}".encode("utf-8", "backslashreplace"))
     listener.close()
 
 
-def parse_word(heard: bytes) -> StartupStatus | None:
-    """What was said; None if nothing was, or only a part."""
-    code, space, text = heard.decode("utf-8", "replace").partition(" ")
+def parse_status(received: bytes) -> StartupStatus | None:
+    """Read a status that was sent; None if it is missing or only a part of it has come."""
+    code, space, text = received.decode("utf-8", "replace").partition(" ")
     return StartupStatus(int(code), text) if space and code.isdecimal() else None
 
 
 def how_it_ended(status: int) -> str:
-    """A status of waitpid in words, for a log."""
+    """Describe a status of waitpid in words, for a log."""
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return f"exit status {code}"
@@ -278,5 +279,5 @@ def how_it_ended(status: int) -> str:
         return f"killed by signal {-code}"
 
 
-def _chance() -> float:
+def _random() -> float:
     return int.from_bytes(os.urandom(2), "big") / 65536

@@ -1,8 +1,8 @@
-"""A file that names a running server's process, and that no second server can take while the first one lives.
+"""The pid file: it names a running server's process, and no second server can take it while the first one lives.
 
-The lock on the file (flock) is the truth about who runs; it goes with its process, however that ended, so
-that a file left behind is simply taken over. The number in it is for people and scripts. A file is written
-and locked before it gets its name, so that nobody reads half a number or finds it free.
+The lock on the file (flock) decides which server has it; the kernel removes the lock with the process, however that
+ended, so that a file that was left behind is simply taken over. The number in it is for people and scripts. A file is
+written and locked before it gets its name, so that nobody reads half a number or finds it free.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .same_file import is_at
 
 
 class PidFile:
-    """Without a path nothing is written and nobody is refused."""
+    """The pid file of a server. Without a path nothing is written and no second server is refused."""
 
     def __init__(self, path: str | None) -> None:
         self._path = Path(os.path.realpath(path)) if path is not None else None
@@ -38,7 +38,7 @@ class PidFile:
             raise _unwritable(self._path, error) from error
 
     def write(self) -> None:
-        """Write this process's pid; the process, or the one it was forked from, has acquired the file."""
+        """Write this process's pid to the file, which it or the process that it was forked from has acquired."""
         if self._path is None or self._locked is None:
             return
         try:
@@ -49,13 +49,13 @@ class PidFile:
         self._locked = locked
 
     def close_in_parent(self) -> None:
-        """Leave the file to the process that shares it since a fork."""
+        """Leave the file to the other process of a fork, which has it, too."""
         if self._locked is not None:
             os.close(self._locked)
             self._locked = None
 
     def remove(self) -> None:
-        """Remove the file if it is still this one; what cannot be removed stays, and is stale from now on."""
+        """Remove the file if it is still this one. If that fails it stays, and the next server takes it over."""
         if self._path is not None and self._locked is not None and is_at(self._locked, self._path):
             with contextlib.suppress(OSError):
                 self._path.unlink()
@@ -63,7 +63,7 @@ class PidFile:
 
 
 def _take(path: Path) -> int:
-    """Put a file of ours where there is none, or one that nobody has; BlockingIOError if somebody has it."""
+    """Put a file of ours where there is none, or one that no server has. Raises BlockingIOError if one has it."""
     while True:
         try:
             there = os.open(path, os.O_RDWR)
@@ -82,7 +82,7 @@ def _take(path: Path) -> int:
 
 
 def _put(path: Path, move: Callable[[Path, Path], object]) -> int:
-    """Write a file with our pid, lock it and move it into its place; its descriptor."""
+    """Write a file with our pid, lock it and move it into its place; return its descriptor."""
     new = path.with_name(f"{path.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
@@ -99,7 +99,7 @@ def _put(path: Path, move: Callable[[Path, Path], object]) -> int:
 
 
 def _who(path: Path) -> str:
-    """The process that the file names now, in words: the file that was locked may have been replaced."""
+    """Name the process that the file has now, in words: the file that was locked may have been replaced."""
     try:
         return f"process {int(path.read_bytes())}"
     except (OSError, ValueError):

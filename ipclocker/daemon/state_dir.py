@@ -1,4 +1,4 @@
-"""Where servers keep what outlives them, unless they are told another place."""
+"""The state folder: the place where servers keep what outlives them, unless --state-dir names another one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from ..errors import StateError
 
 
 def default_state_folder() -> str:
-    """What systemd gives a unit (systemd.exec(5), StateDirectory=); else the system's state folder for root, and for
-    any other user his own (XDG Base Directory Specification)."""
+    """Return the folder that systemd gives a unit (systemd.exec(5), StateDirectory=), else the user's.
+
+    For root that is the system's; any other user has one of his own (XDG Base Directory Specification).
+    """
     given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if given.startswith("/"):
         return given
@@ -23,7 +25,7 @@ def default_state_folder() -> str:
 
 
 def make_state_folder(folder: str) -> str:
-    """Make the folder, for its owner alone, if there is none; the folder. Raises StateError."""
+    """Make the folder, for its owner alone, if it is missing, and return it. Raises StateError."""
     try:
         Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

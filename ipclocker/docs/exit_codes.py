@@ -1,4 +1,4 @@
-"""What each exit code means: one table, which the manual pages show and the README is checked against."""
+"""The meanings of all exit codes: one table, which the manual pages show and the README is checked against."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ _WITH_A_COMMAND = {tool for tool, codes in _OF.items() if CANNOT_EXECUTE in code
 
 
 def exit_codes(tool: str) -> list[tuple[str, str]]:
-    """The exit codes of a tool and their meanings, in their order; "ipclocker" is the whole."""
+    """List the exit codes of a tool, in their order, with their meanings; "ipclocker" is the whole."""
     codes = MEANINGS if tool == "ipclocker" else _OF.get(tool, _EACH)
     rows = [(str(code), codes[code] or MEANINGS[code]) for code in sorted(codes)]
     return [THE_COMMANDS_OWN, *rows] if tool in _WITH_A_COMMAND or tool == "ipclocker" else rows

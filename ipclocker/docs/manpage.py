@@ -1,6 +1,6 @@
-"""Manual pages, made of what the tools declare (tool_spec.py): which sections there are, and what is in each.
+"""Manual pages, made of what the tools declare (tool_spec.py): the sections of a page, and the contents of each.
 
-A page is data. roff.py writes it for man and for packagers, plain_text.py for where there is no man.
+A page is data. roff.py writes it for man and for packagers, plain_text.py for hosts without man.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from .tool_spec import FAMILY, Command, Option, Tool, page_name
 
 
 class Paragraph(NamedTuple):
-    """Text that is filled; what stands between backquotes is to be typed as it is."""
+    """Text that is filled; words between backquotes are to be typed as they are."""
 
     text: str
 
 
 class Tagged(NamedTuple):
-    """A term, such as an option, and what it means."""
+    """A term, such as an option, and its meaning."""
 
     term: str
     text: str
 
 
 class Literal(NamedTuple):
-    """Lines that are shown as they are."""
+    """A block of lines that are shown as they are."""
 
     text: str
 
@@ -42,48 +42,52 @@ Block = Union[Paragraph, Tagged, Literal, Heading]
 
 
 class Page(NamedTuple):
-    """A manual page: its name, the version of what it is about, and sections, each a title and blocks."""
+    """A manual page: its name, the version of the tools, and the sections, each a title and blocks."""
 
     name: str
     version: str
     sections: tuple[tuple[str, tuple[Block, ...]], ...]
 
 
-class Thing(NamedTuple):
-    """What a variable of the environment, or a file, is for; `where` is a text that brings it to a tool's page, besides
-    its own name; "" stands for the page of each tool."""
+class Reference(NamedTuple):
+    """A variable of the environment or a file: its meaning, and the tools on whose pages it is.
+
+    These are the tools whose texts have its name, or the text `where`; "" for `where` is in all of them.
+    """
 
     meaning: str
     where: str | None = None
 
 
 ENVIRONMENT = {
-    "IPCLOCKER_HOST": Thing("Where lockerd is, unless an option says it: a host, or several with colons between."),
-    "IPCLOCKER_PORT": Thing(
+    "IPCLOCKER_HOST": Reference("Where lockerd is, unless an option says it: a host, or several with colons between."),
+    "IPCLOCKER_PORT": Reference(
         "Port number or service name of lockerd, or the name of its UNIX socket, unless an option says it."
     ),
-    "IPCLOCKER_LOCK": Thing("Set for the command: the name of the lock that was granted."),
-    "IPCLOCKER_TOKEN": Thing("Set for the command: the number of the grant, which grows with each."),
-    "IPCLOCKER_PROGRAM": Thing("Set for a program that is kept alive: its name."),
-    "STATE_DIRECTORY": Thing("The state folder, as systemd sets it, unless an option says it.", "state folder"),
-    "XDG_STATE_HOME": Thing("For other users than root: below it is the state folder.", "state folder"),
-    "IPCLOCKER_CACHE": Thing("Below it the compiled modules are kept, which must be a folder of the user.", ""),
-    "IPCLOCKER_PYTHON": Thing("The interpreter to be used where /usr/bin/python3 is too old.", ""),
-    "IPCLOCKER_DEBUG": Thing("If it is set, a fault of ours shows where it was.", ""),
+    "IPCLOCKER_LOCK": Reference("Set for the command: the name of the lock that was granted."),
+    "IPCLOCKER_TOKEN": Reference("Set for the command: the number of the grant, which grows with each."),
+    "IPCLOCKER_PROGRAM": Reference("Set for a program that is kept alive: its name."),
+    "STATE_DIRECTORY": Reference("The state folder, as systemd sets it, unless an option says it.", "state folder"),
+    "XDG_STATE_HOME": Reference("For other users than root: below it is the state folder.", "state folder"),
+    "IPCLOCKER_CACHE": Reference("Below it the compiled modules are kept, which must be a folder of the user.", ""),
+    "IPCLOCKER_PYTHON": Reference("The interpreter to be used where /usr/bin/python3 is too old.", ""),
+    "IPCLOCKER_DEBUG": Reference("If it is set, a fault of ours shows where it was.", ""),
 }
 FILES = {
-    "/etc/services": Thing(
+    "/etc/services": Reference(
         "Where service names, and the ports of lockerd and pidstatd, are looked up.", "the service "
     ),
-    "/var/lib/ipclocker": Thing("The state folder of servers that root runs.", "state folder"),
-    "~/.local/state/ipclocker": Thing("The state folder of any other user.", "state folder"),
-    "/var/cache/ipclocker-0": Thing("The compiled modules, of root."),
-    "/var/tmp/ipclocker-UID": Thing("The same of any other user; or in /run/user/UID or /tmp, if it can't be there."),
+    "/var/lib/ipclocker": Reference("The state folder of servers that root runs.", "state folder"),
+    "~/.local/state/ipclocker": Reference("The state folder of any other user.", "state folder"),
+    "/var/cache/ipclocker-0": Reference("The compiled modules, of root."),
+    "/var/tmp/ipclocker-UID": Reference(
+        "The same of any other user; or in /run/user/UID or /tmp, if it can't be there."
+    ),
 }
 
 
 def manual_page(tool: Tool, version: str, tools: dict[str, str]) -> Page:
-    """The page of a tool, or of the whole; `tools` has all tools with what each does in a line."""
+    """Make the page of a tool, or of the whole; `tools` has all tools with a line on what each does."""
     command = tool.command
     commands = tool.command_lines
     shared = _shared_options(tool)
@@ -97,8 +101,8 @@ def manual_page(tool: Tool, version: str, tools: dict[str, str]) -> Page:
         ("OPTIONS", [_option(option) for option in shared]),
         *((title.upper(), [Literal(text.strip("\n"))]) for title, text in tool.sections),
         ("EXIT STATUS", [Tagged(code, meaning) for code, meaning in exit_codes(tool.name)]),
-        ("ENVIRONMENT", _things(ENVIRONMENT, tool)),
-        ("FILES", _things(FILES, tool)),
+        ("ENVIRONMENT", _references(ENVIRONMENT, tool)),
+        ("FILES", _references(FILES, tool)),
         ("EXAMPLES", [Literal("\n".join(dict.fromkeys(each.example for each in commands)))]),
         ("SEE ALSO", [Paragraph(", ".join(f"{page_name(name)}(1)" for name in [FAMILY, *tools] if name != tool.name))]),
     ]
@@ -106,7 +110,7 @@ def manual_page(tool: Tool, version: str, tools: dict[str, str]) -> Page:
 
 
 def _shared_options(tool: Tool) -> list[Option]:
-    """The options of a tool; if it is only the first word of sub-commands, those that all of them have."""
+    """Return the options of a tool; if it has only sub-commands, the options that all of them have."""
     if tool.command.text:
         return list(tool.command.options)
     first, *others = tool.subcommands
@@ -123,7 +127,7 @@ def _subcommand(command: Command, shared: list[Option]) -> Iterable[Block]:
 
 
 def _paragraphs(text: str) -> list[Block]:
-    """Paragraphs of a docstring; one that click is told to show as it is (by a backspace) is literal."""
+    """Split a docstring into paragraphs; one with click's mark for lines as they are (a backspace) is literal."""
     parts = [part.strip("\n") for part in text.split("\n\n") if part.strip()]
     return [Literal(part[2:]) if part.startswith("\b\n") else Paragraph(" ".join(part.split())) for part in parts]
 
@@ -132,13 +136,13 @@ def _option(option: Option) -> Tagged:
     return Tagged(f"{', '.join(f'`{name}`' for name in option.names)} {option.value}".strip(), option.text)
 
 
-def _things(table: dict[str, Thing], tool: Tool) -> list[Tagged]:
-    """Those that mean something to a tool: that it mentions, or that all share; the page of the whole has all."""
+def _references(table: dict[str, Reference], tool: Tool) -> list[Tagged]:
+    """Select the references for a tool's page; the page of the whole has all of them."""
     said = repr(tool)
     return [
-        Tagged(name, thing.meaning)
-        for name, thing in table.items()
+        Tagged(name, reference.meaning)
+        for name, reference in table.items()
         if tool.name == FAMILY
         or re.search(rf"{re.escape(name)}\b(?!/)", said)
-        or (thing.where is not None and thing.where in said)
+        or (reference.where is not None and reference.where in said)
     ]

@@ -1,4 +1,4 @@
-"""A manual page shown to a person: by man, where there is one and somebody sits at a terminal."""
+"""Showing a manual page by man, where there is one and the output is a terminal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import tempfile
 
 
 def show_by_man(page: str) -> bool:
-    """Let man show a page in roff on this process's terminal; whether it could."""
+    """Let man show a page in roff on this process's terminal; return False if it could not."""
     program = shutil.which("man")
     if program is None or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return False
-    with tempfile.TemporaryFile("w+", encoding="ascii") as file:  # it has no name: nothing is left of it, come what may
+    with tempfile.TemporaryFile("w+", encoding="ascii") as file:  # it has no name, so that a kill leaves nothing behind
         file.write(page)
         file.seek(0)
         os.fchmod(file.fileno(), 0o644)  # a man that gives up root's rights is to read it, too

@@ -1,4 +1,4 @@
-"""A manual page as plain text, for where there is no man, or nobody who could turn its pages."""
+"""Writing a manual page as plain text, for hosts without man and for output that is not a terminal."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import textwrap
 from .manpage import Block, Heading, Literal, Page, Paragraph, Tagged
 
 _INDENT = " " * 4
-_NARROWEST, _WIDEST = 40, 100  # columns
+_NARROWEST, _WIDEST = 40, 100  # columns: longer lines are hard to read, shorter ones have no room for indents
 
 
 def plain(page: Page, width: int = 80) -> str:
-    """The page for a terminal of so many columns."""
+    """Write the page for a terminal of `width` columns."""
     width = max(_NARROWEST, min(width, _WIDEST))
     parts = []
     for title, blocks in page.sections:

@@ -1,4 +1,4 @@
-"""A manual page in roff, with the macros of man(7) only, so that every man and every groff takes it."""
+"""Writing a manual page in roff, with the macros of man(7) only, so that every man and every groff takes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*\b")
 
 
 def roff(page: Page) -> str:
-    """The page, as man reads it. ASCII only."""
+    """Write the page as man reads it, in ASCII only."""
     head = f'.TH "{escape(page.name.upper())}" 1 "" "{escape(f"ipclocker {page.version}")}" "User Commands"'
     lines = ['.\\" Made by ipclocker man --roff', head, ".nh", ".ad l"]
     for title, blocks in page.sections:
@@ -30,7 +30,7 @@ def roff(page: Page) -> str:
 
 
 def escape(text: str) -> str:
-    """Text in which nothing means anything to roff, at whatever place of a line it comes."""
+    """Escape a text so that no character is a command for roff, at any place of a line."""
     escaped = "".join(_ESCAPES.get(sign) or _sign(sign) for sign in text)
     return f"\\&{escaped}" if escaped.startswith(".") else escaped
 
@@ -54,7 +54,7 @@ def _block(block: Block, first: bool) -> list[str]:
 
 
 def _styled(text: str) -> str:
-    """Text in which what stands between backquotes is bold; a backquote that is alone is shown."""
+    """Write a text with the words between backquotes in bold; a single backquote is shown."""
     parts = text.split("`")
     if len(parts) % 2 == 0:
         return escape(text)
@@ -63,7 +63,7 @@ def _styled(text: str) -> str:
 
 
 def _term(term: str) -> str:
-    """A term: what is typed bold, what stands for something else in italics."""
+    """Write a term: in bold what is typed, in italics what stands for a value."""
     if "`" not in term:
         return f"\\fI{escape(term)}\\fR" if _PLACEHOLDER.match(term.strip("[")) else f"\\fB{escape(term)}\\fR"
     typed, _, value = term.rpartition("`")

@@ -1,8 +1,7 @@
-"""What a host has to have, checked: each check asks probes for facts, and says what they mean and what to do.
+"""The checks of doctor: each asks the probes for facts about the host, and says what they mean and what to do.
 
-A check is a function of the probes (probes.py has those of this host) that returns findings. It may wait for others,
-such as a resolver that is silent; so all checks run at once, each in a thread that nobody waits for any longer than
-PATIENCE.
+A check is a function of the probes (probes.py has those of this host) that returns findings. It may have to wait, for
+a silent resolver for example; so all checks run at once, each in a thread, and doctor waits no longer than PATIENCE.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from time import monotonic
 from typing import Callable, NamedTuple, Protocol, TypeVar
 
 from ..errors import IpclockerError
-from .listening_ports import Listener
+from .listening_ports import ListeningPort
 
 T = TypeVar("T")
 OK, WARNING, FAILED = "ok", "warning", "failed"
-PATIENCE = 10.0  # seconds that a check may take, all of them together
-REVERSE_PATIENCE = 4.0  # seconds for the names of addresses, of which nothing depends
-ANSWER_PATIENCE = 8.0  # seconds that servers may take, so that one that is silent is told by its name
+PATIENCE = 10.0  # seconds for all checks together: a person waits for them
+REVERSE_PATIENCE = 4.0  # seconds for the names of addresses, on which nothing depends
+ANSWER_PATIENCE = 8.0  # seconds for servers; less than PATIENCE, so that a silent one is reported by its name
 OLDEST = (3, 9)
-FEW_DESCRIPTORS, MANY_DESCRIPTORS = 256, 4096
-# Their locks, and what they say about what is on the disk, are not to be relied on (sqlite.org/howtocorrupt.html).
+FEW_DESCRIPTORS, MANY_DESCRIPTORS = 256, 4096  # less than the first: too few for a cluster; up to the second: few
+# Locks, and flushes to the disk, are not reliable on these (sqlite.org/howtocorrupt.html).
 NETWORK_FILE_SYSTEMS = {
     *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "fuse.cephfs", "fuse.glusterfs", "fuse.sshfs", "gfs2"),
     *("glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "smb3", "smbfs", "virtiofs"),
@@ -33,7 +32,7 @@ NETWORK_FILE_SYSTEMS = {
 
 
 class Finding(NamedTuple):
-    """What a check found: its name, OK, WARNING or FAILED, the fact, and what to do, unless all is well."""
+    """The result of a check: its name, OK, WARNING or FAILED, the fact, and what to do if that is not OK."""
 
     name: str
     state: str
@@ -42,26 +41,26 @@ class Finding(NamedTuple):
 
 
 class ServerAnswer(NamedTuple):
-    """What came of asking a server: whether it answered, how fast or why not, and where it was asked."""
+    """The result of asking a server: `ok` if it answered; `status` says where, and how fast or why not."""
 
     ok: bool
     status: str
 
 
 class Probes(Protocol):
-    """The facts about a host. Each may raise OSError, and block."""
+    """The facts about a host. Each method may raise OSError, and may block."""
 
     hosts: list[str]  # of lockerd, as tools would ask them
-    named: bool  # whether somebody named them; else it is this host for want of another
+    named: bool  # they were named by an option or the environment; else it is this host
 
     def python(self) -> tuple[tuple[int, int, int], str, bool]:
-        """The interpreter's version and file, and whether it was started isolated."""
+        """Get the interpreter's version and file, and True if it was started isolated."""
 
     def cache(self) -> tuple[str | None, list[str]]:
-        """Where compiled modules are kept (empty if this is no built file, None if nowhere), and where they could."""
+        """Get the folder of the compiled modules ("" without a built file, None for nowhere), and the possible ones."""
 
-    def listeners(self, service: str) -> tuple[int, list[Listener] | None]:
-        """The port of `lockerd` or `pidstatd` (0: it is a UNIX socket), and who has it; None if that can't be known."""
+    def listeners(self, service: str) -> tuple[int, list[ListeningPort] | None]:
+        """Get the port of `lockerd` or `pidstatd` (0: it is a UNIX socket), and its sockets; None if unknown."""
 
     def lockerd(self, host: str) -> ServerAnswer:
         """Ask a host's lock server."""
@@ -70,41 +69,41 @@ class Probes(Protocol):
         """Ask a host's pid server."""
 
     def host_name(self) -> str:
-        """What this host calls itself."""
+        """Get the host's own name."""
 
     def addresses(self, name: str) -> list[str]:
-        """What a name stands for. Raises OSError if that is not known."""
+        """Look up the addresses of a name. Raises OSError if it has none."""
 
     def names(self, address: str) -> list[str]:
-        """The names that an address comes back as, none if it has none."""
+        """Look up the names of an address."""
 
     def is_own_address(self, address: str) -> bool:
-        """Whether it is one of this host."""
+        """Return True if it is an address of this host."""
 
     def pidfd(self) -> str:
-        """Why there are no pidfds; empty if there are."""
+        """Get the reason why pidfds do not work; "" if they do."""
 
     def clocks(self) -> tuple[float, float, float]:
-        """Wall, monotonic and boot clock, in seconds; the last two in the order of asking."""
+        """Read the wall, monotonic and boot clocks, in seconds, in this order."""
 
     def synchronised(self) -> bool | None:
-        """Whether the wall clock is kept right by somebody; None if that can't be asked."""
+        """Return True if a time service keeps the wall clock right; None if that is unknown."""
 
     def namespace(self) -> str:
-        """The pid namespace: "host", "own", or "unknown"."""
+        """Get the pid namespace: "host", "own", or "unknown"."""
 
     def descriptors(self) -> tuple[int, int]:
-        """The soft and the hard limit."""
+        """Get the soft and the hard limit of descriptors."""
 
     def state_folder(self) -> tuple[str, str, str]:
-        """The folder, the kind of its file system, and why it can't be written (empty if it can)."""
+        """Get the folder, the kind of its file system, and the reason why it can't be written ("" if it can)."""
 
 
 Check = Callable[[Probes], list[Finding]]
 
 
 def examine(probes: Probes, checks: dict[str, Check], patience: float = PATIENCE) -> list[Finding]:
-    """Run all checks at once; what they found, in their order. Takes `patience` seconds at most."""
+    """Run all checks at once; return their findings in order. It takes `patience` seconds at most."""
     advice = "find out what hangs: the resolver (/etc/resolv.conf), a file system, or a firewall that drops packets"
     found = _at_once({name: partial(_guarded, name, check, probes) for name, check in checks.items()}, patience)
     findings: list[Finding] = []
@@ -121,7 +120,7 @@ def _guarded(name: str, check: Check, probes: Probes) -> list[Finding]:
 
 
 def _at_once(calls: Mapping[str, Callable[[], T]], patience: float) -> dict[str, T]:
-    """Call them all at once; what those returned that did so in time. Nobody waits for the others, not even the end."""
+    """Call all at once, and return the results of those that ended in time. The threads of the others are left."""
     returned: dict[str, T] = {}
 
     def call(name: str) -> None:
@@ -137,7 +136,7 @@ def _at_once(calls: Mapping[str, Callable[[], T]], patience: float) -> dict[str,
 
 
 def _answers(ask: Callable[[str], ServerAnswer], hosts: Iterable[str]) -> list[tuple[str, ServerAnswer]]:
-    """What the servers of these hosts say when all are asked at once."""
+    """Ask the servers of these hosts, all at once."""
     silent = ServerAnswer(False, f"no answer within {ANSWER_PATIENCE:g} s")
     calls = {host: partial(ask, host) for host in hosts}
     found = _at_once(calls, ANSWER_PATIENCE)
@@ -145,7 +144,7 @@ def _answers(ask: Callable[[str], ServerAnswer], hosts: Iterable[str]) -> list[t
 
 
 def python(probes: Probes) -> list[Finding]:
-    """The interpreter."""
+    """Check the interpreter."""
     version, executable, isolated = probes.python()
     found = f"Python {'.'.join(map(str, version))}, {executable}"
     if version < OLDEST:
@@ -158,7 +157,7 @@ def python(probes: Probes) -> list[Finding]:
 
 
 def unpacking(probes: Probes) -> list[Finding]:
-    """Where the compiled modules are kept."""
+    """Check that the compiled modules can be kept."""
     folder, possible = probes.cache()
     if folder:
         return [Finding("unpacking", OK, f"the modules are kept in {folder}")]
@@ -170,12 +169,12 @@ def unpacking(probes: Probes) -> list[Finding]:
 
 
 def lockerd_port(probes: Probes) -> list[Finding]:
-    """Who has the lock server's port here."""
+    """Check that the lock server's port is free here, or that lockerd has it."""
     return _port(probes, "lockerd", probes.lockerd, "IPCLOCKER_PORT")
 
 
 def pidstatd_port(probes: Probes) -> list[Finding]:
-    """Who has the pid server's port here."""
+    """Check that the pid server's port is free here, or that pidstatd has it."""
     return _port(probes, "pidstatd", probes.pidstatd, "/etc/services")
 
 
@@ -196,7 +195,7 @@ def _port(probes: Probes, service: str, ask: Callable[[str], ServerAnswer], sett
 
 
 def lockerd(probes: Probes) -> list[Finding]:
-    """Whether the lock servers answer; one that does is enough to go on."""
+    """Check that the lock servers answer; one that does is enough."""
     answers = _answers(probes.lockerd, probes.hosts)
     some = any(answer.ok for _, answer in answers)
     advice = "start it there: ipclocker lockerd --host 0.0.0.0; let the network's firewalls pass its TCP port"
@@ -211,7 +210,7 @@ def lockerd(probes: Probes) -> list[Finding]:
 
 
 def pidstatd(probes: Probes) -> list[Finding]:
-    """Whether the pid servers answer: of this host, which the lock server asks, and of the lock server's."""
+    """Check that the pid servers answer: this host's, which the lock server asks, and those of the lock servers."""
     findings = []
     for host, answer in _answers(probes.pidstatd, [*probes.hosts, "localhost"]):
         name = f"pidstatd of {host}"
@@ -230,7 +229,7 @@ def pidstatd(probes: Probes) -> list[Finding]:
 
 
 def host_name(probes: Probes) -> list[Finding]:
-    """Whether the host's name leads to the host, here and elsewhere."""
+    """Check that the host's name leads to the host, here and elsewhere."""
     name = probes.host_name()
     if name in ("", "localhost", "(none)"):
         advice = "give it one: hostnamectl set-hostname NAME"
@@ -258,12 +257,12 @@ def host_name(probes: Probes) -> list[Finding]:
 
 
 def own_address(probes: Probes) -> list[Finding]:
-    """Whether the host's addresses come back as its name. A name server that is silent costs no more than a warning."""
+    """Check that a look-up of the host's addresses gives its name. A silent name server is a warning only."""
     name = probes.host_name()
     try:
         addresses = [address for address in probes.addresses(name) if not _is_loopback(address)]
     except OSError:
-        return []  # which the name's own check says
+        return []  # the check of the name reports that
     found = _at_once({address: partial(probes.names, address) for address in addresses}, REVERSE_PATIENCE)
     findings = []
     for address in addresses:
@@ -290,7 +289,7 @@ def _short(name: str) -> str:
 
 
 def pidfd(probes: Probes) -> list[Finding]:
-    """Whether the end of a process is seen at once."""
+    """Check that there are pidfds, by which the end of a process is seen at once."""
     why = probes.pidfd()
     if why:
         found = f"there are no pidfds ({why}): the end of a process is seen by looking again and again"
@@ -299,7 +298,7 @@ def pidfd(probes: Probes) -> list[Finding]:
 
 
 def clock(not_before: float) -> Check:
-    """The check of the clocks; `not_before` is a time, in seconds since 1970, that is surely over."""
+    """Make the check of the clocks; `not_before` is a time, in seconds since 1970, that is surely over."""
 
     def check(probes: Probes) -> list[Finding]:
         wall, running, boot = probes.clocks()
@@ -320,7 +319,7 @@ def clock(not_before: float) -> Check:
 
 
 def namespace(probes: Probes) -> list[Finding]:
-    """Whether all processes of the host can be seen."""
+    """Check that all processes of the host can be seen."""
     kind = probes.namespace()
     if kind == "host":
         return [Finding("pid namespace", OK, "the host's: all its processes can be seen")]
@@ -333,7 +332,7 @@ def namespace(probes: Probes) -> list[Finding]:
 
 
 def descriptors(probes: Probes) -> list[Finding]:
-    """How many clients a server may have."""
+    """Check how many descriptors, so how many clients, a server may have."""
     soft, hard = probes.descriptors()
     shown = "no limit" if hard < 0 else f"{hard} (soft limit {soft}, which servers raise): about as many clients"
     advice = "raise the hard limit: LimitNOFILE= in the unit, nofile in /etc/security/limits.conf"
@@ -345,7 +344,7 @@ def descriptors(probes: Probes) -> list[Finding]:
 
 
 def state_folder(probes: Probes) -> list[Finding]:
-    """Whether a lockerd of this user can keep its state."""
+    """Check that a lockerd of this user can keep its state."""
     folder, kind, why = probes.state_folder()
     if why:
         advice = f"give it to this user, or name another one: lockerd --state-dir; mkdir -p {folder} as root makes it"
@@ -357,7 +356,7 @@ def state_folder(probes: Probes) -> list[Finding]:
 
 
 def all_checks(not_before: float) -> dict[str, Check]:
-    """All of them, by the names that they have if they do not return."""
+    """Return all checks by their names, which are reported for a check that does not end in time."""
     return {
         "python": python,
         "unpacking": unpacking,
@@ -376,7 +375,7 @@ def all_checks(not_before: float) -> dict[str, Check]:
 
 
 def existing_parent(path: str) -> str:
-    """The folder itself, or the nearest above it that is there."""
+    """Return the folder itself, or the nearest one above it that is there."""
     while not os.path.exists(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)
     return path

@@ -1,4 +1,4 @@
-"""Who listens on a port of this host, as Linux shows it in /proc (proc(5): net/tcp, net/udp, the links in fd)."""
+"""Finding the process that listens on a port of this host, in Linux's /proc (proc(5): net/tcp, net/udp, fd)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import os
 import socket
 from typing import NamedTuple, Optional
 
-_LISTENING = {"tcp": "0A", "udp": "07"}  # states, in hexadecimal; that of a UDP socket which is not connected
+# States in hexadecimal: TCP_LISTEN, and TCP_CLOSE, which a UDP socket has that is not connected.
+_LISTENING = {"tcp": "0A", "udp": "07"}
 
 
-class Listener(NamedTuple):
-    """A socket that has the port: its address, and the process, if it can be seen."""
+class ListeningPort(NamedTuple):
+    """A socket on the port: its address, and its process, if that can be seen."""
 
     address: str
     pid: Optional[int] = None
@@ -18,7 +19,7 @@ class Listener(NamedTuple):
 
     @property
     def ask_at(self) -> str:
-        """Where it can be asked."""
+        """The address to which a client of this host connects."""
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address, self.address)
 
     def __str__(self) -> str:
@@ -27,8 +28,8 @@ class Listener(NamedTuple):
         return f"process {self.pid} ({self.name}) at {self.address}"
 
 
-def listeners(protocol: str, port: int) -> list[Listener] | None:
-    """Who has a port of "tcp" or "udp"; None where the system does not tell."""
+def listeners(protocol: str, port: int) -> list[ListeningPort] | None:
+    """Find the sockets on a port of "tcp" or "udp"; None where the system does not show them."""
     sockets: dict[int, str] = {}
     told = False
     for version in ("", "6"):
@@ -41,11 +42,11 @@ def listeners(protocol: str, port: int) -> list[Listener] | None:
     if not told:
         return None
     owners = _owners(set(sockets)) if sockets else {}
-    return [Listener(address, *owners.get(inode, (None, ""))) for inode, address in sockets.items()]
+    return [ListeningPort(address, *owners.get(inode, (None, ""))) for inode, address in sockets.items()]
 
 
 def listening(table: str, protocol: str, port: int) -> dict[int, str]:
-    """The sockets of a table of /proc/net that have a port: the address of each, by its inode."""
+    """Find the sockets on a port in a table of /proc/net: the address of each, by its inode."""
     found = {}
     for line in table.splitlines()[1:]:
         fields = line.split()
@@ -58,14 +59,14 @@ def listening(table: str, protocol: str, port: int) -> dict[int, str]:
 
 
 def written(address: str) -> str:
-    """An address as people write it; the kernel writes 32-bit words in the machine's order."""
+    """Turn the kernel's address, 32-bit words in the machine's byte order, into the form that people write."""
     words = [bytes.fromhex(address[start : start + 8])[::-1] for start in range(0, len(address), 8)]
     family = socket.AF_INET if len(words) == 1 else socket.AF_INET6
     return socket.inet_ntop(family, b"".join(words))
 
 
 def _owners(inodes: set[int]) -> dict[int, tuple[int, str]]:
-    """The process that has each of these sockets open, as far as they can be seen; the last one that was started."""
+    """Find the process that has each of these sockets open, as far as it can be seen; the one with the last number."""
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     owners = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -80,7 +81,7 @@ def _owners(inodes: set[int]) -> dict[int, tuple[int, str]]:
 
 
 def _name(pid: str) -> str:
-    """What a process is called: a Python program by its own name, and one of ours by its tool, too."""
+    """Name a process: a Python program by its script, and one of ours by its tool, too."""
     with open(f"/proc/{pid}/comm") as file:
         name = file.read().strip()
     with open(f"/proc/{pid}/cmdline", "rb") as file:
@@ -90,4 +91,4 @@ def _name(pid: str) -> str:
         if script:
             name = os.path.basename(words[script])
             name += f" {words[script + 1]}" if name.startswith("ipclocker") and len(words) > script + 1 else ""
-    return "".join(sign if sign.isprintable() else "?" for sign in name)[:60]  # it is whatever its owner likes
+    return "".join(sign if sign.isprintable() else "?" for sign in name)[:60]  # its owner can choose any bytes

@@ -1,4 +1,4 @@
-"""The facts about this host that checks.py judges."""
+"""The probes of this host: they find the facts that checks.py judges (checks.Probes says what each is)."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from ..pid.client import PidStat
 from ..pid.endpoint import pid_endpoint
 from ..process import identity
 from .checks import ServerAnswer, existing_parent
-from .listening_ports import Listener, listeners
+from .listening_ports import ListeningPort, listeners
 
 _PATIENCE = 5.0  # seconds for an answer of a server
-_TIME_ERROR = 5  # what adjtimex(2) returns where nobody keeps the clock right
+_TIME_ERROR = 5  # TIME_ERROR of adjtimex(2): no time service keeps the clock right
 
 
 class ThisHost:
-    """The probes; `host` and the ports are as the tools' options have them."""
+    """The facts about this host; `host` and the ports are as the tools' options have them."""
 
     def __init__(self, host: str | None = None, port: str | None = None, pid_port: str | None = None) -> None:
-        """Raises UsageError."""
+        """Find the places of the servers. Raises UsageError."""
         self.hosts = host_names(host)
         self.named = bool(host or os.environ.get("IPCLOCKER_HOST"))
         self._port = port
@@ -49,7 +49,7 @@ class ThisHost:
                 return finder.folder, finder.folders
         return "", []
 
-    def listeners(self, service: str) -> tuple[int, list[Listener] | None]:
+    def listeners(self, service: str) -> tuple[int, list[ListeningPort] | None]:
         port = self._ports[service]
         return port, listeners("tcp" if service == "lockerd" else "udp", port) if port else None
 
@@ -139,7 +139,7 @@ class ThisHost:
 
 
 def file_system(path: str) -> str:
-    """The kind of file system that a path is on, such as ext4 or nfs4; empty where the system does not tell."""
+    """Find the kind of file system that a path is on, such as ext4 or nfs4; "" where the system does not show it."""
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             return kind_of(os.path.realpath(path), file.read())
@@ -148,7 +148,7 @@ def file_system(path: str) -> str:
 
 
 def kind_of(path: str, mounts: str) -> str:
-    """The kind of the file system at a path, by a mountinfo table (proc(5)): the last of the deepest mounts."""
+    """Find the file system at a path in a mountinfo table (proc(5)): the last of the deepest mounts."""
     best, kind = "", ""
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
@@ -160,5 +160,5 @@ def kind_of(path: str, mounts: str) -> str:
 
 
 def _listed(host: str) -> str:
-    """A host as a list of hosts has it."""
+    """Write a host as a list of hosts has it."""
     return f"[{host}]" if ":" in host else host

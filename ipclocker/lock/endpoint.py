@@ -1,4 +1,4 @@
-"""Where a lock server is: its port or its UNIX socket, from parameters, the environment and the services file."""
+"""The place of a lock server: its port or its UNIX socket, from parameters, environment and services file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Endpoint(NamedTuple):
 
 
 def endpoint(port: str | int | None = None, family: str = "INET", path: str | None = None) -> Endpoint:
-    """Decide between them: `path`, else `port`, else IPCLOCKER_PORT, else the service `lockerd`, else 1751.
+    """Find the place of a server: `path`, else `port`, else IPCLOCKER_PORT, else the service `lockerd`, else 1751.
 
     A port is a number, a service name, or the name of a UNIX socket if it has a slash or the family is UNIX.
     Raises UsageError.

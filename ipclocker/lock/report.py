@@ -1,10 +1,10 @@
-r"""Held locks written down: as a table, as a page on one lock, and as what JSON is made of.
+r"""Writing held locks down for lockstat: as a table, as the details of one lock, and as the objects of JSON.
 
-Text has the bytes of names and users as they came, so that it is written out with `encode` (UTF-8, and what is none
-as it was). For a terminal, and in commands, control characters stand as \xNN: no lock's name moves the cursor. JSON
-has text only, so there a byte that is no UTF-8, and the backslash, stand as \xNN.
+Text keeps the bytes of names and users, so it has to be written out with `encode` (UTF-8; bytes that are not UTF-8 as
+they came). For a terminal, and in commands, control characters stand as \xNN: no lock's name moves the cursor. JSON
+has text only, so there a byte that is not UTF-8, and the backslash, stand as \xNN.
 
-What was not told is `-` in a table and null in JSON.
+A fact that the server did not say is `-` in a table and null in JSON.
 """
 
 from __future__ import annotations
@@ -19,30 +19,32 @@ from .wire.info import HeldInfo, WaiterInfo
 
 _COLUMNS = ("NAME", "HOLDER", "HOST", "PID", "SINCE", "HOLD", "TOKEN", "WAIT", "STATE")
 _TO_THE_RIGHT = {"PID", "WAIT"}
-_WIDEST = 32  # characters that a column makes room for; what is longer moves the rest of its line
+_WIDEST = 32  # characters that a column makes room for; a longer cell moves the rest of its line
 _CONTROLS = {number: f"\\x{number:02x}" for number in (*range(0x20), *range(0x7F, 0xA0))}
-_LONGEST_TIME = 1e13  # seconds; what is longer is none
+# Seconds, 300,000 years and 300: a server may say any number, but a larger one is not believed, and localtime() would
+# raise for it.
+_LONGEST_TIME = 1e13
 _LONGEST_AGE = 1e10
-_HALF_A_YEAR = 180 * 86400.0
+_HALF_A_YEAR = 180 * 86400.0  # seconds; an older date is shown with its year
 
 
 def text(word: bytes | None) -> str:
-    """A word of the protocol as text that `encode` turns back into the same bytes."""
+    """Decode a word of the protocol to text that `encode` turns back into the same bytes."""
     return "-" if word is None else word.decode("utf-8", "surrogateescape")
 
 
 def encode(written: str) -> bytes:
-    """Text as it is to be written out."""
+    """Encode text for the output, as UTF-8; escaped bytes come out as they were."""
     return written.encode("utf-8", "surrogateescape")
 
 
 def escape_controls(written: str) -> str:
-    r"""Text with its control characters as \xNN, but for newlines."""
+    r"""Write the control characters of a text as \xNN, but for newlines."""
     return "\n".join(line.translate(_CONTROLS) for line in written.split("\n"))
 
 
 def table(snapshot: Snapshot) -> str:
-    """A line for each lock, in aligned columns under their names."""
+    """Write a line for each lock, in aligned columns under their titles."""
     rows = [_row(lock, snapshot) for lock in snapshot.locks]
     with_state = any(row[-1] for row in rows)
     columns = _COLUMNS if with_state else _COLUMNS[:-1]
@@ -51,7 +53,7 @@ def table(snapshot: Snapshot) -> str:
 
 
 def details(lock: HeldInfo, snapshot: Snapshot) -> str:
-    """All that is known of one lock, a line each, and a line for each of its waiters in their order."""
+    """Write all that is known of one lock, a line each, and a line for each of its waiters in their order."""
     lines = [("lock", text(lock.name)), ("holder", text(lock.user))]
     if not snapshot.detailed:
         lines.append(("", "(the server is a classic one, which tells no more)"))
@@ -69,7 +71,7 @@ def details(lock: HeldInfo, snapshot: Snapshot) -> str:
 
 
 def document(snapshot: Snapshot) -> dict[str, Any]:
-    """A snapshot as JSON has it."""
+    """Make the JSON object of a snapshot; times are seconds since 1970, ages seconds."""
     return {
         "server": json_text(snapshot.server),
         "time": round(snapshot.time, 3),
@@ -78,7 +80,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def json_text(word: bytes | str | None) -> Optional[str]:
-    """A word as JSON has it: any bytes as text that tells them all apart."""
+    """Turn a word into text for JSON; different bytes never become the same text."""
     if word is None:
         return None
     if isinstance(word, str):
@@ -87,7 +89,7 @@ def json_text(word: bytes | str | None) -> Optional[str]:
 
 
 def duration(seconds: float) -> str:
-    """A time for people, in its two largest units."""
+    """Write seconds for people, in the two largest units."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -99,7 +101,7 @@ def duration(seconds: float) -> str:
 
 
 def outcome_line(outcome: Outcome) -> str:
-    """What became of a lock that was to be broken."""
+    """Write the outcome of breaking a lock as a line."""
     name, holder = outcome.name, text(outcome.holder)
     if outcome.what == BROKEN:
         return f"lock {name} was taken from {holder}"
@@ -114,7 +116,7 @@ def outcome_line(outcome: Outcome) -> str:
 
 
 def outcomes_document(server: str, outcomes: Iterable[Outcome]) -> dict[str, Any]:
-    """What became of locks that were to be broken, as JSON has it."""
+    """Make the JSON object of the outcomes of breaking locks."""
     locks = [
         {"name": json_text(outcome.name), "outcome": outcome.what, "holder": json_text(outcome.holder or None)}
         for outcome in outcomes
@@ -123,7 +125,7 @@ def outcomes_document(server: str, outcomes: Iterable[Outcome]) -> dict[str, Any
 
 
 def ping_line(pong: Ping) -> str:
-    """That a server answers."""
+    """Write that a server answers, and how fast, as a line."""
     line = f"{pong.server} answered in {pong.seconds:.3f} s: version {pong.version or '-'}"
     if pong.started is None:
         return line
@@ -131,7 +133,7 @@ def ping_line(pong: Ping) -> str:
 
 
 def ping_document(pong: Ping) -> dict[str, Any]:
-    """That a server answers, as JSON has it; its age is by this host's clock."""
+    """Make the JSON object of a server that answers; its age, in seconds, is by this host's clock."""
     return {
         "server": json_text(pong.server),
         "seconds": round(pong.seconds, 6),
@@ -157,7 +159,7 @@ def _row(lock: HeldInfo, snapshot: Snapshot) -> tuple[str, ...]:
 
 
 def _clock_time(lock: HeldInfo, now: float) -> str:
-    """Since when a lock is held: the time if that was today, else the date, too, and only that if it is long ago."""
+    """Write since when a lock is held: the time if that was today, else with month and day; the date if long ago."""
     age = _age(lock)
     if age is None:
         return "-"
@@ -178,7 +180,7 @@ def _line(columns: Sequence[str], row: Sequence[str], widths: Sequence[int]) -> 
     return "  ".join(cells).rstrip() + "\n"
 
 
-# The page
+# The details
 
 
 def _facts(lines: Iterable[tuple[str, str]]) -> str:
@@ -186,7 +188,7 @@ def _facts(lines: Iterable[tuple[str, str]]) -> str:
 
 
 def _place(process: HeldInfo | WaiterInfo) -> str:
-    """The host as it calls itself, with the address that the server saw."""
+    """Write the host as it calls itself, with the address that the server saw."""
     if process.host is not None and process.address is not None:
         return f"{text(process.host)} ({text(process.address)})"
     return text(process.address if process.host is None else process.host)
@@ -199,7 +201,7 @@ def _hold_in_words(lock: HeldInfo) -> str:
 
 
 def _states(lock: HeldInfo) -> dict[str, str]:
-    """What is out of the ordinary about a lock: in a word, and in words."""
+    """Collect what is unusual about a lock: in a word, and in words."""
     states = {}
     if lock.recalled:
         states["recalled"] = "recalled: its holder was told to end what it runs and to give it back"
@@ -258,7 +260,7 @@ def _process_document(process: HeldInfo | WaiterInfo, snapshot: Snapshot) -> dic
 
 
 def _seconds(number: float | None) -> float | None:
-    """A number of seconds that a server told, if it means something."""
+    """Return the seconds that a server said if they can be a time, else None."""
     return number if number is not None and isfinite(number) and abs(number) < _LONGEST_TIME else None
 
 

@@ -1,4 +1,4 @@
-"""What is known about a server and its locks at one moment, and what became of a lock that was to be taken away."""
+"""The results of questions about locks: the locks of a server at one moment, and the outcome of breaking one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import NamedTuple, Optional
 
 from .wire.info import HeldInfo
 
-# What became of a lock that was to be taken from its holder. HELD: it was recalled, and is held even so.
+# Outcomes of breaking a lock. HELD: it was recalled, and is still held.
 BROKEN, RECALLED, FREE, HELD = "broken", "recalled", "free", "held"
 
 
 class Snapshot(NamedTuple):
     """The locks that a server holds, sorted by name, at `time` (seconds since 1970).
 
-    Without `detailed` the server has told no more of each than its name and its user.
+    Without `detailed` no more is known of each than its name and its user: a classic server says nothing else.
     """
 
     server: str
@@ -23,7 +23,7 @@ class Snapshot(NamedTuple):
 
 
 class Ping(NamedTuple):
-    """A server that answered in `seconds`; `started` is in seconds since 1970, None if it did not tell."""
+    """A server that answered in `seconds`; `started` is in seconds since 1970, None if it did not say."""
 
     server: str
     seconds: float
@@ -32,14 +32,17 @@ class Ping(NamedTuple):
 
 
 class Taking(NamedTuple):
-    """What a server did when a lock was to be taken: BROKEN, RECALLED or FREE; and from whom."""
+    """The server's answer to BREAK_LOCK or RECALL: `what` is BROKEN, RECALLED or FREE; `holder` had the lock."""
 
     what: str
     holder: bytes
 
 
 class Outcome(NamedTuple):
-    """What became of a lock, and who held it. `waited` seconds; `lives`: that process is known to live."""
+    """The end of breaking a lock: BROKEN, RECALLED, FREE or HELD, after `waited` seconds.
+
+    `lives`: the holder's process is known to live.
+    """
 
     name: str
     what: str

@@ -1,4 +1,4 @@
-"""Hosts, ports, services and UNIX sockets, as they are written by people, turned into what a socket takes."""
+"""Turning hosts, ports, services and UNIX sockets, as people write them, into addresses that sockets take."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import NamedTuple, Union
 
 from ..errors import ServerUnavailable, UsageError
 
-LONGEST_PATH = 103  # bytes of a UNIX socket's name that every system takes
+LONGEST_PATH = 103  # bytes of a UNIX socket's name that every system takes (macOS and BSD: sun_path has 104)
 _HOST = re.compile(r"\[[^\[\]]+\]|[^:\[\]]+")
 # Not left to the resolver: a host whose hosts file lacks it would ask a name server, which may be silent.
 _LOOPBACK = {"localhost": ("127.0.0.1", "::1"), "": ("127.0.0.1", "::1")}
 
 
 class Address(NamedTuple):
-    """Where a socket is bound or connected: the address family, and what the socket call takes."""
+    """An address to bind or to connect to: the address family, and what the socket call takes."""
 
     family: socket.AddressFamily
     sockaddr: Union[str, bytes, tuple[str, int], tuple[str, int, int, int]]  # bytes: an abstract UNIX socket's name
@@ -31,7 +31,7 @@ class Address(NamedTuple):
 
 
 def split_hosts(text: str) -> list[str]:
-    """The hosts of a colon-separated list, where IPv6 addresses stand in brackets. Raises UsageError."""
+    """Split a colon-separated list of hosts, where IPv6 addresses stand in brackets. Raises UsageError."""
     hosts = _HOST.findall(text)
     if ":".join(hosts) != text:
         raise UsageError(
@@ -41,7 +41,7 @@ def split_hosts(text: str) -> list[str]:
 
 
 def port_number(text: str, service_protocol: str) -> int:
-    """A port number, or the port of a service in the services file ("tcp" or "udp"). Raises UsageError."""
+    """Read a port number, or look up a service in the services file ("tcp" or "udp"). Raises UsageError."""
     if text.isascii() and text.isdigit():
         if int(text) <= 65535:
             return int(text)
@@ -56,7 +56,7 @@ def port_number(text: str, service_protocol: str) -> int:
 
 
 def service_port(service: str, service_protocol: str, otherwise: int) -> int:
-    """The port of a service in this host's services file, or the usual one where it has no entry."""
+    """Look up the port of a service in this host's services file; `otherwise` if it has no entry."""
     try:
         return socket.getservbyname(service, service_protocol)
     except OSError:
@@ -64,12 +64,12 @@ def service_port(service: str, service_protocol: str, otherwise: int) -> int:
 
 
 def is_socket_path(port: str) -> bool:
-    """Whether a port is given as the name of a UNIX socket: it has a slash, which no number or service has."""
+    """Return True if a port is the name of a UNIX socket: it has a slash, which no number and no service has."""
     return "/" in port
 
 
 def find_addresses(host: str, port: int, kind: socket.SocketKind) -> list[Address]:
-    """All addresses of a host, which is looked up if it is a name: this may take as long as the resolver does.
+    """Find all addresses of a host. A name is looked up, which may take as long as the resolver does.
 
     Raises ServerUnavailable if the host is not known.
     """
@@ -89,7 +89,7 @@ def find_addresses(host: str, port: int, kind: socket.SocketKind) -> list[Addres
 
 
 def socket_path(path: str) -> Address:
-    """The address of a UNIX socket. Raises UsageError if the name is longer than the system allows."""
+    """Make the address of a UNIX socket. Raises UsageError if the name is empty or longer than the system allows."""
     if len(path.encode("utf-8", "surrogateescape")) > LONGEST_PATH or "\0" in path or not path:
         problem = f"is empty or longer than {LONGEST_PATH} bytes"
         raise UsageError(f"the UNIX socket's name '{path}' {problem}: choose another")
@@ -97,6 +97,6 @@ def socket_path(path: str) -> Address:
 
 
 def own_host_name() -> str:
-    """The host's own name as the kernel has it; no name server is asked. A nameless host is `localhost`."""
+    """Return the host's own name as the kernel has it; no name server is asked. A nameless host is `localhost`."""
     name = "".join(socket.gethostname().split())
     return name if name and name != "(none)" else "localhost"

@@ -1,8 +1,8 @@
-"""Bytes from a stream, cut into lines, with a bound on how much one line may keep in memory."""
+"""Cutting bytes from a stream into lines, with a bound on the memory that one line may take."""
 
 from __future__ import annotations
 
-MAX_LINE = 65_536  # bytes; a line without an end is given up when it is longer than this
+MAX_LINE = 65_536  # bytes; room for 256 lock names (requests.MAX_NAMES) of 250 bytes each
 
 
 class LineTooLong(ValueError):
@@ -10,7 +10,7 @@ class LineTooLong(ValueError):
 
 
 def split_lines(kept: bytes, data: bytes) -> tuple[list[bytes], bytes]:
-    """Cut `kept` + `data` at each newline; the complete lines, and the beginning of the next one to keep.
+    """Cut `kept` + `data` at each newline; return the complete lines, and the beginning of the next one to keep.
 
     However the stream was cut into pieces, the same lines come out. Raises LineTooLong if a line,
     complete or not, is longer than MAX_LINE bytes.

@@ -1,8 +1,8 @@
-"""An event loop: descriptors, timers and signals, one thread, nothing that blocks but the wait itself.
+"""An event loop for descriptors, timers and signals, in one thread; nothing in it blocks but the wait itself.
 
-Each turn does what is due, waits until the next thing is due or a descriptor is ready, and calls back for each
-ready one. A callback whose descriptor was removed in this turn is skipped, since the number may have been given
-to another file meanwhile. Signal handlers only wake the loop up; what a signal means is done in a turn.
+Each turn runs the timers that are due, waits until the next timer is due or a descriptor is ready, and calls back
+for each ready one. A callback whose descriptor was removed in the same turn is skipped, since the number may have
+been given to another file meanwhile. Signal handlers only wake the loop up; their work is done in a turn.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Callable
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
-_AFTER_FAULT = 1.0  # seconds until a tick that has failed is tried again
+_AFTER_FAULT = 1.0  # seconds until a tick that has failed is tried again; at once, it could fail for ever
 _LONGEST_WAIT = 3600.0  # seconds; a selector takes no infinity and no huge number
 
 
 class Timer:
-    """A call that is due at a time, unless it is cancelled before."""
+    """A call that is due at a time (seconds, monotonic), unless it is cancelled before."""
 
     __slots__ = ("call", "when")
 
@@ -34,14 +34,15 @@ class Timer:
         self.call: Callable[[], None] | None = call
 
     def cancel(self) -> None:
-        """Do not call; a timer that has gone off already is left alone."""
+        """Cancel the call; for a timer that has called already this does nothing."""
         self.call = None
 
 
 class Loop:
-    """`tick` is called once a turn with the time: it does what is due and returns when it wants to be next.
+    """The loop; `tick` is called once a turn with the time, does what is due and returns when to call it next.
 
-    All times are seconds on the monotonic clock; `now` is the time of this turn.
+    All times are seconds on the monotonic clock; `now` is the time of this turn. An exception of a callback is logged,
+    and the loop goes on.
     """
 
     def __init__(self, tick: Callable[[float], float] = lambda now: inf) -> None:
@@ -50,7 +51,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._timer_number = 0
-        self._forgotten: set[int] = set()
+        self._unwatched: set[int] = set()
         self._stopped = False
         self._calls: deque[Callable[[], None]] = deque()  # what other threads ask for
         self._signals: dict[int, Callable[[], None]] = {}
@@ -69,8 +70,8 @@ class Loop:
         self._selector.modify(sock, events, ready)
 
     def unwatch(self, sock: socket.SocketType) -> None:
-        """Watch a socket no longer; to be called before it is closed."""
-        self._forgotten.add(self._selector.unregister(sock).fd)
+        """Stop watching a socket; call it before the socket is closed."""
+        self._unwatched.add(self._selector.unregister(sock).fd)
 
     def call_at(self, when: float, call: Callable[[], None]) -> Timer:
         """Call once, in the first turn at or after `when`."""
@@ -80,20 +81,20 @@ class Loop:
         return timer
 
     def on_signal(self, number: int, call: Callable[[], None]) -> None:
-        """Call in the loop's own time when the process gets a signal. Only in the main thread."""
+        """Call in a turn of the loop after the process has got a signal. Only in the main thread."""
         if not self._signals:
             signal.set_wakeup_fd(self._wake_sender.fileno(), warn_on_full_buffer=False)
         self._signals[number] = call
         self._handlers_before.setdefault(number, signal.signal(number, _do_nothing))
 
     def run(self) -> None:
-        """Serve until `stop` is called; at once, if it was called before."""
+        """Run turns until `stop` is called; return at once if it was called before."""
         while not self._stopped:
             self.turn()
         self._stopped = False
 
     def turn(self, longest: float = inf) -> None:
-        """Do what is due, wait for the next thing, `longest` so many seconds, and call back for what is ready."""
+        """Do what is due, wait for the next timer or descriptor, `longest` seconds at most, and call back."""
         self.now = now = time.monotonic()
         if self._timers:
             self._run_timers()
@@ -104,27 +105,27 @@ class Loop:
             return
         ready = self._selector.select(None if due == inf else min(max(due - now, 0.0), _LONGEST_WAIT))
         self.now = time.monotonic()
-        self._forgotten.clear()
+        self._unwatched.clear()
         for key, events in ready:
-            if key.fd not in self._forgotten:
+            if key.fd not in self._unwatched:
                 try:
                     key.data(events)
                 except Exception:  # noqa: BLE001
                     _report_fault()
 
     def call_from_thread(self, call: Callable[[], None]) -> None:
-        """Call once, in a turn of the loop; the one thing besides `stop` that another thread may ask for."""
+        """Call once, in a turn of the loop. Another thread may use this and `stop`, and nothing else."""
         self._calls.append(call)
         with contextlib.suppress(OSError):  # a full pipe wakes as well
             self._wake_sender.send(b"\0")
 
     def fileno(self) -> int:
-        """For one who waits elsewhere: readable when a descriptor is ready, so that a turn has something to do."""
+        """Return a descriptor for waiting elsewhere: it is readable when a turn has something to do."""
         return self._selector.fileno()
 
     @property
     def next_timer(self) -> float:
-        """When the next timer is due; infinite if there is none."""
+        """The time when the next timer is due; infinite if there is none."""
         return self._timers[0][0] if self._timers else inf
 
     def stop(self) -> None:
@@ -134,16 +135,16 @@ class Loop:
             self._wake_sender.send(b"\0")
 
     def close(self) -> None:
-        """Give back the descriptors and the signal handlers. Sockets that were watched stay open."""
+        """Close the loop's own descriptors and restore the signal handlers. Sockets that were watched stay open."""
         self._restore_handlers()
-        # What came after the last turn is for whoever handles signals from now on.
+        # Signals that came after the last turn go to the handlers that count from now on.
         with contextlib.suppress(BlockingIOError):
             for number in self._signals.keys() & set(self._wake_receiver.recv(4096)):
                 signal.raise_signal(number)
         self._close_descriptors()
 
     def detach_after_fork(self) -> None:
-        """In a process that was forked: have no part any more in this loop, which is the parent's.
+        """Let go of the parent's loop in a process that was forked.
 
         What its descriptors hold is for the parent: nothing is read. Signals have to be blocked since the fork.
         """
@@ -162,7 +163,7 @@ class Loop:
         self._selector.close()
 
     def _run_timers(self) -> None:
-        """Call what is due."""
+        """Call the timers that are due."""
         while self._timers:
             when, _, timer = self._timers[0]
             if timer.call is not None and when > self.now:
@@ -194,11 +195,11 @@ class Loop:
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
-    """A handler of its own, so that the signal is neither ignored nor deadly; the wake-up byte does the work."""
+    """Handle a signal, so that it is neither ignored nor ends the process; the wake-up byte does the work."""
 
 
 def _report_fault() -> None:
-    """Say what went wrong and go on: a fault of ours in one place must not end all that a server does."""
-    import logging  # only here, for an import that tools beside a command do without
+    """Log what went wrong and go on: a fault of ours in one place must not end all that a server does."""
+    import logging  # only here, for an import that tools which run a command do without
 
     logging.getLogger(__name__).exception("a fault of ours, which is passed over")

@@ -1,4 +1,4 @@
-"""Host names looked up beside an event loop: a silent name server holds up a thread of its own, and nobody else."""
+"""Looking up host names for an event loop: a thread waits for a silent name server, and the loop goes on."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections import deque
 
 from .loop import READ, Loop
 
-_KEEP = 60.0  # seconds for which an answer, or that there is none, is used
-_MOST = 1_000  # names that wait to be looked up, and names that are kept
+_KEEP = 60.0  # seconds for which an answer, or that there is none, is used: a changed address is known in a minute
+_MOST = 1_000  # names that wait to be looked up, and names that are kept: a bound on memory, since clients give names
 
 
 class Resolver:
-    """Looks names up, one after the other, and remembers what it found for a minute."""
+    """Looks up names in a thread, one after the other, and keeps the answers for a minute."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -27,7 +27,7 @@ class Resolver:
         self._receiver: socket.socket | None = None
 
     def addresses(self, name: str) -> list[str]:
-        """The addresses of a name, as far as they are known by now; if they are not, ask again later."""
+        """Return the addresses of a name that are known by now, without waiting; none if they are still looked up."""
         until, found = self._known.get(name, (0.0, []))
         if until <= self._loop.now and name not in self._asked and len(self._asked) < _MOST:
             if self._receiver is None:
@@ -37,7 +37,7 @@ class Resolver:
         return found
 
     def close(self) -> None:
-        """Forget all; a look-up that is under way ends by itself."""
+        """Stop; the thread's look-up that is under way ends by itself."""
         if self._receiver is not None:
             self._loop.unwatch(self._receiver)
             self._receiver.close()
@@ -60,7 +60,7 @@ class Resolver:
 
 
 def _look_up(names: queue.Queue[str], found: deque[tuple[str, list[str]]], wake: int) -> None:
-    """What the thread does, for ever. A full pipe or a closed one is no harm: nobody waits then."""
+    """Run in the thread, for ever. It does not matter if the pipe is full or closed: nobody waits then."""
     while True:
         name = names.get()
         addresses: list[str] = []

@@ -1,7 +1,7 @@
-"""Sockets that a service manager has made and handed over (sd_listen_fds(3)), to be served on instead of own ones.
+"""Taking over sockets that a service manager has opened for this process (sd_listen_fds(3)).
 
-They stay open for as long as this process: a server gets copies, so that one that is started anew finds them again,
-and in them whoever has come meanwhile.
+They stay open as long as this process: a server gets copies, so that a restarted server finds the sockets again, and
+with them the clients that have connected meanwhile.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _WANTED = {
 
 
 def take_inherited(kind: socket.SocketKind) -> list[socket.socket]:
-    """The sockets that this process was started with; none if there are none, or if they were meant for another one.
+    """Take the sockets that this process was started with; none if they were meant for another process.
 
-    To be asked once and early: the environment is rid of them, and no program that this process starts gets them.
+    Call it once and early: it removes the variables, so that no program that this process starts uses them.
     Raises UsageError if one of them is not of that kind, bound, and, if it is for streams, listening.
     """
     count, pid, names = (os.environ.pop(name, "") for name in SOCKET_VARIABLES)
@@ -33,14 +33,14 @@ def take_inherited(kind: socket.SocketKind) -> list[socket.socket]:
         raise UsageError(f"LISTEN_FDS is '{count}', which is no number of sockets: whoever sets it has to give one")
     called = names.split(":")
     taken: list[socket.socket] = []
-    for number in range(_FIRST, _FIRST + int(count)):  # up to the first that is none
+    for number in range(_FIRST, _FIRST + int(count)):  # _take raises at the first that is not a socket
         name = called[number - _FIRST] if number - _FIRST < len(called) else ""
         taken.append(_take(number, f"{number} ({name})" if name else str(number), kind))
     return taken
 
 
 def copies(sockets: list[socket.socket]) -> list[socket.socket]:
-    """The same sockets, to be closed by a server while these stay open."""
+    """Duplicate sockets, for a server that closes its own while these stay open."""
     return [sock.dup() for sock in sockets]
 
 

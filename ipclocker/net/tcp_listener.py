@@ -1,4 +1,4 @@
-"""Sockets that a server listens on: bound to addresses, or to a UNIX socket's name, and given back at the end."""
+"""Opening the stream sockets that a server listens on: TCP ports of its hosts, or a UNIX socket."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import contextlib
 import errno
 import resource
 import socket
+from collections.abc import Iterable
+from typing import Callable
 
 from ..errors import UsageError
 from .address import Address, find_addresses
-from .unix_socket import UnixSocket
+from .unix_socket import BACKLOG, UnixSocket
 
-_BACKLOG = 4096  # connections that may wait to be accepted; the kernel lowers it to its own bound
-# Where the system has them. A client whose host went away without a word is noticed within a minute; one that
-# has said nothing yet is not worth a wake-up (the kernel hands it over after a second all the same).
+# Where the system has them. A client whose host went away without a word is noticed within a minute (30 + 3 * 10 s,
+# or 60,000 ms for what was sent and not received); one that has said nothing yet is not worth a wake-up (the kernel
+# hands it over after a second all the same).
 _TCP_OPTIONS = (
     ("TCP_KEEPIDLE", 30),
     ("TCP_KEEPINTVL", 10),
@@ -27,39 +29,43 @@ _STREAM, _UNIX = int(socket.SOCK_STREAM), int(socket.AF_UNIX)
 def tcp_listeners(hosts: list[str], port: int) -> list[socket.socket]:
     """Listen on a port of each host, which may be a name or an address; port 0 takes one that is free.
 
-    What a host name stands for twice, or what this system has not (an IPv6 loopback), is left out as long as one
-    address remains. Raises ServerUnavailable (host not known) or UsageError (the port is taken, not allowed).
+    An address that this system does not have (an IPv6 loopback, say) is left out as long as the host has another one.
+    Raises ServerUnavailable (host not known) or UsageError (the port is taken, not allowed).
     """
-    listeners: list[socket.socket] = []
+    return bind_all((find_addresses(host, port, socket.SOCK_STREAM) for host in hosts), _listen)
+
+
+def bind_all(groups: Iterable[Iterable[Address]], bind: Callable[[Address], socket.socket]) -> list[socket.socket]:
+    """Bind all addresses, at least one of each group; for port 0 all get the port that the first one got.
+
+    Raises UsageError for an address that is taken or not allowed, or if this system has no address of a group.
+    """
+    bound: list[socket.socket] = []
     try:
-        for host in hosts:
+        for addresses in groups:
             failure = None
-            before = len(listeners)
-            for address in find_addresses(host, port, socket.SOCK_STREAM):
-                if port == 0 and listeners:
-                    address = with_port(address, listeners[0].getsockname()[1])
+            before = len(bound)
+            for address in addresses:
+                if address.sockaddr[1] == 0 and bound:
+                    port = bound[0].getsockname()[1]
+                    address = Address(address.family, (address.sockaddr[0], port, *address.sockaddr[2:]))
                 try:
-                    listeners.append(_listen(address))
+                    bound.append(bind(address))
                 except OSError as error:
                     failure = UsageError(f"cannot listen on {address}: {error.strerror}{advice(error)}")
                     if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                         raise failure from None
-            if failure is not None and len(listeners) == before:
+            if failure is not None and len(bound) == before:
                 raise failure
     except BaseException:
-        for listener in listeners:
-            listener.close()
+        for sock in bound:
+            sock.close()
         raise
-    return listeners
-
-
-def with_port(address: Address, port: int) -> Address:
-    """The same address but for the port."""
-    return Address(address.family, (address.sockaddr[0], port, *address.sockaddr[2:]))
+    return bound
 
 
 def advice(error: OSError) -> str:
-    """What to do about an address that can't be bound."""
+    """Say what to do about an address that can't be bound."""
     if error.errno == errno.EADDRINUSE:
         return " (another server has it: end that one, or choose another with --port)"
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -77,7 +83,7 @@ def _listen(address: Address) -> socket.socket:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         _tune(listener)
         listener.bind(address.sockaddr)
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError:
         listener.close()
@@ -86,7 +92,7 @@ def _listen(address: Address) -> socket.socket:
 
 
 def _tune(listener: socket.socket) -> None:
-    """Set what passes to each connection accepted. Answers are not held back to be sent together."""
+    """Set the options that each accepted connection inherits; with TCP_NODELAY no answer waits for the next one."""
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _TCP_OPTIONS:
@@ -95,7 +101,7 @@ def _tune(listener: socket.socket) -> None:
 
 
 def adopt_listeners(listeners: list[socket.socket]) -> list[socket.socket]:
-    """Set for listeners that somebody else has made what is set for own ones; the same listeners."""
+    """Set the options of own listeners for some that a service manager has opened; return them."""
     for listener in listeners:
         if listener.family != socket.AF_UNIX:
             _tune(listener)
@@ -104,14 +110,14 @@ def adopt_listeners(listeners: list[socket.socket]) -> list[socket.socket]:
 
 
 def raise_descriptor_limit() -> None:
-    """Allow this process as many descriptors, so as many clients, as the system allows it to allow itself."""
+    """Raise the limit of descriptors, so of clients, to the hard limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def accept(listener: socket.socket, family: int) -> tuple[socket.SocketType, str]:
-    """The next connection of a listener of this family, and the host that it is from (empty for UNIX sockets).
+    """Accept the next connection of a listener of this family; with it, the client's host (empty for UNIX sockets).
 
     This is socket.accept without its wrapping in Python, which costs as much as all that is done for a request:
     asking the listener for its family, a property, is half a microsecond. Raises OSError.

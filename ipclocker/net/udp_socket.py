@@ -1,4 +1,4 @@
-"""Datagram sockets that a server is asked on: bound to addresses, or to a UNIX socket's name, and given back."""
+"""Opening the datagram sockets of a server: UDP ports of its hosts, of all addresses, or a UNIX socket."""
 
 from __future__ import annotations
 
@@ -9,43 +9,26 @@ import sys
 
 from ..errors import UsageError
 from .address import Address, find_addresses
-from .tcp_listener import advice, with_port
+from .tcp_listener import advice, bind_all
 from .unix_socket import UnixSocket
 
-_BUFFER = 8 << 20  # bytes that may wait to be read, where that is allowed: 10,000 questions
+_BUFFER = 8 << 20  # bytes that may wait to be read, where that is allowed: 10,000 questions, of 768 in the kernel each
 _SO_RCVBUFFORCE = 33  # as SO_RCVBUF, beyond the system's bound; for root (socket(7))
 
 
 def udp_sockets(hosts: list[str], port: int) -> list[socket.socket]:
     """Bind a port of each host, which may be a name or an address; port 0 takes one that is free.
 
-    What this system has not (an IPv6 address, say) is left out as long as one address remains. Raises
+    An address that this system does not have (an IPv6 address, say) is left out as long as one remains. Raises
     ServerUnavailable (host not known) or UsageError (the port is taken, not allowed).
     """
-    bound: list[socket.socket] = []
-    failure: UsageError | None = None
-    try:
-        for address in dict.fromkeys(a for host in hosts for a in find_addresses(host, port, socket.SOCK_DGRAM)):
-            if port == 0 and bound:
-                address = with_port(address, bound[0].getsockname()[1])
-            try:
-                bound.append(_bind(address))
-            except OSError as error:
-                failure = UsageError(f"cannot listen on {address}: {error.strerror}{advice(error)}")
-                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                    raise failure from None
-        if failure is not None and not bound:
-            raise failure
-    except BaseException:
-        for sock in bound:
-            sock.close()
-        raise
-    return bound
+    return bind_all([dict.fromkeys(a for host in hosts for a in find_addresses(host, port, socket.SOCK_DGRAM))], _bind)
 
 
 def udp_everywhere(port: int) -> list[socket.socket]:
-    """Bind a port of all addresses of this host, by one socket for IPv4 and IPv6 alike; by one for IPv4 where the
-    system has nothing else. Raises UsageError.
+    """Bind a port of all addresses of this host, by one socket for IPv4 and IPv6.
+
+    Where the system has IPv4 only, the socket is for that. Raises UsageError (the port is taken, not allowed).
     """
     try:
         return [_bind(Address(socket.AF_INET6, ("::", port, 0, 0)), both=True)]
@@ -60,7 +43,7 @@ def _bind(address: Address, both: bool = False) -> socket.socket:
     try:
         if address.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
-        widen(sock)
+        enlarge_buffer(sock)
         sock.bind(address.sockaddr)
         sock.setblocking(False)
     except OSError:
@@ -70,15 +53,15 @@ def _bind(address: Address, both: bool = False) -> socket.socket:
 
 
 def adopt_datagrams(sockets: list[socket.socket]) -> list[socket.socket]:
-    """Set for sockets that somebody else has made what is set for own ones; the same sockets."""
+    """Set the options of own sockets for some that a service manager has opened; return them."""
     for sock in sockets:
-        widen(sock)
+        enlarge_buffer(sock)
         sock.setblocking(False)
     return sockets
 
 
-def widen(sock: socket.socket) -> None:
-    """Let as much wait to be read as the system allows, so that a burst is not lost."""
+def enlarge_buffer(sock: socket.socket) -> None:
+    """Set the receive buffer to _BUFFER bytes or as much as the system allows, so that a burst is not lost."""
     for option in (socket.SO_RCVBUF, _SO_RCVBUFFORCE) if sys.platform == "linux" else (socket.SO_RCVBUF,):
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)

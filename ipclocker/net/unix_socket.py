@@ -1,4 +1,4 @@
-"""A UNIX socket that owns its name in the file system for as long as its server lives, and no longer."""
+"""A server's UNIX socket, whose name in the file system is there as long as the server lives, and no longer."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from pathlib import Path
 from ..errors import UsageError
 from .address import socket_path
 
-_BACKLOG = 4096  # connections that may wait to be accepted; the kernel lowers it to its own bound
-_LOCK_WITHIN = 5.0  # seconds to wait for another server that is starting in the same folder
+BACKLOG = 4096  # connections that may wait to be accepted; the kernel lowers it to its own bound (net.core.somaxconn)
+_LOCK_WITHIN = 5.0  # seconds to wait for another server that is starting in the same folder; each takes milliseconds
 
 
 class UnixSocket:
-    """A socket of a kind, bound to a name in place of one there that no server answers any more.
+    """A bound UNIX socket; it takes the place of a socket of that name that no server answers any more.
 
-    Raises UsageError if the name is taken by a server that lives or by a file of another kind, or can't be made.
+    A subclass sets `kind`, and `option`, the command line option that advice names. Raises UsageError if the
+    name is taken by a server that lives or by a file of another kind, or can't be made.
     """
 
     kind: socket.SocketKind
-    option: str  # by which another name is chosen
-    backlog = _BACKLOG
+    option: str
+    backlog = BACKLOG
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -39,7 +40,7 @@ class UnixSocket:
                 self._identity = _identity(path)
                 self._give_access()
                 if self.kind == socket.SOCK_STREAM:
-                    self.socket.listen(self.backlog)  # within the lock: before it, whoever looks finds nobody there
+                    self.socket.listen(self.backlog)  # within the lock: a socket that does not listen looks dead
             self.socket.setblocking(False)
         except OSError as error:
             self.socket.close()
@@ -49,14 +50,14 @@ class UnixSocket:
             raise
 
     def close(self) -> None:
-        """Give back the socket, and the name unless somebody else has it by now."""
+        """Close the socket, and remove its name unless another server has that by now."""
         with contextlib.suppress(OSError, UsageError), _folder_locked(self.path):
             if _identity(self.path) == self._identity:
                 Path(self.path).unlink()
         self.socket.close()
 
     def _give_access(self) -> None:
-        """As a port of this host is: who may use it is for the permissions of its folder to say."""
+        """Let all users connect, as they can to a port; the permissions of its folder may say less."""
         Path(self.path).chmod(0o666)
 
     @property
@@ -78,7 +79,7 @@ class UnixSocket:
                 Path(self.path).unlink()
                 return
             except OSError:
-                pass  # its queue is full, it is of another kind, or not ours to connect to: it is somebody's
+                pass  # its queue is full, it is of another kind, or not ours to connect to: a server has it
         raise UsageError(
             f"cannot listen on '{self.path}': another server answers there (end that one, or {self._advice})"
         )
@@ -91,7 +92,7 @@ def _identity(path: str) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _folder_locked(path: str) -> Iterator[None]:
-    """Let one server at a time look at a name in this folder and take it, so that two can't both replace it."""
+    """Lock the folder: one server at a time looks at a name there and takes it, so that two can't both replace it."""
     folder = os.open(Path(path).parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         deadline = time.monotonic() + _LOCK_WITHIN

@@ -1,6 +1,6 @@
-"""Asking pid servers from an event loop, which is never held up by it.
+"""A client of pid servers for programs with an event loop, which it never holds up.
 
-Where a question goes, how often and when, is the caller's to decide; here it is sent once.
+The caller decides where a question goes, how often and when; this client sends it once.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Callable, NamedTuple, Optional
 from ..net.loop import READ, Loop, Timer
 from ..process.identity import ProcessIdentity
 from .pending import PendingQueries
-from .protocol import MAX_DATAGRAM, Answer
+from .protocol import MAX_DATAGRAM, PidAnswer
 
-_READ_AT_ONCE = 100  # datagrams taken in one turn of the loop
+_READ_AT_ONCE = 100  # datagrams taken in one turn of the loop, so that a flood does not hold up the rest
 
 
 class _Asked(NamedTuple):
-    answered: Callable[[Optional[Answer]], None]
+    answered: Callable[[Optional[PidAnswer]], None]
     timer: Timer
 
 
 class AsyncPidClient:
-    """Asks pid servers from an event loop, which it never holds up. How many questions there are is the caller's."""
+    """Asks pid servers from an event loop. The caller has to bound the number of questions."""
 
     def __init__(self, loop: Loop, port: int) -> None:
         """`port` is the UDP port of the servers."""
@@ -33,11 +33,11 @@ class AsyncPidClient:
         self._sockets: dict[int, socket.socket] = {}
 
     def ask(
-        self, address: str, process: ProcessIdentity, answered: Callable[[Answer | None], None], within: float = 1.0
+        self, address: str, process: ProcessIdentity, answered: Callable[[PidAnswer | None], None], within: float = 1.0
     ) -> None:
         """Ask the server at an IPv4 or IPv6 address, once, about a process of its host.
 
-        `answered` is called once, in a turn of the loop: with an answer, or with None when there was none
+        `answered` is called once, in a turn of the loop: with the answer, or with None when there was none
         `within` so many seconds. Raises ValueError if the address is a name, which would have to be looked up.
         """
         try:
@@ -51,14 +51,14 @@ class AsyncPidClient:
             self._socket(family).sendto(datagram, sockaddr)
 
     def close(self) -> None:
-        """Give back the sockets; nobody is called any more."""
+        """Close the sockets; `answered` is not called any more."""
         for sock in self._sockets.values():
             self._loop.unwatch(sock)
             sock.close()
         self._sockets.clear()
         self._questions = PendingQueries()
 
-    def _give_up(self, secret: bytes, answered: Callable[[Answer | None], None]) -> None:
+    def _give_up(self, secret: bytes, answered: Callable[[PidAnswer | None], None]) -> None:
         if self._questions.give_up(secret):
             answered(None)
 

@@ -1,4 +1,4 @@
-"""PidStat: whether processes of other hosts exist, after IPC::PidStat.
+"""PidStat, the class for programs: ask pid servers whether processes of other hosts exist, after IPC::PidStat.
 
 Answers come by UDP, so they are fast and may be lost: nothing should depend on getting one. Processes of this host
 are looked up in the kernel; the server is asked about those that can't be seen.
@@ -23,23 +23,24 @@ from .endpoint import pid_endpoint
 from .pending import PendingQueries
 from .protocol import IF_EXISTS, IF_GONE, IF_UNKNOWN, MAX_DATAGRAM, is_wanted
 
-PAUSE = 1.0  # seconds to wait for an answer before the question is sent again
+PAUSE = 1.0  # seconds to wait for an answer before the question is sent again: a busy server needs some tenths
 
 Stat = tuple[int, Optional[bool], str]  # pid; whether it exists, None if that can't be known; host, as it was asked
 
 
 class PidPing(TypedDict):
-    """`ok`: whether the server says that the process exists; `status`: a line that says how fast, or what is wrong."""
+    """The result of a ping: `ok` is True if the server says that the process exists; `status` is a line about it."""
 
     ok: bool
     status: str
 
 
 class PidStat:
-    """Asks pid servers. `host` is the one to be asked if a question names none; for `port` see `pid_endpoint`.
+    """Asks pid servers. `host` is asked if a question names none; for `port` see `pid_endpoint`.
 
     A host's name is looked up once, and again after it has not answered; a question goes to all its addresses, and
-    the first answer counts. `trace` is called with each datagram that is sent or received, as a line.
+    the first answer counts. A question is sent `tries` times, with PAUSE seconds for each. `trace` is called with each
+    datagram that is sent or received, as a line.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class PidStat:
         self.tries = tries
         self._trace = trace
         self._questions: PendingQueries[str] = PendingQueries()
-        self._known: deque[Stat] = deque()  # answers that wait to be fetched
+        self._ready: deque[Stat] = deque()  # answers that wait to be fetched
         self._addresses: dict[str, list[Address]] = {}
         self._selector: selectors.BaseSelector | None = None
 
@@ -69,39 +70,37 @@ class PidStat:
         return_doesnt: bool = True,
         return_unknown: bool = True,
     ) -> None:
-        """Ask whether a process exists: this one, if none is given. `recv_stat` gets the answer.
+        """Send a question whether a process exists: this one, if none is given. `recv_stat` gets the answer.
 
         An answer of a kind that is not to be returned may not come at all. Raises UsageError for a pid that is no
         positive number, ServerUnavailable if the host is not known.
         """
         host, process = host or self.host, _process(pid)
         flags = IF_EXISTS * return_exist | IF_GONE * return_doesnt | IF_UNKNOWN * return_unknown
-        if not self._look_here(host, process, flags):
+        if not self._look_up_locally(host, process, flags):
             self._send(self._questions.ask(process, host, flags)[1], host)
 
     def recv_stat(self, timeout: float | None = None) -> Stat | None:
-        """Wait for one datagram, `timeout` seconds at most: the pid, whether it exists, and the host as it was asked.
+        """Wait for one datagram, `timeout` seconds at most, and return pid, existence, and the host as it was asked.
 
-        None if none came, or what came is no answer to a question that is open, or none is open.
+        None if none came, if it does not answer an open question, or if there is no open question.
         """
-        if self._known:
-            if len(self._known) == 1:
+        if self._ready:
+            if len(self._ready) == 1:
                 self._wake_in.recv(1)
-            return self._known.popleft()
+            return self._ready.popleft()
         found = self._receive(timeout)
         return None if found is None else found[1]
 
     def pid_request_recv(self, host: str | None = None, pid: int | ProcessIdentity | None = None) -> Stat | None:
         """Ask and wait for the answer, a second for each of the tries; None if there is none. Raises as pid_request."""
         host, process = host or self.host, _process(pid)
-        if self._look_here(host, process):
-            return self._known.pop() if len(self._known) > 1 else self.recv_stat()
+        if self._look_up_locally(host, process):
+            return self._ready.pop() if len(self._ready) > 1 else self.recv_stat()
         return self._ask_and_wait(host, process)
 
     def ping_status(self, host: str | None = None, pid: int | ProcessIdentity = 1) -> PidPing:
-        """Whether the server of a host answers, and a process exists there; with a line that says how fast, or what
-        is wrong.
-        """
+        """Ask the server of a host about a process there; say how fast it answers, or what is wrong."""
         host, process = host or self.host, _process(pid)
         where = self._path or str(Address(socket.AF_INET, (host, self.port)))
         begin = time.monotonic()
@@ -117,31 +116,31 @@ class PidStat:
         return {"ok": True, "status": f"{time.monotonic() - begin:.3f} second response on {where}"}
 
     def fileno(self) -> int:
-        """A descriptor that is readable when `recv_stat` has something to return or to look at."""
+        """Return a descriptor that is readable when `recv_stat` has something to return or to look at."""
         self._open()
         assert self._selector is not None
         return self._selector.fileno()  # type: ignore[attr-defined, no-any-return]
 
     def fh(self) -> PidStat:
-        """What to give to a select loop: this object, since it has a `fileno`."""
+        """Return what a select loop takes: this object, since it has a `fileno`."""
         self._open()
         return self
 
     @staticmethod
     def local_pid_exists(pid: int) -> bool | None:
-        """Whether a process of this host exists; None if that can't be known."""
+        """Return True if a process of this host exists; None if that can't be known."""
         return exists(pid)
 
     @staticmethod
     def local_pid_doesnt_exist(pid: int) -> bool | None:
-        """Whether no process of this host has this number; None if that can't be known."""
+        """Return True if no process of this host has this number; None if that can't be known."""
         there = exists(pid)
         return None if there is None else not there
 
-    # For those who ask about many
+    # For questions about many processes
 
     def look_up(self, hosts: Iterable[str]) -> None:
-        """Look up the addresses of many hosts at once; whoever is not known shows when it is asked."""
+        """Look up the addresses of many hosts at once; a host that is not known shows when it is asked."""
 
         def find(host: str) -> None:
             with contextlib.suppress(ServerUnavailable):
@@ -155,9 +154,9 @@ class PidStat:
             thread.join()
 
     def close(self) -> None:
-        """Give back the sockets; questions that are open are given up."""
+        """Close the sockets; open questions are given up."""
         self._questions = PendingQueries()
-        self._known.clear()
+        self._ready.clear()
         if self._selector is not None:
             self._selector.close()
             for sock in (self._socket, self._wake_in, self._wake_out):
@@ -182,7 +181,7 @@ class PidStat:
         self._selector.register(self._wake_in, selectors.EVENT_READ)
 
     def _new_socket(self) -> socket.socket:
-        self._maps = False
+        self._is_dual_stack = False
         if self._path is not None:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             sock.bind("")  # a name of its own, or there is no way back
@@ -190,14 +189,14 @@ class PidStat:
             try:
                 sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # one socket for both
-                self._maps = True
+                self._is_dual_stack = True
             except OSError:
                 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.setblocking(False)
         return sock
 
-    def _look_here(self, host: str, process: ProcessIdentity, flags: int = IF_EXISTS | IF_GONE) -> bool:
-        """Look up a process of this host, and keep the answer if it is wanted; whether there is one."""
+    def _look_up_locally(self, host: str, process: ProcessIdentity, flags: int = IF_EXISTS | IF_GONE) -> bool:
+        """Look up a process of this host, and store the answer if it is wanted; False if the server has to be asked."""
         if not is_this_host(host):
             return False
         if process.boot and process.boot != own_boot():
@@ -209,14 +208,14 @@ class PidStat:
         if there is None:
             return False
         if is_wanted(flags, there):
-            self._keep((process.pid, there, host))
+            self._store((process.pid, there, host))
         return True
 
-    def _keep(self, stat: Stat) -> None:
+    def _store(self, stat: Stat) -> None:
         self._open()
-        if not self._known:
+        if not self._ready:
             self._wake_out.send(b".")
-        self._known.append(stat)
+        self._ready.append(stat)
 
     def _ask_and_wait(self, host: str, process: ProcessIdentity) -> Stat | None:
         secret, datagram = self._questions.ask(process, host)
@@ -231,7 +230,7 @@ class PidStat:
                 if found is not None:
                     if found[0] == secret:
                         return found[1]
-                    self._keep(found[1])  # the answer to another question
+                    self._store(found[1])  # the answer to another question
         self._questions.give_up(secret)
         self._addresses.pop(host, None)
         return None
@@ -240,7 +239,7 @@ class PidStat:
         self._open()
         for address in self._find(host):
             sockaddr = address.sockaddr
-            if self._maps and address.family == socket.AF_INET:
+            if self._is_dual_stack and address.family == socket.AF_INET:
                 sockaddr = (f"::ffff:{sockaddr[0]}", int(sockaddr[1]))
             if self._trace is not None:
                 self._trace(f"to {address}: {datagram.decode().strip()}")
@@ -256,7 +255,7 @@ class PidStat:
         return found
 
     def _receive(self, timeout: float | None) -> tuple[bytes, Stat] | None:
-        """One datagram, if it answers an open question: the secret of that, and what it says."""
+        """Receive one datagram; return the secret and the answer if it answers an open question."""
         if not self._questions:
             return None
         self._open()
@@ -277,7 +276,7 @@ class PidStat:
 
 
 def is_this_host(host: str) -> bool:
-    """Whether a name is one that this host calls itself; other names may be its own, too, and are looked up."""
+    """Return True if this host calls itself so; other names may be its own, too, and are looked up."""
     own = own_host_name()
     return host in ("localhost", own) or (host.startswith(f"{own}.") and host == socket.getfqdn())
 

@@ -1,4 +1,4 @@
-"""Where a pid server is: its UDP port or its UNIX socket, from a parameter and the services file."""
+"""The place of a pid server: its UDP port or its UNIX socket, from a parameter and the services file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class PidEndpoint(NamedTuple):
 
 
 def pid_endpoint(port: str | int | None = None) -> PidEndpoint:
-    """A port number, a UDP service, or the name of a UNIX datagram socket, which has a slash.
+    """Read a port number, a UDP service, or the name of a UNIX datagram socket, which has a slash.
 
-    If None is given it is the service `pidstatd`, else 1752. Raises UsageError.
+    None stands for the service `pidstatd`, else 1752. Raises UsageError.
     """
     if port is None:
         return PidEndpoint(service_port(SERVICE, "udp", DEFAULT_PORT))

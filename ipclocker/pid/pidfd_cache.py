@@ -1,8 +1,8 @@
-"""The processes that a server was asked about, each kept by its pidfd, so that asking again costs no system call.
+"""The processes that a server was asked about, kept by their pidfds, so that asking again costs no system call.
 
-A pidfd stays with its process, whatever becomes of the number, and becomes readable when that has ended, also if
-nobody has asked for its status yet. One epoll over all of them says which have. A number that is nobody's can be
-somebody's a moment later, so that is looked up each time.
+A pidfd belongs to its process, even if the number is given to another one, and becomes readable when the process has
+ended, also as a zombie. One epoll over all of them says which have ended. A number that no process has can be given
+to one a moment later, so it is looked up each time.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import select
 
 from ..process.identity import exists
 
-_MOST = 16_384  # processes kept
+_MOST = 16_384  # processes kept; more than most hosts run
 _SPARE = 4  # one in so many of the descriptors that this process may have is kept for other things
-_ENDS_AT_ONCE = 16
+_ENDS_AT_ONCE = 16  # ended processes read in one call; usually none has ended, and a large buffer costs time
 
 
 class PidfdCache:
-    """Answers whether a process exists. `drop_ended` has to be called after a question came and before it is answered.
+    """Knows which processes exist. `drop_ended` has to be called after a question came and before it is answered.
 
-    `alive` has the numbers, as they stand in datagrams, of those that are kept; all others are to be looked up.
+    `alive` has the numbers, as they stand in datagrams, of the processes that are kept; others have to be looked up.
     """
 
     def __init__(self, most: int = _MOST) -> None:
@@ -33,7 +33,7 @@ class PidfdCache:
         self._starts: dict[bytes, int] = {}  # when it was started, where that was asked
 
     def drop_ended(self) -> None:
-        """Drop those that have ended by now. One system call, if any are kept."""
+        """Drop the processes that have ended by now. It takes one system call, if any are kept."""
         while self.alive and self._epoll is not None:
             ended = self._epoll.poll(0, _ENDS_AT_ONCE)
             for descriptor, _ in ended:
@@ -42,7 +42,7 @@ class PidfdCache:
                 return
 
     def look_up(self, number: bytes) -> bool | None:
-        """Whether a process that is not kept exists; from now on it may be."""
+        """Look up a process that is not kept, and keep it if it exists; None if that can't be known."""
         if self._epoll is None:
             return exists(int(number))
         try:
@@ -60,7 +60,7 @@ class PidfdCache:
         return number in self.alive
 
     def is_same(self, number: bytes, start: int) -> bool | None:
-        """Whether a process exists and was started then; None if its start is hidden."""
+        """Return True if the process exists and was started at `start` (ticks since boot); None if that is hidden."""
         known = self._starts.get(number)
         if known is not None:
             return known == start
@@ -72,7 +72,7 @@ class PidfdCache:
         return same
 
     def close(self) -> None:
-        """Give back all descriptors."""
+        """Close all descriptors."""
         for number in list(self.alive):
             self._drop(number)
         if self._epoll is not None:

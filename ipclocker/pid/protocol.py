@@ -1,21 +1,21 @@
-"""The pid protocol's datagrams: questions and answers, both written and both read.
+"""The datagrams of the pid protocol: questions and answers, written and read.
 
     PIDR PID [HOST [FLAGS [NAME=VALUE ...]]]      a newline may end it
     EXIS PID 1 HOST     EXIS PID 0 HOST     UNKN PID na HOST
 
-FLAGS adds up what is to be answered: 1 if the process exists, 2 if it does not, 4 if that can't be known; 3 if left
-out. HOST is handed back as it came, so an asker who puts a word there that nobody can guess knows the answer to its
-own question, from a classic server too. PROTOCOL.md, "Pid protocol", has the rest.
+FLAGS is the sum of the answers that are wanted: 1 if the process exists, 2 if it does not, 4 if that can't be known; 3
+if left out. HOST is sent back as it came, so a client that puts a word there that nobody can guess knows the answer to
+its own question, from a classic server too. PROTOCOL.md, "Pid protocol", has the rest.
 
-A number alone is given to one process after another. The words behind FLAGS, which a classic server skips, say
-which one is meant, as far as the asker knows:
+The kernel gives a number to one process after another. The words behind FLAGS, which a classic server skips, say
+which process is meant, as far as the client knows:
 
     start=TICKS     when it was started, in clock ticks since boot (proc(5), /proc/PID/stat, field 22)
     boot=UUID       the boot of its kernel (/proc/sys/kernel/random/boot_id)
     pidns=NUMBER    the pid namespace of its number (the inode of /proc/PID/ns/pid)
 
-Another boot or another start: that process is gone. Another pid namespace: not this server's to say. Other words are
-skipped; one of these three with a value that is none makes the question one that is not understood.
+With another boot or another start, that process is gone. With another pid namespace, it is unknown to this server.
+Other words are skipped; an invalid value of one of these three makes the question one that is not answered.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from typing import NamedTuple, Optional
 IF_EXISTS, IF_GONE, IF_UNKNOWN = 1, 2, 4
 ALWAYS = IF_EXISTS | IF_GONE | IF_UNKNOWN
 USUAL = IF_EXISTS | IF_GONE  # for a question without FLAGS
-MAX_DATAGRAM = 1023  # bytes; what is longer is no question and no answer
+MAX_DATAGRAM = 1023  # bytes; a longer datagram is neither a question nor an answer (classic servers read 1024)
 
 _ANSWER = re.compile(rb"(?:EXIS (\d{1,20}) ([01])|UNKN (\d{1,20}) na) (\S+)")
 
 
-class Question(NamedTuple):
-    """Whether a process exists; `host` empty: the answer carries the server's own name."""
+class PidQuestion(NamedTuple):
+    """A question whether a process exists; with an empty `host` the answer has the server's own name."""
 
     pid: int
     host: bytes = b""
@@ -42,16 +42,16 @@ class Question(NamedTuple):
     pidns: Optional[int] = None
 
 
-class Answer(NamedTuple):
-    """`exists` is None where that can't be known; `host` is the question's."""
+class PidAnswer(NamedTuple):
+    """An answer: `exists` is None where that can't be known; `host` is the question's."""
 
     pid: int
     exists: Optional[bool]
     host: bytes
 
 
-def write_question(question: Question) -> bytes:
-    """The datagram of a question, whose `host` is one word."""
+def write_question(question: PidQuestion) -> bytes:
+    """Write the datagram of a question, whose `host` is one word."""
     pid, host, flags, start, boot, pidns = question
     words = [b"PIDR %d %b %d" % (pid, host, flags)]
     if start is not None:
@@ -63,8 +63,8 @@ def write_question(question: Question) -> bytes:
     return b" ".join(words) + b"\n"
 
 
-def read_question(datagram: bytes) -> Question | None:
-    """The question of a datagram, or None if there is none in it, or none about a positive number."""
+def read_question(datagram: bytes) -> PidQuestion | None:
+    """Read the question of a datagram; None if it has no question, or none about a positive number."""
     words = datagram.split()
     if len(words) < 2 or len(datagram) > MAX_DATAGRAM or words[0] != b"PIDR":
         return None
@@ -72,14 +72,14 @@ def read_question(datagram: bytes) -> Question | None:
         pid = _whole(words[1])
         host = words[2] if len(words) > 2 else b""
         flags = _whole(words[3]) & ALWAYS if len(words) > 3 else USUAL
-        plain = Question(pid, host, flags)
+        plain = PidQuestion(pid, host, flags)
         question = _with_identity(plain, words[4:]) if len(words) > 4 else plain
     except ValueError:
         return None
     return question if pid > 0 else None
 
 
-def _with_identity(question: Question, words: list[bytes]) -> Question:
+def _with_identity(question: PidQuestion, words: list[bytes]) -> PidQuestion:
     for word in words:
         name, _, value = word.partition(b"=")
         if name == b"start":
@@ -97,25 +97,25 @@ def _whole(word: bytes) -> int:
     return int(word)
 
 
-def write_answer(answer: Answer) -> bytes:
-    """The datagram of an answer."""
+def write_answer(answer: PidAnswer) -> bytes:
+    """Write the datagram of an answer."""
     pid, exists, host = answer
     if exists is None:
         return b"UNKN %d na %b" % (pid, host)
     return b"EXIS %d %d %b" % (pid, exists, host)
 
 
-def read_answer(datagram: bytes) -> Answer | None:
-    """The answer of a datagram, or None if there is none in it."""
+def read_answer(datagram: bytes) -> PidAnswer | None:
+    """Read the answer of a datagram; None if it has no answer."""
     found = _ANSWER.match(datagram)
     if found is None:
         return None
     pid, exists, unknown, host = found.groups()
     if unknown is not None:
-        return Answer(int(unknown), None, host)
-    return Answer(int(pid), exists == b"1", host)
+        return PidAnswer(int(unknown), None, host)
+    return PidAnswer(int(pid), exists == b"1", host)
 
 
 def is_wanted(flags: int, exists: bool | None) -> bool:
-    """Whether the asker wants to hear this answer."""
+    """Return True if the client with these FLAGS wants this answer."""
     return bool(flags & (IF_UNKNOWN if exists is None else IF_EXISTS if exists else IF_GONE))

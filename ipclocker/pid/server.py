@@ -1,8 +1,8 @@
-"""The pid server: a datagram with a question comes, one with the answer goes.
+"""The pid server: it receives datagrams with questions, and answers each with one datagram.
 
-It keeps nothing of those who ask, so there is nothing to bound but what it keeps of processes (processes.py). What
-it does not understand it does not answer; and no answer is longer than its question and its own name together,
-so that nobody can use it to flood a third.
+It keeps nothing of its clients, so only what it keeps of processes needs a bound (pidfd_cache.py). A datagram that it
+does not understand is not answered; and no answer is longer than its question and the host's name together, so that
+nobody can use the server to flood a third host.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ from ..net.udp_socket import UnixDatagram, adopt_datagrams, udp_everywhere, udp_
 from ..process.identity import own_boot, own_pidns, proc_status
 from .endpoint import pid_endpoint
 from .pidfd_cache import PidfdCache
-from .protocol import MAX_DATAGRAM, Answer, Question, is_wanted, read_question, write_answer
+from .protocol import MAX_DATAGRAM, PidAnswer, PidQuestion, is_wanted, read_question, write_answer
 
-_LONGEST_TURN = 0.1  # seconds until the loop looks at signals and other sockets
-
-_KNOWN = 20_000  # questions whose words are kept
+_LONGEST_TURN = 0.1  # seconds until the loop looks at signals and other sockets, so that SIGTERM is handled at once
+_MOST_CACHED = 20_000  # questions whose answers are kept: some MB at most
 
 log = logging.getLogger(__name__)
 
 
-class _Known(NamedTuple):
-    """A question without identity that was read before: the process's number, and what to answer in each case."""
+class _CachedAnswers(NamedTuple):
+    """A question without identity that was read before: the process's number, and the answer in each case."""
 
     number: bytes
     if_exists: bytes
@@ -40,27 +39,27 @@ class _Known(NamedTuple):
 
 
 class AnswerServer:
-    """Answers datagrams: no socket here."""
+    """Turns datagrams with questions into datagrams with answers, without a socket."""
 
     def __init__(self, processes: PidfdCache) -> None:
         self._processes = processes
         self._own_name = os.fsencode(own_host_name())
         self._boot = own_boot()
         self._pidns = own_pidns()
-        self._known: dict[bytes, _Known] = {}  # by datagram: who watches a process asks in the same words each time
+        self._cache: dict[bytes, _CachedAnswers] = {}  # by datagram: a watcher sends the same bytes each time
 
     def answer(self, datagrams: list[bytes]) -> list[bytes]:
-        """The answers to a batch of datagrams that have come just now; empty where there is to be none."""
-        processes, known = self._processes, self._known
+        """Answer a batch of datagrams that have come just now; b"" stands for no answer."""
+        processes, cache = self._processes, self._cache
         processes.drop_ended()
         alive, look_up = processes.alive, processes.look_up
         answers = []
         for datagram in datagrams:
-            question = known.get(datagram)
-            if question is None:
+            cached = cache.get(datagram)
+            if cached is None:
                 answers.append(self._answer_new(datagram))
                 continue
-            number, if_exists, if_gone, if_unknown = question
+            number, if_exists, if_gone, if_unknown = cached
             if number in alive:
                 answers.append(if_exists)
             else:
@@ -73,21 +72,21 @@ class AnswerServer:
         if question is None:
             return b""
         if question.start is None and question.pidns is None and not question.boot:
-            self._remember(datagram, question)
+            self._store(datagram, question)
         return self._answer(question, self._exists(question))
 
-    def _answer(self, question: Question, exists: bool | None) -> bytes:
+    def _answer(self, question: PidQuestion, exists: bool | None) -> bytes:
         if not is_wanted(question.flags, exists):
             return b""
-        return write_answer(Answer(question.pid, exists, question.host or self._own_name))
+        return write_answer(PidAnswer(question.pid, exists, question.host or self._own_name))
 
-    def _remember(self, datagram: bytes, question: Question) -> None:
-        if len(self._known) >= _KNOWN:
-            self._known.clear()
+    def _store(self, datagram: bytes, question: PidQuestion) -> None:
+        if len(self._cache) >= _MOST_CACHED:
+            self._cache.clear()
         answers = (self._answer(question, exists) for exists in (True, False, None))
-        self._known[datagram] = _Known(b"%d" % question.pid, *answers)
+        self._cache[datagram] = _CachedAnswers(b"%d" % question.pid, *answers)
 
-    def _exists(self, question: Question) -> bool | None:
+    def _exists(self, question: PidQuestion) -> bool | None:
         pid, _, _, start, boot, pidns = question
         if boot and boot != self._boot:
             return False if self._boot else None
@@ -103,7 +102,7 @@ class PidServer(LoopServer):
     """A pid server (IPC::PidStat::PidServer): `PidServer(port=1234).start_server()`.
 
     For `port` see `pid_endpoint`. `host` is one host or several whose addresses it listens on, all of this host if
-    it is None. If there are `sockets`, which are bound already, it is they that it is asked on, and closes in the end.
+    it is None. If there are `sockets`, which are bound already, it uses them instead, and closes them in the end.
     Raises UsageError or ServerUnavailable when it can't listen there.
     """
 
@@ -132,15 +131,15 @@ class PidServer(LoopServer):
 
     @property
     def addresses(self) -> list[str]:
-        """Where it is asked, as `host:port` or as the name of the UNIX socket."""
+        """The addresses on which it listens, as `host:port` or as the name of the UNIX socket."""
         return [str(Address(s.family, s.getsockname())) for s in self._sockets]
 
     def describe(self) -> str:
-        """One line for the log."""
+        """Say in one line for the log where it listens, and what it can't see."""
         return f"listening on {', '.join(self.addresses)}{_what_is_hidden()}"
 
     def close(self) -> None:
-        """Give back the sockets and the name of the UNIX socket."""
+        """Close the sockets, and remove the name of the UNIX socket."""
         for sock in self._sockets:
             sock.close()
         if self._unix is not None:
@@ -153,7 +152,7 @@ class PidServer(LoopServer):
         self._loop.watch(sock, READ, lambda events: self._serve(batches))
 
     def _serve(self, batches: DatagramBatcher) -> None:
-        """Answer what has come, and what comes while that is done."""
+        """Answer the datagrams that have come, and those that come meanwhile."""
         # With one socket there is nothing else to wait for, so a short wait needs no turn of the loop.
         wait = len(self._sockets) == 1
         answer = self._answers.answer
@@ -166,7 +165,7 @@ class PidServer(LoopServer):
 
 
 def _what_is_hidden() -> str:
-    """What a server that was started without root can't see."""
+    """Say what a server that was started without root can't see."""
     if os.geteuid() == 0:
         return ""
     if proc_status(1) is None:

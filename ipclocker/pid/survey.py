@@ -1,4 +1,4 @@
-"""Many processes of many hosts looked at together: all questions go out at once, each host is waited for as one."""
+"""Looking at many processes of many hosts together: all questions go out at once, and all waits are one wait."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Place = tuple[str, int]  # a host and a pid on it
 
 
 def survey(stat: PidStat, places: Sequence[Place]) -> dict[Place, str]:
-    """The state of each process: UP, DOWN, UNKNOWN, or HOST_DOWN where no server answers. Raises UsageError.
+    """Find the state of each process: UP, DOWN, UNKNOWN, or HOST_DOWN where no server answers. Raises UsageError.
 
-    However many hosts are silent, it takes as long as one that is: PAUSE seconds for each of the tries.
+    Silent hosts, even if they are many, take as long as one: PAUSE seconds for each of the tries.
     """
     states = dict.fromkeys(places, HOST_DOWN)
     stat.look_up(host for host, _ in places)

@@ -17,7 +17,7 @@ from ..net.address import own_host_name
 from ..net.loop import Loop
 from ..net.resolver import Resolver
 from ..pid.async_client import AsyncPidClient
-from ..pid.protocol import Answer
+from ..pid.protocol import PidAnswer
 from ..process.identity import ProcessIdentity
 
 _PATIENCE = 5.0  # seconds of silence that are not worth a message: a server may be starting
@@ -114,7 +114,7 @@ class RemoteProcessMonitor:
         is_ours = self._target.host.partition(".")[0] == own_host_name().partition(".")[0]
         return is_ours or not (address.startswith("127.") or address == "::1")
 
-    def _answered(self, address: str, answer: Answer | None) -> None:
+    def _answered(self, address: str, answer: PidAnswer | None) -> None:
         if answer is None:
             return
         self._listener.trace(f"{address} answers: {answer.exists}")

@@ -49,10 +49,6 @@ class Reporter:
         if self._waiting_for:
             self._trace(f"obtained lock after {time.monotonic() - self._since:.1f} s")
 
-    def broke(self, holder: str) -> None:
-        """Print that the lock was broken."""
-        self._trace(f"broke the lock of {holder}")
-
     def retry(self, reason: str, pause: float) -> None:
         """Print that no server answers, at once and whether asked for or not; `pause` in seconds."""
         self.report(f"{reason}; trying again in {pause:.0f} s")
@@ -84,7 +80,9 @@ def trace_links() -> None:
 
 def list_locks(settings: LockSettings) -> None:
     """Print the locks that are held and their holders, sorted by name. Raises ServerUnavailable, ServerRefused."""
-    answer = LockAcquisition(settings, Reporter(False)).query(b"LOCK_LIST")
+    from ..lock.client.query import query  # only here: a command under a lock does without it
+
+    answer, _ = query(settings, b"LOCK_LIST", retry=Reporter(False).retry)
     lines = [f"{os.fsdecode(name):<20} {os.fsdecode(owner)}\n" for name, owner in sorted(answer.locks)]
     sys.stdout.buffer.write(os.fsencode("".join(lines)))  # as bytes: a name comes out as it was given
 
@@ -98,7 +96,7 @@ def run_locked(child: CommandProcess, settings: LockSettings, options: RunOption
     reporter = Reporter(options.verbose)
     foreground = Foreground(child, reporter.tick if reporter.ticks else None)
     acquisition = LockAcquisition(settings, reporter, foreground.wait)
-    acquisition.tells = True
+    acquisition.subscribes = True
     acquisition.connector.look_up = lambda server: foreground.interruptibly(lambda: settings.addresses(server))
     try:
         deadline = inf if options.wait is None else time.monotonic() + options.wait

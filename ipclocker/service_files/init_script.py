@@ -1,4 +1,4 @@
-"""An init script for hosts without systemd: actions, exit codes and header as the Linux Standard Base has them."""
+"""Init scripts for hosts without systemd: actions, exit codes and header as the Linux Standard Base has them."""
 
 from __future__ import annotations
 
@@ -124,9 +124,10 @@ esac
 
 
 def init_script(tool: str, program: list[str], words: list[str], options: dict[str, Any]) -> str:
-    """The init script of a daemon that is started by the words `program`, with further words, which mean `options`.
+    """Make the init script of a daemon: `program` are the words that start it, `words` what follows.
 
-    Raises UsageError.
+    `options` are the options that `words` stand for. Raises UsageError for a daemon or an option that no init script
+    can have.
     """
     daemon = DAEMONS[tool]
     if not daemon.background:

@@ -1,4 +1,4 @@
-"""What starts a tool of this very file again, from any folder and with any environment."""
+"""Finding the command line that starts a tool of this file, from any folder and with any environment."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _USUAL_PYTHON = "/usr/bin/python3"  # which the file's first line names
 
 
 def own_command(tool: str, tools: Collection[str]) -> list[str]:
-    """The words that run a tool: this file as it was called, and the tool's name; `tools` are all that there are.
+    """Return the words that run a tool: this file as it was called, and the tool's name; `tools` are all tools.
 
-    Before them stands the interpreter, if it is not the usual one, which may be too old here. Raises UsageError if
-    this file can't be started so: it is a module that was given to an interpreter.
+    The interpreter comes first if it is not the usual one, which may be too old here. Raises UsageError if this file
+    can't be started so, because it is a module that was given to an interpreter.
     """
     path = os.path.abspath(sys.argv[0])
     if os.path.basename(path) in tools:

@@ -1,4 +1,4 @@
-"""Words as unit files (systemd.syntax(7), systemd.service(5), "Command lines") and shells have to see them."""
+"""Quoting words for unit files (systemd.syntax(7), systemd.service(5), "Command lines") and for shells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./-]+")
 
 
 def command_line(program: list[str], words: list[str]) -> str:
-    """A command line for ExecStart=: words that systemd hands over exactly as they are.
+    """Write a command line for ExecStart=, so that systemd passes the words on exactly as they are.
 
     Raises UsageError if the program's name has characters that systemd does not take there.
     """
@@ -22,14 +22,14 @@ def command_line(program: list[str], words: list[str]) -> str:
 
 
 def shell_words(words: list[str]) -> str:
-    """Words for /bin/sh. Raises UsageError if one has a line end in it, which a script of ours has no use for."""
+    """Quote words for /bin/sh. Raises UsageError if one has a line end in it, since no option of ours needs one."""
     if any("\n" in word for word in words):
         raise UsageError("an option has a line end in it, which has no place in an init script")
     return " ".join(word if _PLAIN.fullmatch(word) else "'" + word.replace("'", "'\\''") + "'" for word in words)
 
 
 def setting(value: str) -> str:
-    """The value of a setting that is one text up to the end of the line. Raises UsageError if it can't be one."""
+    """Write the value of a setting that goes to the end of its line. Raises UsageError if it can't be written so."""
     if not value.isprintable() or value != value.strip() or value.endswith("\\"):
         raise UsageError(f"'{value}' has characters that can't be written into a unit")
     return value.replace("%", "%%")
@@ -48,5 +48,5 @@ def _escaped(character: str) -> str:
         return "%%"
     if character.isprintable():
         return character
-    # A byte that is no character, or one that nobody could see in the unit.
+    # A byte that is not UTF-8, or a character that nobody could see in the unit.
     return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""Where the daemons listen, by their command lines, as systemd's socket units say it (systemd.socket(5))."""
+"""The [Socket] sections of systemd's socket units (systemd.socket(5)), made of the daemons' command lines."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _EARLY = "FreeBind=yes"  # also when the address is not there yet, or this host 
 
 
 def lockerd_sockets(options: dict[str, Any]) -> list[str]:
-    """The lines of [Socket] for a lockerd with these options. Raises UsageError."""
-    # IPCLOCKER_PORT is not asked: it is of who writes the unit, not of the daemon.
+    """Make the lines of [Socket] for a lockerd with these options. Raises UsageError."""
+    # IPCLOCKER_PORT does not count: it belongs to the user who makes the unit, not to the daemon.
     port: Optional[str] = options["port"]
     if port is None and options["path"] is None:
         port = str(service_port(SERVICE, "tcp", DEFAULT_PORT))
@@ -37,7 +37,7 @@ def lockerd_sockets(options: dict[str, Any]) -> list[str]:
 
 
 def pidstatd_sockets(options: dict[str, Any]) -> list[str]:
-    """The lines of [Socket] for a pidstatd with these options. Raises UsageError."""
+    """Make the lines of [Socket] for a pidstatd with these options. Raises UsageError."""
     where = pid_endpoint(options["port"])
     buffer = "ReceiveBuffer=8M"  # questions that may wait: a burst is not to be lost
     if where.path is not None:
@@ -49,7 +49,7 @@ def pidstatd_sockets(options: dict[str, Any]) -> list[str]:
 
 
 def prefork_sockets(options: dict[str, Any]) -> list[str]:
-    """The lines of [Socket] for a prefork with these options. Raises UsageError."""
+    """Make the lines of [Socket] for a prefork with these options. Raises UsageError."""
     listen: str = options["listen"] or ""
     kind, _, path = listen.partition(":")
     host, _, port = listen.rpartition(":")

@@ -1,12 +1,12 @@
-"""The daemons as systemd's services and sockets: one row a tool, and the text that is made from it.
+"""systemd's unit files for the daemons: a table with a row for each tool, and the text that is made from it.
 
 How far a tool is confined follows from what it does. lockerd and pidstatd need nothing but sockets, what /proc shows to
 everybody, and a place for their state: all else is taken from them. They have to see the host's processes, so nothing
-may hide those (ProtectProc=, ProcSubset=, PrivatePIDs=). What supervise and prefork start is somebody's program, of
-which nothing is known: from them is taken only what no usual program needs.
+may hide those (ProtectProc=, ProcSubset=, PrivatePIDs=). supervise and prefork start programs of other people, of which
+nothing is known: from them is taken only what no usual program needs.
 
-An own process says that the service is ready and alive (daemon/sd_notify.py), so there are no pid files; what is logged
-goes to the journal, which knows the time (daemon/log.py).
+The server itself says that the service is ready and alive (daemon/sd_notify.py), so there are no pid files; the log
+goes to the journal, which adds the time (daemon/log.py).
 """
 
 from __future__ import annotations
@@ -82,15 +82,15 @@ LockPersonality=yes
 
 
 class UnitSpec(NamedTuple):
-    """What is particular to a tool that is a daemon.
+    """The row of a tool that is a daemon.
 
     what: one line for people
     confinement: lines of [Service], which others share
     more: lines that are its own
     foreground: the options by which it stays in the foreground
-    notify: who of the service may speak to systemd (NotifyAccess=)
-    sockets: the lines of [Socket] for its options, if systemd can open its sockets
-    background: whether it goes to the background by itself, as init scripts want it
+    notify: the processes of the service that may speak to systemd (NotifyAccess=)
+    sockets: makes the lines of [Socket] from its options, if systemd can open its sockets
+    background: it goes to the background by itself, as init scripts need it
     """
 
     what: str
@@ -123,19 +123,19 @@ DAEMONS = {
 }
 
 _RUN = ("/run", "/var/run")
-# Folders that PrivateTmp= and ProtectHome= put others in the place of.
+# Folders that PrivateTmp= and ProtectHome= replace by others.
 _HIDDEN = {"PrivateTmp=yes": ("/tmp/", "/var/tmp/"), "ProtectHome=yes": ("/home/", "/root/", "/run/user/")}
 
 
 def hides(tool: str, path: str) -> bool:
-    """Whether a daemon's service does not see the file of that name."""
+    """Return True if a daemon's service does not see the file of that name."""
     lines = DAEMONS[tool].confinement + DAEMONS[tool].more
     folders = [folder for line, hidden in _HIDDEN.items() if line in lines for folder in hidden]
     return any(name.startswith(folder) for folder in folders for name in (path, os.path.realpath(path)))
 
 
 def service_unit(tool: str, program: list[str], words: list[str]) -> str:
-    """The .service unit of a daemon that is started by the words `program`, with further words. Raises UsageError."""
+    """Make the .service unit of a daemon that is started by `program` and further words. Raises UsageError."""
     daemon = DAEMONS[tool]
     start = command_line(program, [*daemon.foreground, *words])
     return f"""{_head(tool, "service", words)}
@@ -161,7 +161,7 @@ WantedBy=multi-user.target
 
 
 def socket_unit(tool: str, words: list[str], options: dict[str, Any]) -> str:
-    """The .socket unit of a daemon with these words, which mean these options. Raises UsageError."""
+    """Make the .socket unit of a daemon with these words, which stand for these options. Raises UsageError."""
     daemon = DAEMONS[tool]
     if daemon.sockets is None:
         raise UsageError(f"{tool} serves on no socket that systemd could open for it: leave out --socket")

@@ -111,7 +111,7 @@ def run_supervisor(
         pid_file=daemon.pid_file,
         log_file=daemon.log_file,
         debug=daemon.debug,
-        care=MonitorOptions(signals=(signal.SIGUSR1,), patient=True, sweep=sweep),
+        monitoring=MonitorOptions(signals=(signal.SIGUSR1,), patient=True, sweep=sweep),
     )
 
 

@@ -1,4 +1,4 @@
-"""Two steps of the build (see build.sh): what goes into the one file, and the file's last form.
+"""Two steps of the build (see build.sh): collecting the modules for the one file, and finishing the file.
 
     python -m ipclocker.zipapp.build stage FOLDER   copies the package and its pinned distributions, for shiv to pack
     python -m ipclocker.zipapp.build finish FILE    puts the launcher in front of shiv's; equal inputs, equal bytes
@@ -28,7 +28,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip archive can hold
 
 
 def pinned() -> list[str]:
-    """The names and versions ("click==8.1.8") that pyproject.toml pins for the built file."""
+    """Return the names and versions ("click==8.1.8") that pyproject.toml pins for the built file."""
     text = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")  # no tomllib before 3.11
     listed = text.partition("\ndependencies = [")[2].partition("]")[0]
     return [line.strip(' ",') for line in listed.splitlines() if "==" in line]

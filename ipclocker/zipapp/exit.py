@@ -1,4 +1,4 @@
-"""The last part of the launcher: the tool runs, and ends as fast and quietly as any program."""
+"""The last part of the launcher: run the tool, and end the process as fast and quietly as any program."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def exit_fast(code: str | int | None) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             if stream and not stream.closed:
                 stream.flush()
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed it: end as by SIGPIPE
         os._exit(SIGNALLED + signal.SIGPIPE)
     except OSError as error:
         os.write(2, f"ipclocker: the output can't be written: {error.strerror}\n".encode())

@@ -1,13 +1,13 @@
-"""What runs first on a host: the built file's own `__main__`, in front of shiv's.
+"""The launcher, the first code that runs on a host: the built file's own `__main__`, in front of shiv's.
 
 The built file is a zip archive, and its modules are sources. Compiling them at each start would cost a
 hundred milliseconds, so their bytecode is kept on the host as a *pack*: one file with all modules of one
 build for one interpreter version. A pack is there or it is not, never half. It is mapped into memory at the
-start, and no name on disk is needed after that: the pack may be deleted and the built file replaced under a
-daemon's feet, and no lock is needed to clean up.
+start, and no name on disk is needed after that: the pack may be deleted and the built file replaced while a
+daemon runs, and no lock is needed to clean up.
 
 The rule that keeps this safe: a pack is read from a folder only if nobody but root and this user can change
-that folder or the way to it. Where there is no such pack, `unpack` makes one.
+that folder or its path. Where there is no such pack, `unpack` makes one.
 
 This file is compiled at every start and has to parse on Python 3.6, to say there what is wrong: it stays
 short, imports next to nothing that is not loaded by then, and has newer annotations in quotes.
@@ -34,7 +34,7 @@ KIND, FOLDER, FILE = 0o170000, 0o040000, 0o100000
 
 
 class Pack:
-    """The modules of one build as bytecode, in one buffer; it imports them.
+    """The modules of one build as bytecode, in one buffer; Python's import system asks it for them (sys.meta_path).
 
     The buffer holds 4 bytes, the length of the index; the index, which maps a module's name to (is it a
     package, start, end), and "" to (False, 0, end of all); then the modules, each marshalled. Raises
@@ -68,15 +68,15 @@ class Pack:
 
 
 def pack_name() -> str:
-    """The file name of this build's pack for this interpreter."""
+    """Return the file name of this build's pack for this interpreter."""
     return f"{BUILD}-{sys.implementation.cache_tag}-{MAGIC_NUMBER.hex()}"
 
 
 def cache_folders(uid: int) -> "list[str]":
-    """The folders that may hold this user's pack, best first: local to the host and, if possible, lasting.
+    """List the folders that may hold this user's pack, best first: local to the host and, if possible, lasting.
 
     A session's own /run/user comes late, because it ends with the last login: a job that logs in each minute
-    would make its pack each minute. TMPDIR is not asked.
+    would make its pack each minute. TMPDIR does not count.
     """
     places = [os.environ.get("IPCLOCKER_CACHE", ""), "/var/tmp", f"/run/user/{uid}", "/tmp"]
     if uid == 0:
@@ -85,7 +85,7 @@ def cache_folders(uid: int) -> "list[str]":
 
 
 def is_private(folder: str, uid: int) -> bool:
-    """Whether `folder` is the user's own, and nobody but the user and root can change it or its path.
+    """Return True if `folder` is the user's own, and nobody but the user and root can change it or its path.
 
     Raises OSError if it is not there.
     """
@@ -105,7 +105,7 @@ def is_private(folder: str, uid: int) -> bool:
 
 
 def load(folder: str, uid: int) -> "Pack | None":
-    """The pack in `folder`, or None if there is none that is whole and surely ours."""
+    """Load the pack in `folder`; None if there is none that is whole and surely ours."""
     try:
         if not is_private(folder, uid):
             return None
@@ -149,7 +149,7 @@ def use_right_interpreter() -> None:
 
 
 def prepare() -> None:
-    """Make the modules of this file importable: from the pack, and beside it the standard library only."""
+    """Make the modules of this file importable: from the pack; everything else comes from the standard library."""
     # Starting makes many objects and drops none; looking for garbage after each 700 of them costs 2 ms.
     gc.set_threshold(20000, 10, 10)
     archive = os.path.abspath(sys.path.pop(0))
@@ -171,7 +171,7 @@ def prepare() -> None:
 
 
 def fail(code: int, message: str) -> "NoReturn":
-    """Say in one line what is wrong, and end."""
+    """Print in one line what is wrong, and end the process."""
     try:
         os.write(2, f"ipclocker: {message}\n".encode("utf-8", "replace"))
     finally:

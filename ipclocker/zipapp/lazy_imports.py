@@ -1,4 +1,4 @@
-"""Modules that are imported by others and then not used: they are loaded when they are used.
+"""Lazy imports: modules that others import and mostly do not use are loaded at their first use.
 
 typer and click import a good part of the standard library for what our command lines never do: to start editors
 and browsers, to show Python sources, to unpack archives. Loading these few modules takes a tenth of a tool's start.

@@ -1,8 +1,8 @@
-"""The first run on a host: the built file's modules are compiled to a pack, which is kept for the next run.
+"""The first run on a host: compile the built file's modules to a pack, and keep it for the next run.
 
 Any number of first runs may happen at once. They queue for a lock on the cache folder; the first one makes
 the pack, the others find it. A pack is written under another name, flushed and renamed: a run that is killed
-at it leaves a file that nobody reads. A run that can keep a pack nowhere, or would have to wait too long,
+meanwhile leaves a file that nobody reads. A run that has no place for a pack, or would have to wait too long,
 uses its own from memory.
 """
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 LAUNCHER = "ipclocker/zipapp/launcher.py"
-LONGEST_WAIT = 10.0  # seconds, for the run that is making the pack
-OUTDATED = 3600.0  # seconds that another build's pack is left: so two that are in use come to rest side by side
+LONGEST_WAIT = 10.0  # seconds to wait for the run that is making the pack, which takes one or two
+OUTDATED = 3600.0  # seconds that another build's pack is kept, so that two builds in use do not delete each other's
 
 
 def obtain(launcher: ModuleType, archive: str, uid: int) -> Any:
-    """The pack of the built file `archive`, kept for the next run if the host has a place for it.
+    """Find or make the pack of the built file `archive`, and keep it for the next run if the host has a place for it.
 
-    `launcher` is launcher.py, which runs as `__main__` and hands itself over: imported here, it would be loaded twice.
+    `launcher` is the module launcher.py, which runs as `__main__`: imported here, it would be loaded twice.
     """
     made = b""
     kept_in = None
@@ -59,9 +59,9 @@ def obtain(launcher: ModuleType, archive: str, uid: int) -> Any:
 
 
 def compile_all(archive: str, build: str) -> bytes:
-    """A pack of all modules of `archive` for this interpreter. Raises ValueError if the file is not as it was built.
+    """Compile all modules of `archive` for this interpreter. Raises ValueError if the file is not as it was built.
 
-    A file that is replaced while it is read would else leave a mixture that is used from then on.
+    Without that check, a file that is replaced while it is read would give a mixture that is used from then on.
     """
     importer = zipimport.zipimporter(archive)
     paths = importer.get_data("modules.txt").decode().split()
@@ -82,7 +82,7 @@ def compile_all(archive: str, build: str) -> bytes:
 
 
 def build_of(sources: dict[str, bytes]) -> str:
-    """A digest of all modules (by their paths), but for the line of the launcher that holds it."""
+    """Make a digest of all modules (by their paths), without the line of the launcher that holds it."""
     digest = hashlib.sha256()
     for path in sorted(sources):
         source = sources[path]

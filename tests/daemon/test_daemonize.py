@@ -173,7 +173,7 @@ def test_background_guardian_that_is_killed_before_it_is_ready(fake: Fake) -> No
     os.kill(fake.pid_file(), signal.SIGKILL)
     _, stderr = process.communicate(timeout=DEADLINE)
     assert process.returncode == 70
-    assert stderr == "fake: the guardian process died before the server was ready (killed by SIGKILL)\n"
+    assert stderr == "fake: the monitor process died before the server was ready (killed by SIGKILL)\n"
 
 
 def test_background_stopped_before_it_is_ready(fake: Fake) -> None:

@@ -18,7 +18,7 @@ from ipclocker.doctor.checks import (
     all_checks,
     examine,
 )
-from ipclocker.doctor.listening_ports import Listener
+from ipclocker.doctor.listening_ports import ListeningPort
 
 NOT_BEFORE = 1_000_000.0
 GOOD = ServerAnswer(True, "0.001 second response on h")
@@ -80,13 +80,13 @@ def test_a_host_with_which_all_is_well() -> None:
         ("unpacking", {"cache": (None, ["/a", "/b"])}, WARNING, "none of /a, /b.*IPCLOCKER_CACHE"),
         (
             "port of lockerd",
-            {"listeners": (1751, [Listener("0.0.0.0", 7, "nginx")]), "lockerd": BAD},
+            {"listeners": (1751, [ListeningPort("0.0.0.0", 7, "nginx")]), "lockerd": BAD},
             FAILED,
             r"process 7 \(nginx\).*--port",
         ),
         (
             "port of pidstatd",
-            {"listeners": (1752, [Listener("::")]), "pidstatd": BAD},
+            {"listeners": (1752, [ListeningPort("::")]), "pidstatd": BAD},
             FAILED,
             "can't be seen.*root.*services",
         ),
@@ -138,7 +138,7 @@ def test_what_is_wrong_is_said_with_what_to_do(which: str, facts: dict[str, Any]
         ("port of lockerd", {"listeners": (1751, None)}, "can't be seen"),
         (
             "port of lockerd",
-            {"listeners": (1751, [Listener("127.0.0.1", 9, "ipclocker lockerd")])},
+            {"listeners": (1751, [ListeningPort("127.0.0.1", 9, "ipclocker lockerd")])},
             "lockerd has it: .*9",
         ),
         ("host name", {"addresses": ["127.0.1.1", "10.0.0.5"]}, "10.0.0.5"),

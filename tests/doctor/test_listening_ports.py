@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ipclocker.doctor.checks import existing_parent
-from ipclocker.doctor.listening_ports import Listener, listeners, listening, written
+from ipclocker.doctor.listening_ports import ListeningPort, listeners, listening, written
 from ipclocker.doctor.probes import ThisHost, file_system, kind_of
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
@@ -44,9 +44,9 @@ def test_addresses() -> None:
 
 
 def test_where_a_listener_is_asked() -> None:
-    assert Listener("0.0.0.0").ask_at == "127.0.0.1"
-    assert Listener("::").ask_at == "::1"
-    assert Listener("10.0.0.1").ask_at == "10.0.0.1"
+    assert ListeningPort("0.0.0.0").ask_at == "127.0.0.1"
+    assert ListeningPort("::").ask_at == "::1"
+    assert ListeningPort("10.0.0.1").ask_at == "10.0.0.1"
 
 
 @linux

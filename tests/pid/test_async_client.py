@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ipclocker.net.loop import Loop
 from ipclocker.pid.async_client import AsyncPidClient
 from ipclocker.pid.pending import PendingQueries
-from ipclocker.pid.protocol import Answer
+from ipclocker.pid.protocol import PidAnswer
 from ipclocker.process.identity import ProcessIdentity, identify
 
 from ..support.fake_servers import false_server
@@ -32,9 +32,9 @@ def ask(
 ) -> bool | None | str:
     """Ask and wait: whether it exists, or that there was no answer."""
     asker = AsyncPidClient(loop, port)
-    answers: list[Answer | None] = []
+    answers: list[PidAnswer | None] = []
 
-    def answered(answer: Answer | None) -> None:
+    def answered(answer: PidAnswer | None) -> None:
         answers.append(answer)
         loop.stop()
 
@@ -124,7 +124,7 @@ def test_late_answers_are_not_believed(loop: Loop) -> None:
 
     with false_server(late) as port:
         asker = AsyncPidClient(loop, port)
-        answers: list[Answer | None] = []
+        answers: list[PidAnswer | None] = []
         for count in range(1, 4):
             loop.turn(0)
             asker.ask("127.0.0.1", ProcessIdentity(count), answers.append, 0.02)
@@ -136,7 +136,7 @@ def test_late_answers_are_not_believed(loop: Loop) -> None:
 
 
 def test_nobody_is_called_after_the_close(loop: Loop) -> None:
-    called: list[Answer | None] = []
+    called: list[PidAnswer | None] = []
     asker = AsyncPidClient(loop, 1)
     loop.turn(0)
     asker.ask("127.0.0.1", ProcessIdentity(1), called.append, 0.0)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from ipclocker.pid.protocol import (
     MAX_DATAGRAM,
-    Answer,
-    Question,
+    PidAnswer,
+    PidQuestion,
     is_wanted,
     read_answer,
     read_question,
@@ -21,7 +21,7 @@ hosts = st.binary(min_size=1, max_size=60).filter(lambda word: word.split() == [
 pids = st.integers(1, 10**20 - 1)
 numbers = st.integers(0, 10**20 - 1)
 boots = st.just("") | st.uuids().map(str)
-questions = st.builds(Question, pids, hosts, st.integers(0, 7), st.none() | numbers, boots, st.none() | numbers)
+questions = st.builds(PidQuestion, pids, hosts, st.integers(0, 7), st.none() | numbers, boots, st.none() | numbers)
 near_words = st.sampled_from(
     [
         b"PIDR",
@@ -50,13 +50,13 @@ datagrams = st.binary(max_size=80) | st.lists(near_words, max_size=8).map(b" ".j
 
 
 @given(questions)
-def test_a_question_is_read_as_it_was_written(question: Question) -> None:
+def test_a_question_is_read_as_it_was_written(question: PidQuestion) -> None:
     assert read_question(write_question(question)) == question
 
 
 @given(pids, st.sampled_from([True, False, None]), hosts)
 def test_an_answer_is_read_as_it_was_written(pid: int, exists: bool | None, host: bytes) -> None:
-    assert read_answer(write_answer(Answer(pid, exists, host))) == Answer(pid, exists, host)
+    assert read_answer(write_answer(PidAnswer(pid, exists, host))) == PidAnswer(pid, exists, host)
 
 
 @given(datagrams)
@@ -67,15 +67,15 @@ def test_any_datagram_is_read_or_refused(datagram: bytes) -> None:
 
 
 @given(questions, st.sampled_from([True, False, None]))
-def test_an_answer_is_no_longer_than_its_question_and_a_name(question: Question, exists: bool | None) -> None:
-    answer = write_answer(Answer(question.pid, exists, question.host))
+def test_an_answer_is_no_longer_than_its_question_and_a_name(question: PidQuestion, exists: bool | None) -> None:
+    answer = write_answer(PidAnswer(question.pid, exists, question.host))
     assert len(answer) <= len(write_question(question)) + 1
 
 
 def test_what_is_left_out() -> None:
-    assert read_question(b"PIDR 5\n") == Question(5, b"", 3)
-    assert read_question(b"PIDR 5 h") == Question(5, b"h", 3)
-    assert read_question(b"PIDR 5 h 7 more start=9 words") == Question(5, b"h", 7, start=9)
+    assert read_question(b"PIDR 5\n") == PidQuestion(5, b"", 3)
+    assert read_question(b"PIDR 5 h") == PidQuestion(5, b"h", 3)
+    assert read_question(b"PIDR 5 h 7 more start=9 words") == PidQuestion(5, b"h", 7, start=9)
 
 
 @pytest.mark.parametrize("number", [b"0", b"-1", b"+1", b"1_0", b"abc", b"1.0", b"", b"\xd9\xa1", b"0x1", b"1" * 21])

@@ -15,7 +15,7 @@ from ipclocker.net import udp_batch as batches
 from ipclocker.net.address import own_host_name
 from ipclocker.pid import pidfd_cache as processes_module
 from ipclocker.pid.pidfd_cache import PidfdCache
-from ipclocker.pid.protocol import MAX_DATAGRAM, Question, write_question
+from ipclocker.pid.protocol import MAX_DATAGRAM, PidQuestion, write_question
 from ipclocker.pid.server import AnswerServer, PidServer
 from ipclocker.process.identity import identify
 
@@ -121,7 +121,7 @@ def test_identity(way: str) -> None:
         pid, start, boot, pidns = me.pid, me.start, me.boot, me.pidns
 
         def ask(start: int | None = start, boot: str = boot, pidns: int | None = pidns) -> list[bytes]:
-            return heard(sock, write_question(Question(pid, b"h", 7, start, boot, pidns)))
+            return heard(sock, write_question(PidQuestion(pid, b"h", 7, start, boot, pidns)))
 
         there, away, unknown = [b"EXIS %d 1 h" % pid], [b"EXIS %d 0 h" % pid], [b"UNKN %d na h" % pid]
         for _ in range(2):

@@ -11,7 +11,7 @@ import pytest
 
 from ipclocker.net.address import own_host_name
 from ipclocker.net.loop import READ, Loop
-from ipclocker.pid.protocol import MAX_DATAGRAM, Answer, Question, read_question, write_answer
+from ipclocker.pid.protocol import MAX_DATAGRAM, PidAnswer, PidQuestion, read_question, write_answer
 from ipclocker.run import remote_monitor as vigil
 from ipclocker.run.remote_monitor import MonitorListener, RemoteProcessMonitor, WatchTarget, is_this_host
 
@@ -26,7 +26,7 @@ class Server:
 
     def __init__(self, loop: Loop) -> None:
         self.exists: bool | str | None = True
-        self.questions: list[tuple[Question, Any]] = []
+        self.questions: list[tuple[PidQuestion, Any]] = []
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.bind((HERE, 0))
         self.port = self.sock.getsockname()[1]
@@ -43,7 +43,7 @@ class Server:
     def answer(self, number: int, exists: bool | None, **changes: Any) -> None:
         """Answer the question of that number, with changes to what would be right."""
         question, sender = self.questions[number]
-        answer = Answer(question.pid, exists, question.host)._replace(**changes)
+        answer = PidAnswer(question.pid, exists, question.host)._replace(**changes)
         self.sock.sendto(write_answer(answer), sender)
 
 

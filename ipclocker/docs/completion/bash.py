@@ -110,7 +110,7 @@ _ipclocker() {
 
 
 def bash_script(found: Sequence[Node]) -> str:
-    """What bash is to read."""
+    """Write the script for bash."""
     about = "".join(_about(node) for node in found)
     return f"{_HEAD}{about}{_TAIL}complete -F _ipclocker {' '.join(linked(found))}\n"
 

@@ -116,7 +116,7 @@ end
 
 
 def fish_script(found: Sequence[Node]) -> str:
-    """What fish is to read."""
+    """Write the script for fish."""
     options: list[str] = []
     subcommands: list[str] = []
     rest: list[str] = []

@@ -1,4 +1,4 @@
-"""Where each shell looks for completions of a user: as bash-completion, zsh and fish document it."""
+"""Installing completions for a user where each shell looks for them, as bash-completion, zsh and fish document it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def install(shell: str, script: str, names: Sequence[str]) -> list[str]:
-    """Write the script where the shell finds it for all `names`; what was done and what is left to do, in lines.
+    """Write the script where the shell finds it for all `names`; return lines on what was done and what is left to do.
 
     The first name has the file, the others are links to it, where a shell looks for a file of the command's name.
     Raises OSError.
@@ -38,26 +38,26 @@ def _folder(shell: str) -> Path:
 
 
 def _xdg(variable: str, otherwise: str) -> Path:
-    """A folder by the XDG Base Directory Specification, which says that a relative one is to be ignored."""
+    """Find a folder by the XDG Base Directory Specification, which says that a relative one is to be ignored."""
     named = os.environ.get(variable, "")
     return Path(named) if named.startswith("/") else Path(os.path.expanduser("~")) / otherwise
 
 
 def _write(file: Path, text: str) -> None:
-    """Write beside it and rename: a shell that starts meanwhile reads all or nothing."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    """Write another file and rename it, so that a shell that starts meanwhile reads all or nothing."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(file)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
     except OSError:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def _link(link: Path, target: str) -> None:
-    beside = link.with_name(f".{link.name}.{os.getpid()}")
-    beside.symlink_to(target)
-    beside.replace(link)
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    temporary.symlink_to(target)
+    temporary.replace(link)
 
 
 def _advice(shell: str, file: Path) -> str:

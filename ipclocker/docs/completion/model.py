@@ -1,4 +1,4 @@
-"""What may stand at each place of a command line, for the shells: nodes, of which their scripts are made.
+"""The model of the command lines, of which the shells' completion scripts are made: a node for each tool and command.
 
 The scripts are static: they know all options and sub-commands, and start nothing of ours when TAB is pressed.
 """
@@ -12,14 +12,14 @@ from typing import NamedTuple
 from ..tool_spec import FAMILY, UNLINKED, Command, Option, Tool
 
 SHELLS = ("bash", "zsh", "fish")
-# What a word may be: nothing that a shell could know; or what shells know themselves; or one of some words.
+# Kinds of words: one that no shell can know; those that shells know themselves; one of a list of words.
 NOTHING, FILE, FOLDER, HOST, PROGRAM, COMMAND, WORDS = (
     *("nothing", "file", "folder", "host", "program", "command", "words"),
 )
 
 
 class Kind(NamedTuple):
-    """What a word may be; `words` are those that it may be."""
+    """The kind of a word; for WORDS with the list of words that it may be."""
 
     name: str
     words: tuple[str, ...] = ()
@@ -38,8 +38,10 @@ _BY_PLACEHOLDER = {
 
 
 class Node(NamedTuple):
-    """A command line: the words that it begins with ("lockstat show"), its options, the sub-commands that may be its
-    first word (each with what it does), and what its other words are."""
+    """A command line: the words that it begins with ("lockstat show"), its options and its arguments.
+
+    `subcommands` are those that may be its first argument, each with what it does; `rest` is the kind of the others.
+    """
 
     name: str
     options: tuple[Option, ...]
@@ -48,12 +50,12 @@ class Node(NamedTuple):
 
     @property
     def identifier(self) -> str:
-        """The name, as a shell's function may have it."""
+        """The name in the form that a shell's function may have."""
         return re.sub(r"\W", "_", self.name)
 
 
 def nodes(family: Tool, tools: Iterable[Tool]) -> list[Node]:
-    """All command lines: of the whole, whose sub-commands are the tools, of these, and of their sub-commands."""
+    """Make the nodes of the whole, whose sub-commands are the tools, of the tools, and of their sub-commands."""
     tools = list(tools)
     names = tuple(tool.name for tool in tools)
     found = [Node(FAMILY, family.command.options, tuple((tool.name, tool.what) for tool in tools), Kind(NOTHING))]
@@ -65,12 +67,12 @@ def nodes(family: Tool, tools: Iterable[Tool]) -> list[Node]:
 
 
 def linked(found: Iterable[Node]) -> list[str]:
-    """The names that programs may have: of the whole, and of the tools that are called by their own names."""
+    """Return the names that programs may have: of the whole, and of the tools that are called by their own names."""
     return [node.name for node in found if " " not in node.name and node.name not in UNLINKED]
 
 
 def kind_of(option: Option) -> Kind | None:
-    """What the value of an option may be; None if it has none."""
+    """Find the kind of an option's value, by its placeholder and its name; None if it has no value."""
     if not option.value:
         return None
     if option.choices:
@@ -90,7 +92,7 @@ def kind_of(option: Option) -> Kind | None:
 
 
 def _rest(command: Command, tools: tuple[str, ...]) -> Kind:
-    """What the words of a command line are, by what stands for them in its usage."""
+    """Find the kind of a command's arguments, by their placeholder in its usage."""
     if not command.arguments:
         return Kind(NOTHING)
     word = command.arguments[0].word

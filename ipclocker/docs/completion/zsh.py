@@ -19,7 +19,7 @@ _ACTIONS = {
 
 
 def zsh_script(found: Sequence[Node]) -> str:
-    """What zsh is to have in a file _ipclocker of a folder of its fpath."""
+    """Write the script for zsh, for a file _ipclocker in a folder of its fpath."""
     names = linked(found)
     functions = "\n".join(_function(node, found) for node in found)
     return (

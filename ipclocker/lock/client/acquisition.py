@@ -1,18 +1,20 @@
-"""One claim on a lock, or on several together: ask, wait, hold, give back; whatever breaks in between, exactly once.
+"""The client's side of a lock, from the request to the release; whatever breaks in between, it is granted once.
 
-A claim has a user name and a session of its own, so that no two share a lock by accident. Whenever the
+An acquisition has a user name and a session of its own, so that no two share a lock by accident. Whenever the
 connection breaks it asks again under the same session: a server that had granted the lock grants the same once
 more, and one that had not puts it into the queue. From the moment that a server was reached until the lock is
-given back the claim stays with that server, since each server is a lock space of its own. What was asked for and
-is not wanted any more (a time-out, a signal, an exception) is given back over a connection of its own, since the
+released the acquisition stays with that server, since each server is a lock space of its own. What was asked for and
+is not wanted any more (a time-out, a signal, an exception) is released over a connection of its own, since the
 grant may be on its way at that very moment.
 
-A lock that was waited for is not taken to be held before the server has said, after the claim's confirmation,
+A lock that was waited for is not taken to be held before the server has said, after the client's confirmation,
 that the grant still stands: the process may have been stopped for longer than the server waits for a sign of life.
 
 Several locks that are wanted together are asked for one after the other in the order of their names, which is the
-same for everybody: so no two that hold a part can wait for each other. Whatever comes in between, a broken connection
-or a grant that was lost, what there is goes back first and all is begun anew, since the order must hold then, too.
+same for everybody: so no two that hold a part can wait for each other. If a connection breaks or a grant is lost in
+between, all that was granted is released and the first name is asked for again, since the order must hold then, too.
+
+Deadlines are seconds on the monotonic clock.
 """
 
 from __future__ import annotations
@@ -29,40 +31,39 @@ from ...errors import IpclockerError, LockLost, ServerRefused, ServerUnavailable
 from ...net.address import own_host_name
 from ...process.identity import ProcessIdentity, exists, identify, in_container
 from ..model import HeldGrant
-from ..wire.replies import Answer, Broke, LookFor, Lost, Recall, Reply, Waiting
+from ..wire.replies import Answer, LookFor, Lost, Recall, Reply, Waiting
 from ..wire.requests import encode_command
 from .connection import ConnectionLost, DeadlineExceeded, ServerConnection, Value, Wait, wait_ready
 from .connector import ANSWER_WITHIN, FIRST_PAUSE, ServerConnector, prompt_reply
-from .settings import LockSettings, user_name
+from .settings import LockSettings, session_name
 
-RELEASE_WITHIN = 5.0  # seconds to reach the server again for giving a lock back
+# Seconds to reach the server again and release a lock. A caller waits for it at its end, so it is shorter than the
+# wait for an answer; a server that is away for longer frees the lock by its hold time or its holder's process.
+RELEASE_WITHIN = 5.0
 
 
 class _AskAgain(Exception):
-    """What was granted does not stand any more, or may come free at once."""
+    """The grant does not stand any more, or the lock may come free at once."""
 
 
 class AcquisitionListener(Protocol):
-    """Whoever wants to know how a claim fares."""
+    """The one who wants to know how an acquisition goes on."""
 
     def waiting(self, name: str, holder: str) -> None:
-        """The lock is busy, and the claim is in the queue."""
+        """Hear that the lock is busy and that the request is in the queue."""
 
     def obtained(self) -> None:
-        """The lock was granted after a wait."""
-
-    def broke(self, holder: str) -> None:
-        """The lock was broken; it was the holder's."""
+        """Hear that the lock was granted after a wait."""
 
     def retry(self, reason: str, pause: float) -> None:
-        """No server answers; it is tried again in so many seconds."""
+        """Hear that no server answers, and that they are tried again in `pause` seconds."""
 
 
 class LockAcquisition:
-    """A claim under the name of a user (default: HOST_PID_USER) and a session that is new for each.
+    """One lock, or several together, asked for under one user name (default: HOST_PID_USER) and a session of its own.
 
-    `grants` is what it holds: one lock, or all if all are wanted together. `tells`: the server is to say over the
-    connection when one is lost.
+    `grants` is what it holds: one lock, or all if all are wanted together. If `subscribes` is set, the server is asked
+    to say over the connection when a grant is lost or recalled.
     """
 
     def __init__(
@@ -70,20 +71,20 @@ class LockAcquisition:
     ) -> None:
         self.connector = ServerConnector(settings, wait, listener.retry)
         self.grants: tuple[HeldGrant, ...] = ()
-        self.busy = b""  # the lock that was not to be had when it was last asked for
+        self.busy = b""  # the lock that was busy when it was last asked for
         self.holder = ""  # who held it
-        self.tells = False
+        self.subscribes = False
         self._settings = settings
         self._listener = listener
-        self._session = os.urandom(12).hex().encode()
+        self._session = session_name()
         self._suffix = suffix
         self._user: bytes | None = None
-        self._told_dead: set[LookFor] = set()
+        self._reported_dead: set[LookFor] = set()
         self._has_part = False  # of several that are wanted together some may be held
 
     @property
     def settings(self) -> LockSettings:
-        """What it asks for, where and how."""
+        """The parameters of the request: which locks, from which servers, for how long."""
         return self._settings
 
     @settings.setter
@@ -92,16 +93,16 @@ class LockAcquisition:
 
     @property
     def held(self) -> HeldGrant | None:
-        """The lock that it holds; the first if there are several."""
+        """The grant that it holds; the first if there are several, None if there is none."""
         return self.grants[0] if self.grants else None
 
     # Asking
 
     def acquire(self, wait: bool, deadline: float) -> bool:
-        """Get the lock, or renew it; False if it is busy and not to be waited for any longer.
+        """Get the lock, or renew it; False if it is busy and `wait` is false, or the deadline passes in the queue.
 
-        Raises ServerUnavailable if no server answers before the deadline or within the tries, ServerRefused, LockLost
-        if it holds a lease that was recalled; what it held is given back then.
+        Raises ServerUnavailable if no server answers before the deadline or within the settings' tries, ServerRefused,
+        LockLost if it holds a lease that was recalled. After False and after an error nothing is held.
         """
         connector = self.connector
         servers: Iterator[ServerConnection] | None = None
@@ -128,7 +129,7 @@ class LockAcquisition:
             raise
 
     def _ask_for_all(self, wait: bool, deadline: float) -> bool:
-        """Ask for all that is wanted, once; False if a part of it is busy."""
+        """Ask for each lock that is wanted, once; False if one of them is busy."""
         groups = self.settings.groups
         got: list[HeldGrant] = []
         waited = False
@@ -150,7 +151,7 @@ class LockAcquisition:
         return True
 
     def _keeps_part(self) -> bool:
-        """Whether all that are wanted together are held, and stand; what there is goes back if they do not."""
+        """Renew all locks that are held together; if one does not stand, release them all and return False."""
         if self.grants:
             with contextlib.suppress(_AskAgain):
                 self.grants = tuple(self._renew(self.grants))
@@ -166,7 +167,7 @@ class LockAcquisition:
     def _ask(
         self, names: tuple[bytes, ...], got: Sequence[HeldGrant], wait: bool, deadline: float
     ) -> tuple[HeldGrant | None, bool]:
-        """Ask for the first that is free, while those are held that were `got`; whether that took a wait.
+        """Ask for the first of the names that is free, while the `got` are held; the grant, and whether it took a wait.
 
         Raises _AskAgain if the answer came too late: the grant does not stand any more.
         """
@@ -178,19 +179,19 @@ class LockAcquisition:
         if not answer.locked or answer.name is None:
             self.busy, self.holder = names[0], os.fsdecode(answer.owner)
             # A classic server would still grant the lock to this connection some time, so it has to go.
-            self.connector.drop()
+            self.connector.close()
             if ask_again or waited:
                 raise _AskAgain
             if not got:
                 self.connector.address = None
             return None, False
-        connection.heard("locks", (answer.name,))
+        connection.set_by_server("locks", (answer.name,))
         if answer.token is None:
             if self.settings.lease:
                 raise ServerUnavailable(
                     f"the lock server {self.connector.server} knows no leases: use one of this release"
                 )
-            self.connector.drop()  # for a classic server every open connection is work, and of no use
+            self.connector.close()  # for a classic server every open connection is work, and of no use
             return self._held_since(time.monotonic() if waited else asked, answer.name, None), waited
         held = self._held_since(asked, answer.name, answer.token)
         if waited:
@@ -205,7 +206,7 @@ class LockAcquisition:
         wait: bool,
         deadline: float,
     ) -> tuple[Answer, bool, bool]:
-        """The answer to a LOCK, whether that took a wait, and whether there is reason to ask once more."""
+        """Read the answer to a LOCK; with it, whether that took a wait, and whether to ask once more."""
         waited = ask_again = False
         while True:
             if waited:
@@ -217,8 +218,6 @@ class LockAcquisition:
                 waited = True
                 self.busy, self.holder = names[0], os.fsdecode(reply.holder)
                 self._listener.waiting(os.fsdecode(names[0]), self.holder)
-            elif isinstance(reply, Broke):
-                self._listener.broke(os.fsdecode(reply.holder))
             elif isinstance(reply, LookFor):
                 ask_again = self._look_for(reply, connection) or ask_again
             elif isinstance(reply, (Lost, Recall)):
@@ -229,7 +228,7 @@ class LockAcquisition:
                 return reply, waited, ask_again
 
     def _renew(self, grants: Sequence[HeldGrant], first: bytes = b"") -> list[HeldGrant]:
-        """Ask whether grants stand; a hold time starts anew with that, so it is full. Raises _AskAgain if one does not.
+        """Ask whether grants stand, which starts their hold times again, in full. Raises _AskAgain if one does not.
 
         `first` is sent in front of it.
         """
@@ -239,7 +238,7 @@ class LockAcquisition:
         if named:
             connection = self._connection(inf)
             lines = b"".join(grant.line(word) for grant in named)
-            tell: dict[str, Value] = {"tell": 1} if self.tells else {}
+            tell: dict[str, Value] = {"tell": 1} if self.subscribes else {}
             connection.send_request(lines[:-1], first, **tell)
             answers = [self._answer(connection) for _ in named]
             if not all(answer.renewed or answer.current for answer in answers):
@@ -251,7 +250,7 @@ class LockAcquisition:
         return HeldGrant(name, token, asked, asked + settings.hold if settings.hold and not settings.lease else inf)
 
     def _next_in_queue(self, connection: ServerConnection, got: Sequence[HeldGrant], deadline: float) -> Reply:
-        """What comes next while the claim is in the queue; meanwhile what it holds already is renewed."""
+        """Read the next reply while the request is in the queue; meanwhile renew what is held already."""
         if not (got and self.settings.hold) or got[0].token is None:
             return connection.reply(deadline)
         from .keepalive import reply_while_holding  # only here, for an import that most runs do without
@@ -259,21 +258,20 @@ class LockAcquisition:
         return reply_while_holding(connection, self.connector, got, self.settings.hold, deadline)
 
     def _look_for(self, sought: LookFor, connection: ServerConnection) -> bool:
-        """Look for the process that the holder's lock depends on, if it is of this host; whether it was told dead.
+        """Look for the holder's process if it is of this host; if it is gone, report it dead and return True.
 
         A server that can't look for itself, as a classic one at times, then frees the lock.
         """
-        if sought in self._told_dead or os.fsdecode(sought.host) != own_host_name() or in_container():
+        if sought in self._reported_dead or os.fsdecode(sought.host) != own_host_name() or in_container():
             return False
         if exists(sought.pid) is not False:
             return False
-        self._told_dead.add(sought)
+        self._reported_dead.add(sought)
         with contextlib.suppress(OSError):
-            messenger = ServerConnection.connect(
-                connection.address, time.monotonic() + ANSWER_WITHIN, self.connector.wait
-            )
-            messenger.send(b"DEAD_PID %b %d\n\nEOF\n\n" % (sought.host, sought.pid))
-            messenger.close()
+            # A server reads nothing more from a connection whose LOCK waits, so this takes one of its own.
+            other = ServerConnection.connect(connection.address, time.monotonic() + ANSWER_WITHIN, self.connector.wait)
+            other.send(b"DEAD_PID %b %d\n\nEOF\n\n" % (sought.host, sought.pid))
+            other.close()
         return True
 
     def _variables(self, connection: ServerConnection, names: tuple[bytes, ...], wait: bool) -> dict[str, Value]:
@@ -286,8 +284,8 @@ class LockAcquisition:
             "token": 1,
         }
         command = encode_command(os.fsencode(settings.command or ""))
-        for name, value in (("lease", int(settings.lease > 0)), ("tell", int(self.tells)), ("command", command)):
-            if value or connection.has_said(name):  # most do without them
+        for name, value in (("lease", int(settings.lease > 0)), ("tell", int(self.subscribes)), ("command", command)):
+            if value or connection.has_sent(name):  # most do without them
                 variables[name] = value
         if settings.autounlock:
             pid = os.getpid() if settings.pid is None else settings.pid
@@ -300,31 +298,26 @@ class LockAcquisition:
         return variables
 
     def _who(self) -> dict[str, Value]:
-        """Under which user and session the claim asks; the same for all of its life."""
+        """The user and the session of all requests; both stay the same as long as this object lives."""
         if self._user is None:
-            settings = self.settings
-            user = settings.user
-            if user is None:
-                pid = os.getpid() if settings.pid is None else settings.pid
-                user = user_name(settings.hostname or own_host_name(), pid) + self._suffix
-            self._user = os.fsencode(user)
+            self._user = self.settings.user_name(self._suffix)
         return {"user": self._user, "session": self._session}
 
     def _refuse_error(self, answer: Answer) -> None:
         if answer.error is not None:
-            self.connector.drop()
+            self.connector.close()
             if answer.error == b"recalled":
                 names = ", ".join(map(os.fsdecode, self.settings.names))
                 raise LockLost(f"the lock {names} was asked for back (lockstat break): it is given back")
             raise ServerRefused(os.fsdecode(answer.error), self.connector.server)
 
-    # Giving back
+    # Releasing
 
     def release(self, within: float = RELEASE_WITHIN) -> bool:
-        """Give back what it holds; False if the server says that it was lost before.
+        """Release what is held; False if the server says that a grant was lost before.
 
-        Raises ServerUnavailable if the server can't be told in so many seconds; the claim holds nothing then,
-        either, as far as it knows.
+        Raises ServerUnavailable if the server does not answer `within` so many seconds; then, too, nothing is held
+        any more as far as this object knows.
         """
         grants, self.grants = self.grants, ()
         assert grants
@@ -334,34 +327,37 @@ class LockAcquisition:
         return stood
 
     def abandon(self, within: float = RELEASE_WITHIN) -> None:
-        """Give back what was asked for and may have been granted meanwhile; silent if the server is gone."""
-        self.connector.drop()
+        """Release what was asked for and may have been granted meanwhile; no error if the server is gone.
+
+        It takes `within` seconds at most.
+        """
+        self.connector.close()
         self.grants = ()
         self._has_part = False
         if self.connector.address is not None:
             with contextlib.suppress(IpclockerError):
                 self._unlock((), self.settings.groups, within)
-            self.connector.drop()
+            self.connector.close()
             self.connector.address = None
 
     def _unlock(self, grants: Sequence[HeldGrant], groups: Sequence[tuple[bytes, ...]], within: float) -> bool:
-        """Tell the server, over a new connection if need be, until it has answered or the time is over.
+        """Send UNLOCK, over a new connection if need be, until the server has answered or the time is over.
 
         False if it says that one of the grants did not stand any more.
         """
         connector = self.connector
         deadline = time.monotonic() + within
         pause = FIRST_PAUSE
-        told = False
+        checked = False
         while True:
             try:
                 connection = connector.connection or connector.connect(deadline)
                 connection.receive()  # if the server is gone since, that is said here
-                # In one packet: do the grants stand, and may they end. Asked again after an answer that was lost, the
-                # former says nothing.
-                named = [held for held in grants if held.token is not None and not told]
+                # CHECK and UNLOCK go in one packet. After an answer that was lost, CHECK would say nothing: the UNLOCK
+                # behind it may have been done.
+                named = [held for held in grants if held.token is not None and not checked]
                 check = b"".join(held.line(b"CHECK") for held in named)
-                told = True
+                checked = True
                 connection.send_request(b"UNLOCK", check, deadline, **self._who(), locks=groups[0])
                 stood = [connection.answer(deadline).current is not False for _ in named]
                 self._refuse_error(connection.answer(deadline))
@@ -370,39 +366,22 @@ class LockAcquisition:
                     self._refuse_error(connection.answer(deadline))
                 return all(stood)
             except (OSError, DeadlineExceeded) as problem:
-                connector.drop()
+                connector.close()
                 if time.monotonic() + pause >= deadline:
                     raise connector.unavailable(problem) from None
             connector.wait(None, 0, time.monotonic() + pause)
             pause *= 2
 
-    # One question, without a claim
-
-    def query(self, command: bytes, deadline: float = inf) -> Answer:
-        """Ask a server something that has one answer at once. Raises ServerUnavailable, ServerRefused."""
-        for connection in self.connector.each_server(deadline):
-            try:
-                connection.send_request(command, **self._who(), locks=self.settings.names)
-                answer = self._answer(connection)
-            except ConnectionLost as problem:
-                self.connector.reasons.append(f"{connection.address}: {problem.strerror}")
-                continue
-            finally:
-                connection.close()
-            self._refuse_error(answer)
-            return answer
-        raise AssertionError("without a server there is an error")
+    # Replies and connections
 
     def _answer(self, connection: ServerConnection) -> Answer:
         while True:
             reply = prompt_reply(connection)
-            if isinstance(reply, Broke):
-                self._listener.broke(os.fsdecode(reply.holder))
-            elif isinstance(reply, Answer):
+            if isinstance(reply, Answer):
                 return reply
 
     def _connection(self, deadline: float) -> ServerConnection:
-        """The connection; a new one to the same server if it was dropped. Raises LinkLost."""
+        """Return the connection; a new one to the same server if it was closed. Raises ConnectionLost."""
         if self.connector.connection is not None:
             return self.connector.connection
         try:

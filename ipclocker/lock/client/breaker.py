@@ -1,8 +1,8 @@
-"""Locks taken from their holders, gently: the holder of a lease is told, ends what it runs, and only then it is over.
+"""Taking locks from their holders for lockstat: a lease is recalled, so that its holder ends its command first.
 
-Whether it is over shows in the grant itself: the lease is out of the server's hands when that very token no longer
-stands, whoever holds the lock then. It takes no longer than the lease, which is not renewed any more, and a look at
-the holder's process; only a process that is known to live keeps the lock beyond that.
+A recall is done when the grant with that token does not stand any more, even if the lock has another holder by then.
+It takes no longer than the lease, which is not renewed any more, and the server's look at the holder's process; only
+a process that is known to live keeps the lock beyond that.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from .inspector import Inspector
 from .settings import lock_names
 
 LOOK_WITHIN = 15.0  # seconds after the end of a lease in which its server finds out whether the holder lives
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # seconds from one look to the next
+# Seconds from one look to the next: most commands end at once when they are told to; later a second is soon enough.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
 
 class _Recalled(NamedTuple):
-    """A recalled grant, and how long to wait for its end (monotonic)."""
+    """A recalled grant: since when it is waited for, and until when (seconds, monotonic)."""
 
     holder: bytes
     token: int
@@ -31,9 +32,10 @@ class _Recalled(NamedTuple):
 
 
 class LockBreaker:
-    """Breaks locks of one server. `say` is called with what there is to tell meanwhile, a line each.
+    """Breaks locks of one server. `say` is called with what there is to report meanwhile, a line each.
 
-    `timeout` is the longest wait for the end of a lease in seconds; None for as long as the lease may last.
+    `timeout` is the longest wait for the end of a lease in seconds; None for as long as the lease may last. `clock` is
+    the monotonic clock, in seconds, and `sleep` waits for seconds.
     """
 
     def __init__(
@@ -51,15 +53,15 @@ class LockBreaker:
         self._sleep = sleep
 
     def force(self, names: Iterable[str]) -> Iterable[Outcome]:
-        """Take locks from their holders at once. Raises as an Inspector does; nothing is done if a name is none."""
+        """Take locks from their holders at once. Raises as an Inspector does; nothing is done if a name is invalid."""
         for name in _checked(names):
             yield Outcome(name, *self._inspector.break_lock(name))
 
     def recall(self, names: Iterable[str]) -> Iterable[Outcome]:
-        """Recall leases, all at the same time, and take other locks at once; what became of each, when it is known.
+        """Recall leases, all at the same time, and take other locks at once; yield each outcome when it is known.
 
-        Nothing is done if a name is none. Raises as an Inspector does, ServerUnavailable also if the server is gone
-        for as long as was to be waited.
+        Nothing is done if a name is invalid. Raises as an Inspector does; ServerUnavailable if the server is still gone
+        at the end of the wait.
         """
         recalled: dict[str, _Recalled] = {}
         for name in _checked(names):
@@ -77,7 +79,7 @@ class LockBreaker:
             yield self._await_end(name, grant)
 
     def _await_end(self, name: str, grant: _Recalled) -> Outcome:
-        """Wait until that very grant has ended."""
+        """Wait until the grant with that token has ended, or the wait is over."""
         pause = _FIRST_PAUSE
         lives = silent = False
         while True:
@@ -108,7 +110,7 @@ class LockBreaker:
 
 
 def _checked(names: Iterable[str]) -> list[str]:
-    """Each of them once. Raises UsageError for one that is no lock's name."""
+    """Return each name once. Raises UsageError for one that can't be a lock's name."""
     each = list(dict.fromkeys(names))
     for name in each:
         lock_names(name)

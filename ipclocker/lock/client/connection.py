@@ -1,7 +1,9 @@
 """A client's connection to one lock server: requests out, replies in, each with a deadline.
 
-Whoever owns the link says how to wait, so that the same code serves a thread that may simply block and a tool
-that watches signals and a child process meanwhile.
+The owner of a connection passes in the way to wait for the socket, so that the same code serves a thread that may
+simply block and a tool that watches signals and a child process meanwhile.
+
+Deadlines are seconds on the monotonic clock.
 """
 
 from __future__ import annotations
@@ -24,14 +26,17 @@ from ..wire.requests import request
 READ = select.POLLIN
 WRITE = select.POLLOUT
 CONNECT_WITHIN = 10.0  # seconds for one address; a host that is switched off says nothing at all
+# A server whose host went away is noticed after 15 + 3 * 5 = 30 s, by a probe or by what was sent and not received
+# (TCP_USER_TIMEOUT, in milliseconds).
 _TCP_OPTIONS = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000))
+_LONGEST_POLL = 3600.0  # seconds; poll() takes milliseconds as a C int, so a far deadline is waited for in pieces
 
 Value = Union[bytes, int, float, tuple[bytes, ...]]
 Wait = Callable[[Optional[socket.socket], int, float], bool]
 
 
 class ConnectionLost(ConnectionError):
-    """The connection to the server is gone, or what it says is no lock protocol."""
+    """The connection to the server is gone, or what the server sends is not the lock protocol."""
 
 
 class DeadlineExceeded(Exception):
@@ -39,22 +44,30 @@ class DeadlineExceeded(Exception):
 
 
 def wait_ready(sock: socket.socket | None, events: int, deadline: float) -> bool:
-    """Wait until the socket is ready (READ or WRITE) or the deadline, a monotonic time, has passed."""
+    """Wait until the socket is ready (READ or WRITE), and return True; False if the deadline passes before.
+
+    Without a socket it sleeps until the deadline.
+    """
     poller = select.poll()
     if sock is not None:
         poller.register(sock, events)
+    return bool(poll_until(poller, deadline))
+
+
+def poll_until(poller: select.poll, deadline: float) -> list[tuple[int, int]]:
+    """Poll until something is ready, and return that as `poll` does; the empty list if the deadline passes before."""
     while True:
         left = deadline - time.monotonic()
-        if poller.poll(None if deadline == inf else max(0.0, min(left, 3600.0)) * 1000):
-            return True
-        if left <= 0:
-            return False
+        ready = poller.poll(None if deadline == inf else max(0.0, min(left, _LONGEST_POLL)) * 1000)
+        if ready or left <= 0:
+            return ready
 
 
 class ServerConnection:
-    """An open connection. Raises LinkLost from every method once the server is gone, or can't keep what it grants.
+    """An open connection to a lock server.
 
-    `trace`, if set for all links of the process, is called with each piece sent (">") and received ("<").
+    Every method raises ConnectionLost once the server is gone, or can't write down what it grants. `trace`, if it is
+    set, is called for all connections of the process with each piece sent (">") and received ("<").
     """
 
     trace: Callable[[str, bytes], None] | None = None
@@ -63,14 +76,14 @@ class ServerConnection:
         self.sock = sock
         self.address = address
         self._wait = wait
-        self._said: dict[str, Value] = {}  # the variables that the server has for this connection
+        self._sent: dict[str, Value] = {}  # the variables that the server has for this connection
         self._rest = b""
         self._reader = AnswerReader()
         self._replies: deque[Reply] = deque()
 
     @classmethod
     def connect(cls, address: Address, deadline: float, wait: Wait = wait_ready) -> ServerConnection:
-        """Connect before the deadline, and before CONNECT_WITHIN. Raises OSError."""
+        """Connect before the deadline, and within CONNECT_WITHIN. Raises OSError; TimeoutError when that is over."""
         sock = socket.socket(address.family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
@@ -93,28 +106,31 @@ class ServerConnection:
         return cls(sock, address, wait)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.sock.close()
 
     def send_request(self, command: bytes, first: bytes = b"", deadline: float = inf, /, **variables: Value) -> None:
-        """Send a request, with those of the variables that this connection has not been told yet.
+        """Send a request, with those of the variables that the server does not have yet for this connection.
 
         `first` is sent in front of it. As for `send`, the deadline matters only if the server does not read.
         """
-        news = {name: value for name, value in variables.items() if self._said.get(name) != value}
-        self._said.update(news)
+        news = {name: value for name, value in variables.items() if self._sent.get(name) != value}
+        self._sent.update(news)
         self.send(first + request(command, **news), deadline)
 
-    def has_said(self, variable: str) -> bool:
-        """Whether the server has a value of that variable for this connection."""
-        return variable in self._said
+    def has_sent(self, variable: str) -> bool:
+        """Return True if the server has a value of that variable for this connection."""
+        return variable in self._sent
 
-    def heard(self, variable: str, value: Value) -> None:
-        """The server has changed a variable by itself."""
-        self._said[variable] = value
+    def set_by_server(self, variable: str, value: Value) -> None:
+        """Note that the server has changed a variable by itself."""
+        self._sent[variable] = value
 
     def send(self, data: bytes, deadline: float = inf) -> None:
-        """Send all of it; requests are short, so this waits only for a server that has stopped reading."""
+        """Send all of it; requests are short, so this waits only for a server that has stopped reading.
+
+        Raises ConnectionLost, also at the deadline.
+        """
         if ServerConnection.trace is not None:
             ServerConnection.trace(">", data)
         while True:
@@ -130,7 +146,7 @@ class ServerConnection:
                 raise ConnectionLost(errno.ETIMEDOUT, "it does not read")
 
     def reply(self, deadline: float = inf) -> Reply:
-        """The next reply. Raises TimeIsUp at the deadline."""
+        """Wait for the next reply. Raises DeadlineExceeded at the deadline."""
         while not self._replies:
             if not self._wait(self.sock, READ, deadline):
                 raise DeadlineExceeded
@@ -138,14 +154,14 @@ class ServerConnection:
         return self._next()
 
     def answer(self, deadline: float = inf) -> Answer:
-        """The next answer; what comes before it is skipped. Raises TimeIsUp at the deadline."""
+        """Wait for the next answer; replies before it are skipped. Raises DeadlineExceeded at the deadline."""
         while True:
             reply = self.reply(deadline)
             if isinstance(reply, Answer):
                 return reply
 
     def receive(self) -> None:
-        """Take in what has arrived, if anything has."""
+        """Read what has arrived, without waiting."""
         try:
             data = self.sock.recv(65_536)
         except BlockingIOError:
@@ -157,7 +173,7 @@ class ServerConnection:
         self.read(data)
 
     def read(self, data: bytes) -> None:
-        """Take in bytes that the server has sent."""
+        """Turn bytes that the server has sent into replies. Raises ConnectionLost if this is no lock server."""
         if ServerConnection.trace is not None:
             ServerConnection.trace("<", data)
         try:
@@ -168,17 +184,17 @@ class ServerConnection:
 
     @property
     def has_unread(self) -> bool:
-        """Whether a reply has arrived that nobody has taken yet."""
+        """True if a reply has arrived that nobody has taken yet."""
         return bool(self._replies)
 
     def pending(self) -> Iterable[Reply]:
-        """The replies that have arrived and that nobody asked for yet."""
+        """Take the replies that have arrived, without waiting."""
         while self._replies:
             yield self._next()
 
     def _next(self) -> Reply:
         reply = self._replies.popleft()
         if isinstance(reply, Answer) and reply.error == b"unwritable":
-            # It hangs up behind that; and as with any server that is gone, it is tried again.
+            # The server closes the connection after that; as with any server that is gone, it is tried again.
             raise ConnectionLost(errno.ENOSPC, "it can't write its state (is its disk full?)")
         return reply

@@ -1,7 +1,9 @@
-"""The way to a lock server: which of those listed it is, one connection to it, and another when that breaks.
+"""Connecting to a lock server: find the first of the listed servers that answers, and connect again when that breaks.
 
-A server is looked for until one is there. From the moment that it was asked for a lock its `address` is kept, since
-each server is a lock space of its own; after each connection that broke there is a longer pause.
+From the moment that a server was asked for a lock its `address` is kept, and no other server is tried: each server is
+a lock space of its own. Before each new connection to it there is a pause, which doubles.
+
+Deadlines are seconds on the monotonic clock.
 """
 
 from __future__ import annotations
@@ -18,14 +20,22 @@ from ..wire.replies import Reply
 from .connection import ConnectionLost, DeadlineExceeded, ServerConnection, Wait, wait_ready
 from .settings import LockSettings
 
-ANSWER_WITHIN = 10.0  # seconds for an answer that depends on nobody else; a server silent for longer is no server
-FIRST_PAUSE = 0.1  # seconds before the first reconnection; each further one waits twice as long
+# Seconds for an answer that depends on no other client. A server takes milliseconds, and some seconds if its disk is
+# slow; one that is silent for longer is taken for gone.
+ANSWER_WITHIN = 10.0
+# Seconds before the first reconnection: a server that restarts is back after a few tenths. Each further pause is
+# twice as long, so that a server that is away is not flooded.
+FIRST_PAUSE = 0.1
 
 Retry = Callable[[str, float], None]
 
 
 class ServerConnector:
-    """At most one connection at a time, `link`. `retry` is called before a pause in which no server is there."""
+    """One client's way to its lock server: at most one `connection` at a time.
+
+    `wait` is how it waits for sockets and time. `retry` is called with a reason and the seconds of the pause, before
+    each pause that follows when none of the servers has answered.
+    """
 
     def __init__(
         self, settings: LockSettings, wait: Wait = wait_ready, retry: Retry = lambda reason, pause: None
@@ -38,29 +48,29 @@ class ServerConnector:
         self.problem: OSError = ConnectionLost(errno.ECONNRESET, "the connection was lost")
         self.look_up: Callable[[str], list[Address]] | None = None  # in place of settings.addresses
         self.longest_pause = inf  # seconds; the settings' delay, too, is the longest
-        self.reasons: list[str] = []  # why each server that was tried is no good
+        self.reasons: list[str] = []  # why each server that was tried can't be used
         self._retry = retry
         self._answered = False  # whether the server has answered since it was found
         self._pause = 0.0  # before the next connection to it
         self._not_before = -inf  # when that is over
         self._lost_at = inf  # when the connection to it was lost
 
-    def drop(self) -> None:
-        """Hang up."""
+    def close(self) -> None:
+        """Close the connection, if there is one."""
         if self.connection is not None:
             self.connection.close()
             self.connection = None
 
     def on_reply(self) -> None:
-        """The server has answered."""
+        """Note that the server has answered: what follows is a new time of patience with it."""
         self._answered, self._pause, self._lost_at = True, 0.0, inf
 
     def on_lost(self, problem: OSError) -> None:
-        """The connection broke, or could not be made; the next one to this server is made after a pause."""
+        """Note that the connection broke or could not be made; the next one to this server is made after a pause."""
         now = time.monotonic()
         if self.connection is not None:
             self.reasons.append(f"{self.connection.address}: {problem.strerror}")
-        self.drop()
+        self.close()
         self.problem = problem
         self._lost_at = min(self._lost_at, now)
         if not self._answered and problem.errno == errno.ETIMEDOUT:
@@ -72,13 +82,13 @@ class ServerConnector:
     # The server to stay with
 
     def connect(self, deadline: float) -> ServerConnection:
-        """Connect to that server. Raises OSError."""
+        """Connect to the server of `address`. Raises OSError."""
         assert self.address is not None
         self.connection = ServerConnection.connect(self.address, deadline, self.wait)
         return self.connection
 
     def reconnect(self, deadline: float) -> bool:
-        """Connect to that server; False if there is none, or if it has been gone for so long that it is given up.
+        """Connect to the server of `address`; False if there is none, or if it has been gone for too long.
 
         Raises ServerUnavailable at the deadline.
         """
@@ -92,7 +102,10 @@ class ServerConnector:
         return False
 
     def connect_after_pause(self, until: float, within: float) -> bool:
-        """Connect to that server if that can be done until then, and in so many seconds."""
+        """Connect to the server of `address` before `until`, and in `within` seconds; False if that failed.
+
+        It returns at `until` at the latest.
+        """
         if self._not_before > time.monotonic():
             self.wait(None, 0, min(until, self._not_before))
         if until <= max(self._not_before, time.monotonic()):
@@ -106,7 +119,7 @@ class ServerConnector:
 
     @property
     def _patience(self) -> float:
-        """Seconds for which it is gone back to a server."""
+        """Seconds for which a server that went away is tried again."""
         if not self._answered:
             return FIRST_PAUSE  # long enough for one more try, since the request may have been granted
         return self.settings.connect_delay * self.settings.connect_tries
@@ -114,9 +127,10 @@ class ServerConnector:
     # Any server
 
     def each_server(self, deadline: float) -> Iterator[ServerConnection]:
-        """A connection to each server in turn, as often as the settings say; who takes one says why it is no good.
+        """Connect to each server in turn, as often as the settings say, until the caller stops asking for the next.
 
-        Raises ServerUnavailable when the last one was no good, or the deadline would come before the next.
+        A caller that can't use a connection adds the reason to `reasons`. Raises ServerUnavailable after the last
+        one, or if the deadline would come before the next.
         """
         settings = self.settings
         for tries_left in reversed(range(settings.connect_tries)):
@@ -157,19 +171,20 @@ class ServerConnector:
             raise self.unavailable()
 
     def unavailable(self, problem: BaseException | None = None) -> ServerUnavailable:
-        """What is raised when that server does not answer, because of this problem or of the last one."""
+        """Make the error that says why the server does not answer: this problem, or else the last one."""
         problem = problem or self.problem
         why = (getattr(problem, "strerror", None) or str(problem)) or f"no answer in {ANSWER_WITHIN:.0f} s"
         return ServerUnavailable(f"the lock server {self.server} does not answer: {why}")
 
 
 def prompt_reply(connection: ServerConnection, deadline: float = inf) -> Reply:
-    """A reply that depends on nobody else: a server that does not give it is none.
+    """Wait for a reply that depends on no other client.
 
-    Raises LinkLost after ANSWER_WITHIN seconds, or at the deadline, but not in less than one second.
+    Raises ConnectionLost after ANSWER_WITHIN seconds, or at the deadline, but not in less than one second.
     """
     now = time.monotonic()
     try:
+        # One second even if the deadline is now: `--timeout 0` asks whether the lock is free, and needs the answer.
         return connection.reply(min(now + ANSWER_WITHIN, max(now + 1, deadline)))
     except DeadlineExceeded:
         raise ConnectionLost(errno.ETIMEDOUT, "it does not answer") from None

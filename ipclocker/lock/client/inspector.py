@@ -1,4 +1,4 @@
-"""Questions about a server's locks, and the breaking of them, for people and scripts: what lockstat asks.
+"""The questions that lockstat asks a lock server for people and scripts: what is held, by whom; and breaking a lock.
 
 A server that does not know LOCK_INFO or RECALL (a classic one) skips them and answers only the VERSION behind them
 in the same packet. Then LOCK_LIST says what it can, and BREAK_LOCK frees. All questions of an Inspector go to the
@@ -7,25 +7,28 @@ server that answered its first one, since each server is a lock space of its own
 
 from __future__ import annotations
 
-import os
 import time
+from typing import Callable
 
 from ..snapshot import BROKEN, FREE, RECALLED, Ping, Snapshot, Taking
 from ..wire.info import HeldInfo
 from ..wire.replies import Answer
-from .acquisition import LockAcquisition
+from .query import query
 from .settings import LockSettings, lock_names
 
 
 class Inspector:
-    """Asks one lock server. Every method raises ServerUnavailable, ServerRefused, UsageError (a name that is none)."""
+    """Asks one lock server.
+
+    Every method raises ServerUnavailable, ServerRefused, and UsageError for a name that can't be a lock's.
+    """
 
     def __init__(self, settings: LockSettings) -> None:
         self.server = ""  # the one that has answered
         self._settings = settings
 
     def look(self, name: str | None = None) -> Snapshot:
-        """All held locks, or the one of that name if it is held."""
+        """List all held locks, or the one of that name if it is held."""
         names = () if name is None else lock_names(name)
         answer = self._query(b" ".join((b"LOCK_INFO", *names)) + b"\nVERSION")
         locks, detailed = answer.held, answer.version is None
@@ -35,12 +38,12 @@ class Inspector:
         return Snapshot(self.server, time.time(), tuple(sorted(locks, key=lambda lock: lock.name)), detailed)
 
     def is_current(self, name: str, token: int) -> bool | None:
-        """Whether that very grant of a lock still stands; None if the server knows no tokens."""
+        """Ask whether the grant with that token still stands; None if the server knows no tokens."""
         answer = self._query(b"CHECK %b %d\nVERSION" % (lock_names(name)[0], token))
         return None if answer.version is not None else bool(answer.current)
 
     def ping(self) -> Ping:
-        """Ask for an answer, and how long it takes, with the connecting."""
+        """Ask for the version, and measure how long the answer takes, with the connecting."""
         begin = time.monotonic()
         version = (self._query(b"VERSION").version or b"").decode("utf-8", "backslashreplace")
         seconds = time.monotonic() - begin
@@ -58,42 +61,23 @@ class Inspector:
         return self._take(b"BREAK_LOCK", name) or Taking(FREE, b"")
 
     def _take(self, command: bytes, name: str) -> Taking | None:
-        """What that did; None if the server does not know the command."""
-        broken = _Broken()
-        answer = self._query(command, name, broken)
+        """Run the command on a lock; None if the server does not know it."""
+        broken: list[bytes] = []
+        answer = self._query(command, name, broken.append)
         if answer.version is not None:
             return None
-        if broken.holder is not None:
-            return Taking(BROKEN, broken.holder)
+        if broken:
+            return Taking(BROKEN, broken[-1])
         return Taking(RECALLED, answer.owner) if answer.owner else Taking(FREE, b"")
 
-    def _query(self, command: bytes, name: str | None = None, listener: _Broken | None = None) -> Answer:
+    def _query(
+        self, command: bytes, name: str | None = None, on_broken: Callable[[bytes], None] = lambda holder: None
+    ) -> Answer:
         settings = self._settings if name is None else self._settings.changed(lock=name)
-        acquisition = LockAcquisition(settings, listener or _Broken())
-        answer = acquisition.query(command)
+        answer, server = query(settings, command, on_broken=on_broken)
         if not self.server:
-            self.server = acquisition.connector.server
+            self.server = server
             if settings.endpoint.path is None:
-                host, _, port = acquisition.connector.server.rpartition(":")
+                host, _, port = server.rpartition(":")
                 self._settings = self._settings.changed(host=host, port=port)
         return answer
-
-
-class _Broken:
-    """Remembers whose lock a claim has broken; nothing else can happen to a claim that only asks."""
-
-    def __init__(self) -> None:
-        self.holder: bytes | None = None
-
-    def waiting(self, name: str, holder: str) -> None:
-        """It waits for nothing."""
-
-    def obtained(self) -> None:
-        """It waits for nothing."""
-
-    def broke(self, holder: str) -> None:
-        """The lock was broken; it was the holder's."""
-        self.holder = os.fsencode(holder)
-
-    def retry(self, reason: str, pause: float) -> None:
-        """It tries once."""

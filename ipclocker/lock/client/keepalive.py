@@ -1,8 +1,10 @@
-"""What a holder does while it holds: listen for a loss, renew its lease, and come back to its server when that is gone.
+"""Keeping a lock while it is held: listen for its loss, renew its lease, and reconnect to its server.
 
-A step does one of these and then returns, so that whoever calls can look at its own times between two; nothing in it
-waits beyond the time that it was given. A grant whose loss was heard of stays lost. That a lease was not renewed in
-time is not this module's to say: the caller has the lease, and looks at it.
+A step does one of these and then returns, so that the caller can look at its own times between two; no step waits
+beyond the time that it was given. A grant that was reported lost stays lost. The caller has the lease, and sees from
+it that it was not renewed in time; this module does not report that.
+
+Times are seconds on the monotonic clock.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from .lease import Lease
 
 
 class LockLoss(NamedTuple):
-    """The lock `name` is lost, and why; if it is `recalled`, it still stands until it is given back."""
+    """The loss of the lock `name`, and why; a lock that is `recalled` still stands until it is released."""
 
     name: str
     why: str
@@ -31,9 +33,9 @@ class LockLoss(NamedTuple):
 
 
 class KeepAlive:
-    """Keeps grants, all of one server and with tokens, over a contact that stays with that server.
+    """Keeps grants, all of one server and with tokens, over a connector that stays with that server.
 
-    With a `lease` they are renewed under it, all at once. `loss` is the first that was heard of.
+    With a `lease` all are renewed together. `loss` is the first loss that was reported.
     """
 
     def __init__(self, connector: ServerConnector, grants: Iterable[HeldGrant], lease: Lease | None = None) -> None:
@@ -41,10 +43,12 @@ class KeepAlive:
         self.loss: LockLoss | None = None
         self._connector = connector
         self._grants = {(grant.name, grant.token): grant for grant in grants}
-        self._asked: deque[HeldGrant] = deque()  # about which the server has not answered yet
-        self._asked_at = -inf
-        self._checked_on = connector.connection  # the connection on which the server knows who listens
-        # Of a lease there is no time to lose: a new try is heard sooner than TCP's own second one, after a second.
+        self._unanswered: deque[HeldGrant] = deque()  # about which the server was asked and has not answered yet
+        self._sent_at = -inf
+        self._checked_on = connector.connection  # the connection on which the server reports losses
+        # A lease of S seconds is renewed from S/3 to 2S/3, which leaves S/3 for tries. With S/6 for an answer there is
+        # room for a second try; with S/10 for a connection (0.3 s at least: TCP repeats a lost packet only after 1 s,
+        # a new connection is faster) and S/30 for a pause, for one more after a server that restarts.
         self._patience = ANSWER_WITHIN if lease is None else min(ANSWER_WITHIN, max(0.5, lease.seconds / 6))
         self._connect_within = CONNECT_WITHIN if lease is None else min(CONNECT_WITHIN, max(0.3, lease.seconds / 10))
         if lease is not None:
@@ -52,32 +56,23 @@ class KeepAlive:
 
     @property
     def problem(self) -> str:
-        """Why the server does not renew; empty if it was not asked to."""
+        """The reason why the server does not renew; empty if it was not asked to."""
         if self._connector.connection is None:
             return str(self._connector.unavailable())
-        return f"the lock server {self._connector.server} does not answer" if self._asked else ""
-
-    @property
-    def settled(self) -> bool:
-        """Whether the server has said all that it was asked for, on the connection that there is."""
-        return (
-            not self._asked
-            and self._connector.connection is not None
-            and self._checked_on is self._connector.connection
-        )
+        return f"the lock server {self._connector.server} does not answer" if self._unanswered else ""
 
     def step(self, until: float) -> None:
-        """Do what is due, or wait for it or for news; return at `until`, a monotonic time, at the latest."""
+        """Do what is due, or wait for it or for a report of the server; return at `until` at the latest."""
         connector = self._connector
         try:
             if connector.connection is None and not connector.connect_after_pause(until, self._connect_within):
                 return
             assert connector.connection is not None
-            if not self._asked and self._is_due(connector.connection):
-                self._ask(connector.connection, until)
-            self._listen(connector.connection, until)
+            if not self._unanswered and self._is_due(connector.connection):
+                self._verify(connector.connection, until)
+            self._receive(connector.connection, until)
         except ConnectionLost as problem:
-            self._asked.clear()
+            self._unanswered.clear()
             connector.on_lost(problem)
 
     def _is_due(self, connection: ServerConnection) -> bool:
@@ -85,51 +80,51 @@ class KeepAlive:
             return True
         return self.lease is not None and time.monotonic() >= self.lease.renew_at
 
-    def _ask(self, connection: ServerConnection, until: float) -> None:
-        """Ask whether they stand, or have them renewed, in one packet; the server tells of their loss from then on."""
+    def _verify(self, connection: ServerConnection, until: float) -> None:
+        """Ask whether the grants stand, or renew them, in one packet; from then on the server reports their loss."""
         word = b"CHECK" if self.lease is None else b"RENEW"
         self._checked_on = connection
-        self._asked.extend(self._grants.values())
-        self._asked_at = time.monotonic()
-        lines = b"".join(grant.line(word) for grant in self._asked)
+        self._unanswered.extend(self._grants.values())
+        self._sent_at = time.monotonic()
+        lines = b"".join(grant.line(word) for grant in self._unanswered)
         connection.send_request(lines[:-1], b"", until, tell=1)
 
-    def _listen(self, connection: ServerConnection, until: float) -> None:
-        """Take what has arrived; if nothing has, wait for the next that is due."""
-        if self._hear_all(connection):
+    def _receive(self, connection: ServerConnection, until: float) -> None:
+        """Handle what has arrived; if nothing has, wait until something does or a request is due."""
+        if self._handle_all(connection):
             return
         renew_at = inf if self.lease is None else self.lease.renew_at
-        due = self._asked_at + self._patience if self._asked else renew_at
+        due = self._sent_at + self._patience if self._unanswered else renew_at
         if self._connector.wait(connection.sock, READ, min(until, due)):
             connection.receive()
-            self._hear_all(connection)
-        elif self._asked and time.monotonic() >= due:
+            self._handle_all(connection)
+        elif self._unanswered and time.monotonic() >= due:
             raise ConnectionLost(errno.ETIMEDOUT, "it does not answer")
 
-    def _hear_all(self, connection: ServerConnection) -> bool:
-        heard = False
+    def _handle_all(self, connection: ServerConnection) -> bool:
+        found = False
         for reply in connection.pending():
-            heard = True
-            self._hear(reply)
-        return heard
+            found = True
+            self._handle(reply)
+        return found
 
-    def _hear(self, reply: Reply) -> None:
+    def _handle(self, reply: Reply) -> None:
         if isinstance(reply, (Lost, Recall)):
             grant = self._grants.get((reply.name, reply.token))
             if grant is not None:
-                self._lose(grant, isinstance(reply, Recall))
-        elif isinstance(reply, Answer) and self._asked:
-            grant = self._asked.popleft()
+                self._record_loss(grant, isinstance(reply, Recall))
+        elif isinstance(reply, Answer) and self._unanswered:
+            grant = self._unanswered.popleft()
             if reply.error in (b"lost", b"recalled") or reply.current is False:
-                self._lose(grant, reply.error == b"recalled", asked=True)
+                self._record_loss(grant, reply.error == b"recalled", asked=True)
             elif not (reply.renewed or reply.current):
                 raise ConnectionLost(errno.EPROTO, f"it answers {os.fsdecode(reply.error or b'nothing')}")
-            elif not self._asked:
+            elif not self._unanswered:
                 self._connector.on_reply()
                 if self.lease is not None:
-                    self.lease.renewed(self._asked_at)
+                    self.lease.renewed(self._sent_at)
 
-    def _lose(self, grant: HeldGrant, recalled: bool, asked: bool = False) -> None:
+    def _record_loss(self, grant: HeldGrant, recalled: bool, asked: bool = False) -> None:
         if self.loss is not None:
             return
         if recalled:
@@ -143,21 +138,21 @@ class KeepAlive:
         self.loss = LockLoss(os.fsdecode(grant.name), why, recalled)
 
 
-# Locks that are wanted together, while some are held and another is waited for. They are renewed over a connection of
-# their own, since a server runs what comes behind a LOCK that waits only after the grant.
+# Several locks that are wanted together, while some are held and another is waited for. They are renewed over a
+# connection of their own, since a server runs what comes behind a LOCK that waits only after the grant.
 
 
 def reply_while_holding(
     connection: ServerConnection, connector: ServerConnector, got: Sequence[HeldGrant], hold: float, deadline: float
 ) -> Reply:
-    """The next reply to a claim that waits; `got` is what it holds, for `hold` seconds from when that was asked for.
+    """Wait for the next reply to a LOCK in the queue, and meanwhile renew the `got`, which have `hold` seconds each.
 
-    Raises TimeIsUp at the deadline, LinkLost also if one of those that it held is lost.
+    Raises DeadlineExceeded at the deadline; ConnectionLost, also if one of the `got` is lost.
     """
-    beside = ServerConnector(connector.settings, connector.wait)
-    beside.address, beside.server = connector.address, connector.server
+    second = ServerConnector(connector.settings, connector.wait)
+    second.address, second.server = connector.address, connector.server
     lease = Lease(hold, min(held.asked for held in got))
-    keepalive = KeepAlive(beside, got, lease)
+    keepalive = KeepAlive(second, got, lease)
     try:
         while True:
             try:
@@ -167,7 +162,7 @@ def reply_while_holding(
                     raise
             _renew(keepalive, lease, deadline)
     finally:
-        beside.drop()
+        second.close()
 
 
 def _renew(keepalive: KeepAlive, lease: Lease, deadline: float) -> None:

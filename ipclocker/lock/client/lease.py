@@ -1,12 +1,19 @@
-"""A lease: a hold that is renewed, seen by its holder, from whose side it ends earlier than from the server's.
+"""A lease: a hold time that is renewed, as its holder counts it, for whom it ends earlier than for the server.
 
     sent       S/3       2S/3        S - max(1, S/10)     S
     |----------|---------|-----------|--------------------|
-    renewed    renew_at  end_at      kill_at              over_at
+    renewed    renew_at  stop_at     kill_at              expires_at
 
-All is counted from when the last request was sent that the server has answered well: the server counts from when it
-received it, so it can grant the lock anew after `expires_at` only. What the lock protects is asked to end at `stop_at`,
-and is made to end at `kill_at`.
+All is counted from when the last request was sent that the server has granted: the server counts from when it
+received it, so it can grant the lock to another one after `expires_at` only. Then the command must be gone:
+
+- From S/3 on it is renewed. A renewal that is lost leaves another third for more tries: the waits for a connection,
+  an answer and a pause are parts of S as well (keepalive.py), so that several tries fit in before 2S/3.
+- From 2S/3 on it is too late for that: the command is told to end, and has the time up to `kill_at` for it.
+- At `kill_at` the command and all that it has started get SIGKILL. The last tenth, 1 s at least, is for finding them
+  all and for their end on a busy host, so that none is left at `expires_at`.
+
+With less than 3 s (settings.SHORTEST_LEASE) `kill_at` would come before `stop_at`.
 """
 
 from __future__ import annotations
@@ -15,13 +22,13 @@ from math import inf
 
 
 class Lease:
-    """The times of one lease of so many `seconds`, on the clock that `sent` is on."""
+    """The times of one lease of so many `seconds`, counted from `sent`, all on the clock that `sent` is on."""
 
     __slots__ = ("ending", "expires_at", "kill_at", "renew_at", "seconds", "sent", "stop_at")
 
     def __init__(self, seconds: float, sent: float) -> None:
         self.seconds = seconds
-        self.ending = False  # it is not renewed any more
+        self.ending = False  # set when it is not renewed any more
         self._start(sent)
 
     def _start(self, sent: float) -> None:
@@ -33,12 +40,12 @@ class Lease:
         self.expires_at = sent + seconds
 
     def renewed(self, sent: float) -> None:
-        """A renewal that was sent then was answered well, however late; one that was sent earlier says nothing new."""
+        """Count from `sent`, when the renewal was sent that the server has granted; never from an earlier one."""
         if sent > self.sent and not self.ending:
             self._start(sent)
 
     def end(self, now: float) -> None:
-        """It is lost, or asked for back: what it protects has to end now, and has a third of the time for that."""
+        """Stop renewing at `now`, since the lock is lost or recalled: the command is to end, and has S/3 for that."""
         self.ending = True
         self.renew_at = inf
         self.stop_at = min(self.stop_at, now)

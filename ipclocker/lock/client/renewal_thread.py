@@ -1,6 +1,6 @@
-"""A lease renewed in a thread, over a connection of the thread's own, beside whatever its holder does.
+"""A thread that renews a lease, over a connection of its own, while the program does what the lock protects.
 
-The thread knows nothing of the Locker that it works for: one that nobody has any more is not kept alive by it.
+The thread has no reference to its Locker, so it does not keep alive a Locker that nobody uses any more.
 """
 
 from __future__ import annotations
@@ -8,21 +8,25 @@ from __future__ import annotations
 import select
 import socket
 import time
-from math import inf
 from threading import Event, Thread, current_thread
 
 from .acquisition import LockAcquisition
+from .connection import poll_until
 from .connector import ServerConnector
 from .keepalive import KeepAlive, LockLoss
 from .lease import Lease
 
 
 class _Stopped(Exception):
-    """The lock is given back."""
+    """The lock is released, and the thread is to end."""
 
 
 class RenewalThread:
-    """Renews what a claim holds until it is stopped; `lost` is set when that can't be done, or the server says so."""
+    """Renews the grants of an acquisition until it is stopped.
+
+    `lost` is set when the server says that one is lost or recalled, or when the lease was not renewed by its
+    `stop_at`.
+    """
 
     def __init__(self, acquisition: LockAcquisition, lost: Event) -> None:
         self.lease = Lease(acquisition.settings.lease, min(held.asked for held in acquisition.grants))
@@ -36,11 +40,11 @@ class RenewalThread:
 
     @property
     def loss(self) -> LockLoss | None:
-        """What the server has said of a loss."""
+        """The loss that the server has reported, None if there is none."""
         return self._keepalive.loss
 
     def stop(self) -> None:
-        """Renew no more; on return the thread is at its end."""
+        """Stop renewing; on return the thread has ended, unless it is the one that calls."""
         self._waker.send(b".")
         if self._thread is not current_thread():  # a Locker may be collected as garbage anywhere
             self._thread.join()
@@ -48,8 +52,8 @@ class RenewalThread:
         self._waker.close()
 
     def abandon(self) -> None:
-        """For a fork, which has no such thread: give up our share in its connections."""
-        self._connector.drop()
+        """Close what a fork has copied of the thread's connections; the thread itself is the parent's."""
+        self._connector.close()
         self._woken.close()
         self._waker.close()
 
@@ -61,20 +65,15 @@ class RenewalThread:
         except _Stopped:
             pass
         finally:
-            self._connector.drop()
+            self._connector.close()
 
     def _wait(self, sock: socket.socket | None, events: int, deadline: float) -> bool:
-        """As `link.block` does, but for a stop."""
+        """Wait as `connection.wait_ready` does; raises _Stopped when the thread is to end."""
         poller = select.poll()
         poller.register(self._woken, select.POLLIN)
         if sock is not None:
             poller.register(sock, events)
-        while True:
-            left = deadline - time.monotonic()
-            ready = poller.poll(None if deadline == inf else max(0.0, min(left, 3600.0)) * 1000)
-            if any(descriptor == self._woken.fileno() for descriptor, _ in ready):
-                raise _Stopped
-            if ready:
-                return True
-            if left <= 0:
-                return False
+        ready = poll_until(poller, deadline)
+        if any(descriptor == self._woken.fileno() for descriptor, _ in ready):
+            raise _Stopped
+        return bool(ready)

@@ -1,4 +1,4 @@
-"""The parameters of a Locker, with the names and defaults of IPC::Locker, checked."""
+"""The parameters of a Locker, with the names and defaults of IPC::Locker, and their check."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from typing import Unpack
 
 Message = Callable[..., object]
-SHORTEST_LEASE = 3.0  # seconds; of a shorter one there would be no time to end what it protects
+SHORTEST_LEASE = 3.0  # seconds; of a shorter one there would be no time to end what it protects (lease.py)
 
 
-class Parameters(TypedDict, total=False):
-    """What a Locker may be told.
+class LockerParameters(TypedDict, total=False):
+    """The parameters that a Locker takes.
 
     host: the lock server's host, or several, as a list or separated by colons, of which the first that answers
         is taken; default: the environment's IPCLOCKER_HOST, else localhost
@@ -71,38 +71,27 @@ class Parameters(TypedDict, total=False):
     print_waiting: Union[Message, None]
 
 
-_DEFAULTS: Parameters = {
-    "host": None,
-    "port": None,
+_DEFAULTS: LockerParameters = {  # None for all others
+    **dict.fromkeys(LockerParameters.__annotations__),  # type: ignore[typeddict-item]
     "family": "INET",
-    "path": None,
     "lock": "lock",
     "all": False,
     "timeout": 1800,
     "lease": 0,
-    "command": None,
     "block": True,
-    "pid": None,
-    "user": None,
-    "hostname": None,
     "autounlock": False,
     "destroy_unlock": True,
     "connect_tries": 3,
     "connect_delay": 30,
     "verbose": False,
-    "print_broke": None,
-    "print_down": None,
-    "print_obtained": None,
-    "print_retry": None,
-    "print_waiting": None,
 }
 
 
 class LockSettings:
-    """Parameters that were checked; those that other code asks for by name are attributes."""
+    """Checked parameters, each an attribute of the same name; `names`, `hosts` and `groups` are made from them."""
 
-    def __init__(self, **given: Unpack[Parameters]) -> None:
-        """Raises UsageError for a value that means nothing, TypeError for a parameter that there is not."""
+    def __init__(self, **given: Unpack[LockerParameters]) -> None:
+        """Check them. Raises UsageError for a value that means nothing, TypeError for an unknown parameter."""
         unknown = given.keys() - _DEFAULTS.keys()
         if unknown:
             raise TypeError(f"a Locker has no parameter '{min(unknown)}'")
@@ -111,11 +100,12 @@ class LockSettings:
             if several is not None and not isinstance(several, str):
                 given[name] = tuple(several)  # type: ignore[arg-type]
         self._given = given
-        chosen: Parameters = {**_DEFAULTS, **given}
+        chosen: LockerParameters = {**_DEFAULTS, **given}
         self.names = lock_names(chosen["lock"])
         self.hosts = host_names(chosen["host"])
         self.endpoint = endpoint(chosen["port"], chosen["family"], chosen["path"])
-        # What is asked for one after the other. Together they are asked for in one order, which is the same for all.
+        # What is asked for one after the other. Names that are wanted together are asked for in one order, which is the
+        # same for all clients, so that no two hold a part each and wait for the other's.
         self.all = bool(chosen["all"])
         self.groups: list[tuple[bytes, ...]] = [self.names]
         if self.all:
@@ -132,30 +122,46 @@ class LockSettings:
         self.autounlock = bool(chosen["autounlock"])
         self.destroy_unlock = bool(chosen["destroy_unlock"])
         self.verbose = bool(chosen["verbose"])
-        self.print_broke = chosen["print_broke"]
         self.print_down = chosen["print_down"]
-        self.print_obtained = chosen["print_obtained"]
-        self.print_retry = chosen["print_retry"]
-        self.print_waiting = chosen["print_waiting"]
+        self.messages: dict[str, Message | None] = {  # what Locker calls as it goes on
+            "print_broke": chosen["print_broke"],
+            "print_obtained": chosen["print_obtained"],
+            "print_retry": chosen["print_retry"],
+            "print_waiting": chosen["print_waiting"],
+        }
 
-    def changed(self, **given: Unpack[Parameters]) -> LockSettings:
-        """The same but for some parameters. Raises as the constructor does."""
-        together: Parameters = {**self._given, **given}
+    def changed(self, **given: Unpack[LockerParameters]) -> LockSettings:
+        """Make a copy with some parameters changed. Raises as the constructor does."""
+        together: LockerParameters = {**self._given, **given}
         return LockSettings(**together) if given else self
 
     def servers(self) -> list[str]:
-        """The servers to try, in their order; a UNIX socket is one."""
+        """List the servers to try, in their order: hosts, or the one UNIX socket."""
         return [self.endpoint.path] if self.endpoint.path is not None else self.hosts
 
     def addresses(self, server: str) -> list[Address]:
-        """Where one of the servers may be reached. Raises ServerUnavailable if its name is not known."""
+        """Look up the addresses of one of the servers, which may take as long as the resolver does.
+
+        Raises ServerUnavailable if its name is not known.
+        """
         if self.endpoint.path is not None:
             return [socket_path(server)]
         return find_addresses(server, self.endpoint.port, socket.SOCK_STREAM)
 
+    def user_name(self, suffix: str = "") -> bytes:
+        """Say under which name a lock is held: `user`, else HOST_PID_USER with the suffix behind it."""
+        if self.user is not None:
+            return os.fsencode(self.user)
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            user = f"uid{os.getuid()}"
+        pid = os.getpid() if self.pid is None else self.pid
+        return os.fsencode(f"{self.hostname or own_host_name()}_{pid}_{'_'.join(user.split())}{suffix}")
+
 
 def lock_names(names: str | Iterable[str]) -> tuple[bytes, ...]:
-    """Lock names as they go over the wire. Raises UsageError for none, too many, or one with white space."""
+    """Encode lock names as they go over the wire. Raises UsageError for none, too many, or one with white space."""
     found = tuple(os.fsencode(name) for name in ([names] if isinstance(names, str) else names))
     for name in found:
         if len(name.split()) != 1 or name.split()[0] != name:
@@ -166,7 +172,10 @@ def lock_names(names: str | Iterable[str]) -> tuple[bytes, ...]:
 
 
 def host_names(hosts: str | Iterable[str] | None) -> list[str]:
-    """The server hosts of a list or of a colon-separated string. Raises UsageError."""
+    """Split a list of server hosts, or a colon-separated string; for None take IPCLOCKER_HOST, else localhost.
+
+    Raises UsageError.
+    """
     if hosts is None:
         hosts = os.environ.get("IPCLOCKER_HOST") or "localhost"
     found = split_hosts(hosts) if isinstance(hosts, str) else [name for host in hosts for name in split_hosts(host)]
@@ -175,13 +184,9 @@ def host_names(hosts: str | Iterable[str] | None) -> list[str]:
     return found
 
 
-def user_name(hostname: str, pid: int) -> str:
-    """The name that a lock is held under by default: HOST_PID_USER."""
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        user = f"uid{os.getuid()}"
-    return f"{hostname or own_host_name()}_{pid}_{'_'.join(user.split())}"
+def session_name() -> bytes:
+    """Make a session name that nobody can guess: a server takes all requests of one session for one owner's."""
+    return os.urandom(12).hex().encode()
 
 
 def _seconds(name: str, value: float) -> float:

@@ -20,7 +20,7 @@ from typing import Callable
 from ...net.loop import Loop
 from ...net.resolver import Resolver
 from ...pid.async_client import AsyncPidClient
-from ...pid.protocol import Answer
+from ...pid.protocol import PidAnswer
 from ...process.exit_watcher import ExitWatcher, Subscription
 from ...process.identity import ProcessIdentity, exists, is_own, own_boot
 from ..model import HolderProcess
@@ -95,7 +95,7 @@ class HolderMonitor:
             self._look_again(process, seen, _LOOKS)
 
     def _look_again(self, process: HolderProcess, seen: Callable[[bool | None], None], looks_left: int) -> None:
-        def answered(answer: Answer | None) -> None:
+        def answered(answer: PidAnswer | None) -> None:
             if answer is not None and answer.exists is not None:
                 seen(answer.exists)
             else:
@@ -140,7 +140,7 @@ class HolderMonitor:
                     addresses.append(address)
         return addresses
 
-    def _answered(self, process: HolderProcess, answer: Answer | None) -> None:
+    def _answered(self, process: HolderProcess, answer: PidAnswer | None) -> None:
         if process not in self._locks:
             return
         if answer is None:

@@ -4,12 +4,13 @@
     waiter NAME user U age SECONDS ...
 
 The pairs behind the name come in any order; those that are not known, or whose value means nothing, are skipped.
+Times are in seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator
 from math import inf
 from typing import Callable, NamedTuple, Optional, Union
 
@@ -20,7 +21,7 @@ _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 class WaiterInfo(NamedTuple):
-    """One who waits for the lock `name`, for `age` seconds now. What the server was not told is None."""
+    """A waiter for the lock `name`, for `age` seconds now. What the server does not know is None."""
 
     name: bytes
     user: bytes = b""
@@ -32,14 +33,14 @@ class WaiterInfo(NamedTuple):
 
 
 class HeldInfo(NamedTuple):
-    """A lock that has been held for `age` seconds. What does not apply, or the server was not told, is None.
+    """A lock that has been held for `age` seconds. What does not apply, or the server does not know, is None.
 
     hold: the hold time, after which it is taken away; lease: the same, of a hold that is renewed (seconds)
     left: seconds until then
-    recalled: its holder was asked to give it back
+    recalled: its holder was asked to release it
     outlived: its lease has run out, and its process is known to live
-    confirmed: whether its holder is known to have heard of the grant
-    waiters: who waits for it, in the order of the queue
+    confirmed: its holder is known to have received the grant
+    waiters: the waiters for it, in the order of the queue
     """
 
     name: bytes
@@ -60,14 +61,14 @@ class HeldInfo(NamedTuple):
 
 
 class InfoReader:
-    """Puts the lines of one answer together."""
+    """Collects the lines of one answer of a server."""
 
     def __init__(self) -> None:
         self._held: list[HeldInfo] = []
         self._waiters: dict[bytes, list[WaiterInfo]] = {}
 
     def read(self, words: list[bytes]) -> None:
-        """Take a line, which has two words or more."""
+        """Read a line, which has two words or more."""
         if words[0] == b"held":
             self._held.append(HeldInfo(words[1], **_pairs(words, _HELD)))  # type: ignore[arg-type]
         else:
@@ -75,12 +76,12 @@ class InfoReader:
             self._waiters.setdefault(waiter.name, []).append(waiter)
 
     def result(self) -> tuple[HeldInfo, ...]:
-        """All of them, each with its waiters, in the order in which they came."""
+        """Return the held locks, each with its waiters, in the order of the answer."""
         return tuple(held._replace(waiters=tuple(self._waiters.get(held.name, ()))) for held in self._held)
 
 
 def decode_command(word: bytes) -> bytes:
-    """A command as it was before `requests.encode_command`; an escape that is none stays as it is."""
+    """Undo `requests.encode_command`; an escape that is not valid stays as it is."""
     return _ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), word)
 
 
@@ -112,24 +113,19 @@ _HELD: dict[bytes, Callable[[bytes], _Value]] = {
 
 
 def _pairs(words: list[bytes], known: dict[bytes, Callable[[bytes], _Value]]) -> dict[str, _Value]:
-    return {key.decode(): value for key, value in _known_pairs(words, known)}
-
-
-def _known_pairs(words: list[bytes], known: dict[bytes, Callable[[bytes], _Value]]) -> Iterator[tuple[bytes, _Value]]:
+    pairs = {}
     for key, word in zip(words[2::2], words[3::2]):
-        convert = known.get(key)
-        if convert is not None:
-            try:
-                yield key, convert(word)
-            except ValueError:
-                continue
+        if key in known:
+            with contextlib.suppress(ValueError):
+                pairs[key.decode()] = known[key](word)
+    return pairs
 
 
 # Lines, as a server writes them
 
 
 def held_line(grant: Grant, now: float) -> bytes:
-    """One held lock in LOCK_INFO."""
+    """Write the line of one held lock; `now` is the server's monotonic time."""
     words = [b"held %b user %b token %d age %.3f" % (grant.name, grant.user, grant.token, now - grant.since)]
     if grant.process is not None:
         words.append(_process_words(grant.process))
@@ -149,7 +145,7 @@ def held_line(grant: Grant, now: float) -> bytes:
 
 
 def waiter_line(name: bytes, request: LockRequest, now: float) -> bytes:
-    """Return the line of LOCK_INFO about one of those that wait for a lock."""
+    """Write the line of one waiter for a lock; `now` is the server's monotonic time."""
     words = [b"waiter %b user %b age %.3f" % (name, request.owner[0], now - request.queued_at)]
     if request.process is not None:
         words.append(_process_words(request.process))

@@ -6,7 +6,7 @@ A client skips lines and words that it does not know. The lines of LOCK_INFO are
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, Union
+from typing import TYPE_CHECKING, Callable, NamedTuple, Union
 
 from ..model import Grant, HolderProcess, Owner
 
@@ -15,43 +15,43 @@ if TYPE_CHECKING:
 
 
 class Waiting(NamedTuple):
-    """The lock is busy and the request was queued."""
+    """A message while the LOCK waits: the lock is busy, and the request was queued."""
 
     holder: bytes
 
 
 class Obtained(NamedTuple):
-    """The wait is over; the answer follows."""
+    """A message that the wait is over; the answer follows."""
 
 
 class Broke(NamedTuple):
-    """A BREAK_LOCK took the lock from this holder."""
+    """A message that the lock was taken from this holder."""
 
     holder: bytes
 
 
 class Recalled(NamedTuple):
-    """This holder of a lease was asked to end what it protects, and to give it back."""
+    """A message that this holder of a lease was asked to end its command and to release the lock."""
 
     holder: bytes
 
 
 class Lost(NamedTuple):
-    """Unasked: this grant has ended, and not because its owner has given it back."""
+    """Notice, which nobody asked for, that this grant has ended without a release by its owner."""
 
     name: bytes
     token: int
 
 
 class Recall(NamedTuple):
-    """Unasked: this lease is asked for back, and is not renewed any more."""
+    """Notice, which nobody asked for, that this lease is recalled, and is not renewed any more."""
 
     name: bytes
     token: int
 
 
 class LookFor(NamedTuple):
-    """The holder's lock depends on this process: whoever is on its host can say that it is gone."""
+    """A request to look for the holder's process, if it is of the client's host, and to report it if it is gone."""
 
     name: bytes
     host: bytes
@@ -59,7 +59,7 @@ class LookFor(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The end of an answer, with all that its lines said; None and empty where they said nothing."""
+    """Everything that the lines of one answer said; None and empty where they said nothing."""
 
     owner: bytes = b""
     locked: bool = False
@@ -76,54 +76,68 @@ class Answer(NamedTuple):
 Reply = Union[Waiting, Obtained, Broke, Recalled, Lost, Recall, LookFor, Answer]
 
 
+def _is_one(value: bytes) -> bool:
+    return value == b"1"
+
+
+# Lines of an answer: which field each sets, and how its value is read.
+_FIELDS: dict[bytes, tuple[str, Callable[[bytes], object]]] = {
+    b"owner": ("owner", bytes),
+    b"locked": ("locked", _is_one),
+    b"lockname": ("name", bytes),
+    b"current": ("current", _is_one),
+    b"renewed": ("renewed", lambda value: True),
+    b"error": ("error", bytes),
+}
 _INFO_LINES = {b"held", b"waiter"}
-_UNASKED: dict[bytes, type[Lost] | type[Recall]] = {b"lost": Lost, b"recall": Recall}
+_OF_HOLDER: dict[bytes, type[Waiting] | type[Broke] | type[Recalled]] = {
+    b"print_waiting": Waiting,
+    b"print_broke": Broke,
+    b"print_recalled": Recalled,
+}
+_OF_GRANT: dict[bytes, type[Lost] | type[Recall]] = {b"lost": Lost, b"recall": Recall}
 
 
 class AnswerReader:
-    """Turns the lines that a server sends into replies. What it does not know, it skips."""
+    """Turns the lines that a server sends into replies, and skips lines that it does not know."""
 
     def __init__(self) -> None:
+        self._start_answer()
+
+    def _start_answer(self) -> None:
         self._fields: dict[str, object] = {}
         self._locks: list[tuple[bytes, bytes]] = []
         self._info: InfoReader | None = None
         self._empty_lines = 0
 
     def read(self, lines: Iterable[bytes]) -> Iterator[Reply]:
-        """The replies that these lines complete, in their order."""
+        """Yield the replies that these lines complete, in their order."""
         for line in lines:
             words = line.split()
             if not words:
                 self._empty_lines += 1
                 if self._empty_lines == 2:
-                    yield self._end()
+                    yield self._end_answer()
                 continue
             self._empty_lines = 0
-            reply = self._word(words[0], words)
+            reply = self._read_line(words[0], words)
             if reply is not None:
                 yield reply
 
-    def _end(self) -> Answer:
+    def _end_answer(self) -> Answer:
         if self._info is not None:
             self._fields["held"] = self._info.result()
         answer = Answer(locks=tuple(self._locks), **self._fields)  # type: ignore[arg-type]
-        self.__init__()  # type: ignore[misc]
+        self._start_answer()
         return answer
 
-    def _word(self, verb: bytes, words: list[bytes]) -> Reply | None:
+    def _read_line(self, verb: bytes, words: list[bytes]) -> Reply | None:
         value = words[1] if len(words) > 1 else b""
-        if verb == b"owner":
-            self._fields["owner"] = value
-        elif verb == b"locked":
-            self._fields["locked"] = value == b"1"
-        elif verb == b"lockname":
-            self._fields["name"] = value
+        if verb in _FIELDS:
+            field, convert = _FIELDS[verb]
+            self._fields[field] = convert(value)
         elif verb == b"token" and value.isdigit():
             self._fields["token"] = int(value)
-        elif verb == b"current":
-            self._fields["current"] = value == b"1"
-        elif verb == b"renewed":
-            self._fields["renewed"] = True
         elif verb == b"lock" and len(words) > 2:
             self._locks.append((value, words[2]))
         elif verb in _INFO_LINES and len(words) > 1:
@@ -132,21 +146,15 @@ class AnswerReader:
 
                 self._info = InfoReader()
             self._info.read(words)
-        elif verb == b"error":
-            self._fields["error"] = value
-        elif verb == b"version":  # the one answer that has its end in a single empty line
+        elif verb == b"version":  # the one answer that ends with a single empty line
             self._fields["version"] = b" ".join(words[1:])
-            return self._end()
-        elif verb == b"print_waiting":
-            return Waiting(value)
+            return self._end_answer()
         elif verb == b"print_obtained":
             return Obtained()
-        elif verb == b"print_broke":
-            return Broke(value)
-        elif verb == b"print_recalled":
-            return Recalled(value)
-        elif verb in _UNASKED and len(words) > 2 and words[2].isdigit():
-            return _UNASKED[verb](value, int(words[2]))
+        elif verb in _OF_HOLDER:
+            return _OF_HOLDER[verb](value)
+        elif verb in _OF_GRANT and len(words) > 2 and words[2].isdigit():
+            return _OF_GRANT[verb](value, int(words[2]))
         elif verb == b"autounlock_check" and len(words) > 3 and words[3].isdigit():
             return LookFor(value, words[2], int(words[3]))
         return None
@@ -158,14 +166,14 @@ END = b"\n\n"  # ends an answer, after the newline of its last line
 
 
 def granted(grant: Grant, with_token: bool) -> bytes:
-    """The answer to a LOCK that was granted."""
+    """Write the answer to a LOCK that was granted; `with_token` if the client has asked for tokens."""
     if with_token:
         return b"owner %b\nlocked 1\nlockname %b\ntoken %d\n\n\n" % (grant.owner[0], grant.name, grant.token)
     return b"owner %b\nlocked 1\nlockname %b\n\n\n" % (grant.owner[0], grant.name)
 
 
 def status(grant: Grant | None, owner: Owner) -> bytes:
-    """The answer to STATUS, and the end of many others: `grant` is what stands for the asker, if anything."""
+    """Write the answer to STATUS, which also ends many others, to `owner`: `grant` is what it holds or waits for."""
     if grant is None:
         return b"owner \nlocked 0\n\n\n"
     if grant.owner == owner:
@@ -174,12 +182,12 @@ def status(grant: Grant | None, owner: Owner) -> bytes:
 
 
 def waiting(holder: Grant) -> bytes:
-    """A waiting client is told who holds the lock."""
+    """Write to a waiting client who holds the lock."""
     return b"print_waiting %b\n" % holder.user
 
 
 def look_for(name: bytes, process: HolderProcess) -> bytes:
-    """An asker is told which process the holder's lock depends on; the 2 says that DEAD_PID is known here."""
+    """Write to a client which process a holder's lock depends on; the 2 says that this server knows DEAD_PID."""
     return b"autounlock_check %b %b %d 2\n" % (name, process.host, process.pid)
 
 
@@ -187,45 +195,45 @@ OBTAINED = b"print_obtained\n"
 
 
 def broke(grant: Grant) -> bytes:
-    """Whose lock was broken."""
+    """Write from whom a lock was taken."""
     return b"print_broke %b\n" % grant.user
 
 
 def listed(grant: Grant) -> bytes:
-    """One line of LOCK_LIST."""
+    """Write one line of LOCK_LIST."""
     return b"lock %b %b\n" % (grant.name, grant.user)
 
 
 def recalled(grant: Grant) -> bytes:
-    """Whose lease was recalled."""
+    """Write whose lease was recalled."""
     return b"print_recalled %b\n" % grant.user
 
 
 def lost(grant: Grant) -> bytes:
-    """A holder is told that its lock is not its own any more."""
+    """Write to a holder that it has lost its lock."""
     return b"lost %b %d\n" % (grant.name, grant.token)
 
 
 def recall(grant: Grant) -> bytes:
-    """A holder is told to end what its lease protects, and to give it back."""
+    """Write to the holder of a lease that it is to end its command and to release the lock."""
     return b"recall %b %d\n" % (grant.name, grant.token)
 
 
 def version(version: str, started: float) -> bytes:
-    """The answer to VERSION: `started` is the server's start as seconds since 1970."""
+    """Write the answer to VERSION; `started` is the server's start in seconds since 1970."""
     return b"version %b %d\n\n" % (version.encode(), started)
 
 
 def renewed(name: bytes, token: int) -> bytes:
-    """The answer to a RENEW of a grant that stands."""
+    """Write the answer to a RENEW of a grant that stands."""
     return b"renewed %b %d\n\n\n" % (name, token)
 
 
 def current(stands: bool) -> bytes:
-    """The answer to CHECK."""
+    """Write the answer to CHECK."""
     return b"current %d\n\n\n" % stands
 
 
 def error(word: bytes) -> bytes:
-    """The answer to a request that was not run."""
+    """Write the answer to a request that was not run."""
     return b"error %b\n\n\n" % word

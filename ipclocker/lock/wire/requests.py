@@ -2,8 +2,8 @@
 
 A request is some variable lines, which stay set for the rest of the connection, and a command line. Words are
 bytes from end to end, so a name comes back exactly as it was sent, whatever its encoding. A variable whose value
-means nothing is remembered as a fault until it is set well: a command that meets a fault is answered with it
-and is not run. Lines and trailing words that are not known are skipped (PROTOCOL.md, "Lock protocol").
+means nothing is a fault until it is set to a valid value: while there is a fault, a command is not run, and is
+answered with the fault. Lines and trailing words that are not known are skipped (PROTOCOL.md, "Lock protocol").
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Callable
 from ..model import HolderProcess, LockRequest
 
 MAX_NUMBER = 2**63 - 1  # as SQLite and most kernels have it
-MAX_PID = 2**31 - 1  # a larger number is none of a process on any system
-MAX_NAMES = 256  # lock names in one request
-MAX_COMMAND = 256  # bytes of a command that are told, as they go over the wire
+MAX_PID = 2**31 - 1  # no system has a process with a larger number
+MAX_NAMES = 256  # lock names in one request; each is looked up in the table, so this bounds the work of one line
+MAX_COMMAND = 256  # bytes of a command as it goes over the wire: enough for people, and a bound for the server's memory
 _DECIMAL = re.compile(rb"\d{1,12}(\.\d{0,9})?")
 _WHOLE = re.compile(rb"\d{1,20}")
 
@@ -159,14 +159,14 @@ VARIABLES: dict[bytes, Callable[[RequestVariables, list[bytes]], None]] = {
 
 
 def grant_named(words: list[bytes]) -> tuple[bytes, int]:
-    """The NAME and the N of a `GOT NAME N`, `RENEW NAME N` or `CHECK NAME N`. Raises ValueError."""
+    """Read NAME and N of `GOT NAME N`, `RENEW NAME N` or `CHECK NAME N`. Raises ValueError if they are not there."""
     if len(words) < 3:
         raise ValueError
     return words[1], _whole(words[2])
 
 
 def process_named(words: list[bytes]) -> tuple[bytes, int]:
-    """The H and the P of a `DEAD_PID H P`. Raises ValueError."""
+    """Read H and P of `DEAD_PID H P`. Raises ValueError if one is missing or wrong."""
     return grant_named(words)
 
 
@@ -174,7 +174,7 @@ def process_named(words: list[bytes]) -> tuple[bytes, int]:
 
 
 def request(command: bytes, /, **variables: bytes | int | float | Iterable[bytes] | None) -> bytes:
-    """The lines of one request: each variable that is not None, then the command."""
+    """Write the lines of one request: each variable that is not None, then the command."""
     lines = [_variable(name.encode(), value) for name, value in variables.items() if value is not None]
     return b"".join([*lines, command, b"\n"])
 
@@ -190,13 +190,13 @@ def _variable(name: bytes, value: bytes | int | float | Iterable[bytes]) -> byte
 
 
 def format_seconds(value: float) -> bytes:
-    """Write a time as the protocol has it: to the millisecond, without trailing zeros."""
+    """Write seconds as the protocol has them: to the millisecond, without trailing zeros."""
     at_least = max(value, 0.001) if value else value  # rounded to 0, a short time would mean for ever
     return (b"%.3f" % at_least).rstrip(b"0").rstrip(b".")
 
 
 def encode_command(command: bytes) -> bytes:
-    """A command as the variable `command` takes it: one word, cut if it is long, never within an escape."""
+    """Encode a command for the variable `command`: one word of MAX_COMMAND bytes at most, not cut within an escape."""
     pieces, length = [], 0
     for byte in command[:MAX_COMMAND]:
         piece = b"%c" % byte if 0x21 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte

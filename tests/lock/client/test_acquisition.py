@@ -1,4 +1,4 @@
-"""A claim against the lock service in memory: every step of every conversation may be the one that breaks."""
+"""An acquisition against the lock service in memory: every step of every exchange may be the one that breaks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ipclocker.errors import ServerRefused, ServerUnavailable
-from ipclocker.lock.client import acquisition as claim_module
+from ipclocker.lock.client import acquisition as acquisition_module
 from ipclocker.lock.client.acquisition import LockAcquisition
 from ipclocker.lock.client.connection import READ, WRITE, ConnectionLost, DeadlineExceeded, ServerConnection
 from ipclocker.lock.client.keepalive import KeepAlive
@@ -20,6 +20,7 @@ from ipclocker.lock.client.settings import LockSettings
 from ipclocker.lock.wire.replies import Answer, Waiting
 from ipclocker.net.address import Address
 
+from ...support.keepalive import is_settled
 from ...support.memory import MemoryNetwork, MemoryPeer, MemoryServer
 
 
@@ -43,14 +44,14 @@ class Ear:
 
 
 class Scene:
-    """A server, the network to it, and claims over that network."""
+    """A server, the network to it, and acquisitions over that network."""
 
     def __init__(self, break_at: int = -1, after: bool = False) -> None:
         self.server = MemoryServer()
         self.network = MemoryNetwork(self.server, break_at, after)
         self.ear = Ear()
 
-    def claim(self, **parameters: Any) -> LockAcquisition:
+    def acquisition(self, **parameters: Any) -> LockAcquisition:
         given: dict[str, Any] = {"host": "127.0.0.1", "port": 1, "lock": "x", "connect_delay": 0.0, **parameters}
         return LockAcquisition(LockSettings(**given), self.ear, self.network.wait)
 
@@ -71,7 +72,7 @@ class Scene:
 def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every link goes to the network of the scene that was made last; nobody waits for real."""
     with monkeypatch.context() as patch:
-        patch.setattr(claim_module, "wait_ready", lambda *_: True)
+        patch.setattr(acquisition_module, "wait_ready", lambda *_: True)
         original = MemoryNetwork.__init__
 
         def remember(self: MemoryNetwork, *args: Any, **more: Any) -> None:
@@ -84,21 +85,21 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_free_lock_is_held_with_its_token_and_given_back() -> None:
     scene = Scene()
-    claim = scene.claim(user="me", timeout=0)
-    assert claim.acquire(True, inf)
-    assert claim.held is not None and (claim.held.name, claim.held.until) == (b"x", inf)
-    assert claim.held.token == scene.server.service.table.held[b"x"].token
+    acquisition = scene.acquisition(user="me", timeout=0)
+    assert acquisition.acquire(True, inf)
+    assert acquisition.held is not None and (acquisition.held.name, acquisition.held.until) == (b"x", inf)
+    assert acquisition.held.token == scene.server.service.table.held[b"x"].token
     assert scene.server.held() == {b"x": b"me"}
-    assert claim.release()
+    assert acquisition.release()
     assert scene.is_free() and scene.ear.heard == []
 
 
 def test_a_busy_lock_is_not_waited_for_if_it_is_not_to_be() -> None:
     scene = Scene()
     holder = scene.holder()
-    claim = scene.claim()
-    assert not claim.acquire(False, inf)
-    assert claim.holder == "other" and claim.held is None
+    acquisition = scene.acquisition()
+    assert not acquisition.acquire(False, inf)
+    assert acquisition.holder == "other" and acquisition.held is None
     holder.say("UNLOCK")
     assert scene.is_free()
 
@@ -107,19 +108,19 @@ def test_a_wait_ends_with_the_grant_which_is_confirmed() -> None:
     scene = Scene()
     holder = scene.holder()
     scene.network.while_waiting = lambda: holder.say("UNLOCK")
-    claim = scene.claim(user="me")
-    assert claim.acquire(True, inf)
+    acquisition = scene.acquisition(user="me")
+    assert acquisition.acquire(True, inf)
     assert scene.ear.heard == ["waiting for x: other", "obtained"]
     scene.server.pass_time(60)
     assert scene.server.held() == {b"x": b"me"}
-    assert claim.release() and scene.is_free()
+    assert acquisition.release() and scene.is_free()
 
 
 def test_a_wait_that_is_over_is_given_back() -> None:
     scene = Scene()
     holder = scene.holder()
-    claim = scene.claim()
-    assert not claim.acquire(True, inf)  # this network's wait ends at once if there is nothing to come
+    acquisition = scene.acquisition()
+    assert not acquisition.acquire(True, inf)  # this network's wait ends at once if there is nothing to come
     holder.say("UNLOCK")
     assert scene.is_free()
 
@@ -136,8 +137,8 @@ def test_a_grant_that_crosses_the_end_of_the_wait_is_given_back() -> None:
         return False
 
     scene.network.wait = too_late  # type: ignore[method-assign]
-    claim = scene.claim()
-    assert not claim.acquire(True, inf)
+    acquisition = scene.acquisition()
+    assert not acquisition.acquire(True, inf)
     assert scene.is_free()
 
 
@@ -152,10 +153,10 @@ def test_an_exception_while_waiting_gives_the_request_back(error: type[BaseExcep
         raise error
 
     scene.network.while_waiting = interrupt
-    claim = scene.claim()
+    acquisition = scene.acquisition()
     with pytest.raises(error):
-        claim.acquire(True, inf)
-    assert claim.held is None and claim.connector.connection is None
+        acquisition.acquire(True, inf)
+    assert acquisition.held is None and acquisition.connector.connection is None
     assert scene.is_free()
 
 
@@ -171,22 +172,22 @@ def test_a_grant_that_was_taken_back_meanwhile_is_asked_for_again() -> None:
             scene.server.pass_time(stops.pop())
 
     scene.network.while_waiting = stop
-    claim = scene.claim(user="me")
-    assert claim.acquire(True, inf)
-    assert claim.held is not None
-    assert claim.held.token == scene.server.service.table.held[b"x"].token
+    acquisition = scene.acquisition(user="me")
+    assert acquisition.acquire(True, inf)
+    assert acquisition.held is not None
+    assert acquisition.held.token == scene.server.service.table.held[b"x"].token
     scene.server.pass_time(60)
     assert scene.server.held() == {b"x": b"me"}
 
 
 def test_a_lock_that_was_lost_is_not_given_back_to_the_dismay_of_its_new_holder() -> None:
     scene = Scene()
-    claim = scene.claim()
-    assert claim.acquire(True, inf)
+    acquisition = scene.acquisition()
+    assert acquisition.acquire(True, inf)
     scene.server.connect().say("locks x; BREAK_LOCK")
     scene.holder()
-    assert not stands(claim)
-    again = scene.claim(user="second", lock="y")
+    assert not stands(acquisition)
+    again = scene.acquisition(user="second", lock="y")
     assert again.acquire(True, inf)
     scene.server.connect().say("locks y; BREAK_LOCK")
     scene.holder("y")
@@ -197,8 +198,8 @@ def test_a_lock_that_was_lost_is_not_given_back_to_the_dismay_of_its_new_holder(
 def test_the_wait_goes_on_after_it_was_taken_off_the_queue() -> None:
     scene = Scene()
     holder = scene.holder()
-    claim = scene.claim(user="me")
-    acts = iter([f"user me; session {claim._session.decode()}; locks x; UNLOCK"])
+    acquisition = scene.acquisition(user="me")
+    acts = iter([f"user me; session {acquisition._session.decode()}; locks x; UNLOCK"])
 
     def act() -> None:
         words = next(acts, None)
@@ -208,15 +209,15 @@ def test_the_wait_goes_on_after_it_was_taken_off_the_queue() -> None:
             scene.server.connect().say(words)
 
     scene.network.while_waiting = act
-    assert claim.acquire(True, inf)
+    assert acquisition.acquire(True, inf)
     assert scene.server.held() == {b"x": b"me"}
 
 
 def test_an_error_of_the_server_is_raised() -> None:
     scene = Scene()
-    claim = scene.claim(lock=["n" * 10_000] * 7)
+    acquisition = scene.acquisition(lock=["n" * 10_000] * 7)
     with pytest.raises(ServerRefused) as refused:
-        claim.acquire(True, inf)
+        acquisition.acquire(True, inf)
     assert refused.value.word == "line_too_long"
     assert scene.server.held() == {}
 
@@ -224,11 +225,11 @@ def test_an_error_of_the_server_is_raised() -> None:
 # Whatever breaks
 
 
-def stands(claim: LockAcquisition) -> bool:
-    """Whether the server, asked over a new connection, still knows what the claim holds."""
-    claim.connector.drop()
-    keepalive = KeepAlive(claim.connector, claim.grants)
-    while keepalive.loss is None and not keepalive.settled:
+def stands(acquisition: LockAcquisition) -> bool:
+    """Whether the server, asked over a new connection, still knows what the acquisition holds."""
+    acquisition.connector.close()
+    keepalive = KeepAlive(acquisition.connector, acquisition.grants)
+    while keepalive.loss is None and not is_settled(keepalive):
         keepalive.step(inf)
     return keepalive.loss is None
 
@@ -238,15 +239,15 @@ def whole_life(scene: Scene, busy: bool, hold: float) -> LockAcquisition:
     holder = scene.holder() if busy else None
     if holder is not None:
         scene.network.while_waiting = lambda: holder.say("UNLOCK")
-    claim = scene.claim(user="me", timeout=hold)
-    assert claim.acquire(True, inf)
-    assert claim.held is not None
+    acquisition = scene.acquisition(user="me", timeout=hold)
+    assert acquisition.acquire(True, inf)
+    assert acquisition.held is not None
     assert scene.server.held() == {b"x": b"me"}
-    assert claim.held.token == scene.server.service.table.held[b"x"].token
-    assert stands(claim)
-    assert claim.release()
-    claim.connector.drop()
-    return claim
+    assert acquisition.held.token == scene.server.service.table.held[b"x"].token
+    assert stands(acquisition)
+    assert acquisition.release()
+    acquisition.connector.close()
+    return acquisition
 
 
 @pytest.mark.parametrize("hold", [0.0, 600.0])
@@ -277,11 +278,11 @@ def test_a_claim_that_gives_up_anywhere_leaves_nothing_behind(step: int, after: 
             holder.say("UNLOCK")
 
     scene.network.while_waiting = wait_a_little
-    claim = scene.claim(user="me")
-    got = claim.acquire(how == "wait", inf)
-    assert got == (claim.held is not None)
+    acquisition = scene.acquisition(user="me")
+    got = acquisition.acquire(how == "wait", inf)
+    assert got == (acquisition.held is not None)
     if got:
-        assert claim.release()
+        assert acquisition.release()
     else:
         assert scene.server.held().get(b"x") != b"me"
     holder.say("UNLOCK")
@@ -292,20 +293,20 @@ def test_a_server_that_is_gone_is_tried_as_often_as_it_was_said() -> None:
     scene = Scene()
     scene.network.up = False
     with pytest.raises(ServerUnavailable, match=r"127\.0\.0\.1:1"):
-        scene.claim(connect_tries=4).acquire(True, inf)
+        scene.acquisition(connect_tries=4).acquire(True, inf)
     assert scene.ear.heard == ["retry"] * 3
 
 
 def test_a_release_that_reaches_nobody_says_so() -> None:
     scene = Scene()
-    claim = scene.claim()
-    assert claim.acquire(True, inf)
+    acquisition = scene.acquisition()
+    assert acquisition.acquire(True, inf)
     scene.network.up = False
-    assert claim.connector.connection is not None
-    claim.connector.drop()
+    assert acquisition.connector.connection is not None
+    acquisition.connector.close()
     with pytest.raises(ServerUnavailable):
-        claim.release(within=0.05)
-    assert claim.held is None
+        acquisition.release(within=0.05)
+    assert acquisition.held is None
 
 
 # The link
@@ -324,7 +325,7 @@ def test_a_link_says_only_what_the_server_does_not_know_yet() -> None:
         assert server.recv(999) == b"user u\nlocks a b\ntimeout 5\nLOCK\n"
         connection.send_request(b"LOCK", user=b"u", locks=(b"a", b"b"), timeout=6.0)
         assert server.recv(999) == b"timeout 6\nLOCK\n"
-        connection.heard("locks", (b"b",))
+        connection.set_by_server("locks", (b"b",))
         connection.send_request(b"UNLOCK", user=b"u", locks=(b"b",))
         assert server.recv(999) == b"UNLOCK\n"
         connection.close()

@@ -19,6 +19,7 @@ from ipclocker.lock.client.lease import Lease
 from ipclocker.lock.client.settings import LockSettings
 from ipclocker.net.address import Address
 
+from ...support.keepalive import is_settled
 from ...support.memory import MemoryNetwork, MemoryServer, MemorySocket
 from .test_acquisition import Ear
 
@@ -106,7 +107,7 @@ class Holder:
         given = LockSettings(host="127.0.0.1", port=1, lock=names.split(), all=True, user="me", **parameters)
         self.world = world
         self.acquisition = LockAcquisition(given, Ear(), world.wait)
-        self.acquisition.tells = True
+        self.acquisition.subscribes = True
         assert self.acquisition.acquire(False, inf)
         self.lease = Lease(lease, self.acquisition.grants[0].asked) if lease else None
         self.keepalive = KeepAlive(self.acquisition.connector, self.acquisition.grants, self.lease)
@@ -249,7 +250,7 @@ def test_a_server_that_comes_back_and_knows_it_still(world: World) -> None:
     world.become(REFUSES)
     world.at(500, lambda: world.become(UP))
     holder.keep(1000)
-    assert holder.keepalive.loss is None and holder.keepalive.settled
+    assert holder.keepalive.loss is None and is_settled(holder.keepalive)
     world.server.connect().say("locks x; BREAK_LOCK")
     holder.keep(1)
     assert "broken" in holder.why, "it is told over the new connection as well"

@@ -26,7 +26,7 @@ from ipclocker import (
     ServerUnavailable,
     UsageError,
 )
-from ipclocker.lock.client import acquisition as claim_module
+from ipclocker.lock.client import acquisition as acquisition_module
 from ipclocker.lock.client import connector as contact_module
 from ipclocker.lock.client.connection import wait_ready
 
@@ -651,7 +651,7 @@ def test_a_lock_whose_server_is_gone_can_not_be_given_back(monkeypatch: pytest.M
         lock = locker(server)
         lock.lock()
         server.kill()
-        monkeypatch.setattr(claim_module.LockAcquisition.release, "__defaults__", (0.3,))
+        monkeypatch.setattr(acquisition_module.LockAcquisition.release, "__defaults__", (0.3,))
         with pytest.raises(ServerUnavailable):
             lock.unlock()
         assert not lock.locked()

@@ -1,4 +1,4 @@
-"""A Locker with a lease: renewed beside whatever its holder does, and its loss is known in time."""
+"""A Locker with a lease: renewed second whatever its holder does, and its loss is known in time."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from ipclocker import Locker, LockLost, ServerUnavailable, UsageError
 
 from ...support.fake_servers import ClassicServer, ScriptedServer
+from ...support.keepalive import is_settled
 from ...support.servers import Lockerd, ThreadServer
 from ...support.waiting import wait_for
 from .test_locker import in_child
@@ -59,7 +60,7 @@ def test_it_is_held_for_longer_than_the_lease(server: ThreadServer) -> None:
 def test_a_lock_that_is_broken_is_known_to_be_lost(server: ThreadServer) -> None:
     lock = locker(server, lease=60)
     with pytest.raises(LockLost, match="'lock'"), lock:
-        wait_for(lambda: lock._renewing and lock._renewing._keepalive.settled, "the connection of the thread")
+        wait_for(lambda: lock._renewal and is_settled(lock._renewal._keepalive), "the connection of the thread")
         locker(server).break_lock()
         assert lock.lost.wait(15)
         assert not lock.locked() and lock.until == 0
@@ -106,7 +107,7 @@ def test_a_server_that_comes_back_with_what_it_knew(tmp_path: Any) -> None:
     with Lockerd(*state) as server:
         lock = locker(server, lease=30, user="me")
         lock.lock()
-        wait_for(lambda: lock._renewing and lock._renewing._keepalive.settled, "the connection of the thread")
+        wait_for(lambda: lock._renewal and is_settled(lock._renewal._keepalive), "the connection of the thread")
         server.kill()
         first = lock.until
         with Lockerd(*state, port=server.port) as again:
@@ -232,4 +233,4 @@ def test_a_server_that_can_not_write_is_one_that_does_not_answer() -> None:
         with pytest.raises(ServerUnavailable, match="can't write its state"):
             lock._acquisition.release(within=1.0)
         assert server.asked.count(b"UNLOCK") >= asked + 2
-        lock._turn.release()
+        lock._thread_lock.release()

@@ -174,7 +174,7 @@ def test_a_connection_that_breaks_at_any_step_does_no_harm(busy: str, hold: floa
                 held[grant.name].token for grant in acquisition.grants
             ]
             acquisition.release()
-            acquisition.connector.drop()
+            acquisition.connector.close()
             assert scene.is_free(), f"a lock was left behind (step {step}, {after})"
             assert not any(sock.open for sock in scene.network.links)
             return scene.network.steps
@@ -264,7 +264,7 @@ def test_one_that_is_lost_while_the_next_is_asked_for_is_got_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     acquisition = scene.acquisition("a b")
-    acquisition.tells = True
+    acquisition.subscribes = True
     say = ServerConnection.send_request
     broken: list[str] = []
 
