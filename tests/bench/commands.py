@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..support import PROJECT
+from .size import sized
 
-WAITING = 16
-ROUNDS = 5
+WAITING = sized(16, 2)
+ROUNDS = sized(5, 1)
 LOCKERSH = ["/usr/bin/python3", "-IS", str(PROJECT / "dist" / "ipclocker"), "lockersh", "--no-shell", "--lock", "x"]
 
 

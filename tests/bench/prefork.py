@@ -26,10 +26,11 @@ from ..end_to_end.web import Load, missing, nginx
 from ..support import PROJECT
 from ..support.processes import children, cpu_time
 from ..support.waiting import wait_for
+from .size import sized
 
 FILE = PROJECT / "dist" / "ipclocker"
-REQUESTS, RENEWALS, STOPS = 20_000, 10, 100
-ROUNDS, IN_A_ROUND = 60, 2_000
+REQUESTS, RENEWALS, STOPS = sized(20_000, 400), sized(10, 1), sized(100, 2)
+ROUNDS, IN_A_ROUND, WARM_UP = sized(60, 2), sized(2_000, 100), sized(500, 20)
 NEVER_ENDS = {"PHP_FCGI_MAX_REQUESTS": "1000000"}  # else multiwatch takes it for broken
 
 
@@ -71,7 +72,7 @@ def site(command: list[str], folder: Path, workers: int) -> Iterator[Site]:
     with nginx(folder) as web, running(command, folder, **NEVER_ENDS) as manager:
         wait_for(lambda: len(children(manager.pid)) == workers, "the workers")
         found = Site(web, manager.pid)
-        for _ in found.load.run(500):
+        for _ in found.load.run(WARM_UP):
             pass
         yield found
 

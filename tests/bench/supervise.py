@@ -23,13 +23,14 @@ from pathlib import Path
 
 from ..support.processes import children, cpu_time
 from .locks import FILE, PYTHON
+from .size import sized
 
 NOTING = 'echo $$ >> "$NOTES/{name}"; exec sleep 100000'
-FAILING_SECONDS = 30.0
-IDLE_SECONDS = 5.0
-PROGRAMS = 200
-KILL_SECONDS = 30.0
-SAMPLES = 30
+FAILING_SECONDS = sized(30.0, 0.3)
+IDLE_SECONDS = sized(5.0, 0.3)
+PROGRAMS = sized(200, 4)
+KILL_SECONDS = sized(30.0, 0.5)
+SAMPLES = sized(30, 2)
 
 
 class Keeper:

@@ -1,0 +1,13 @@
+"""How much the benchmarks do: all of it, or with SHORT=1 in the environment the least that shows that they run."""
+
+from __future__ import annotations
+
+import os
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def sized(full: T, short: T) -> T:
+    """The number for figures that can be relied upon, or the one for a run of some seconds."""
+    return short if os.environ.get("SHORT") else full
