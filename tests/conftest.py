@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,18 @@ import pytest
 
 from .support import PROJECT
 from .support.site import PYTHON, Run
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the programs that tests start have no signal ignored, as under nohup or behind `&` in a script.
+
+    A handler is reset to the default action by execve(2), which leaves an ignored signal ignored. So this process
+    stays as safe as it was. It concerns those that run tests; the one that xdist distributes them from does not.
+    """
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # which Python itself ignores
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session")
