@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures that all tests share, and the signals that they start with."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def built_file() -> Path:
-    """The one file that is copied to hosts, built anew if any source is newer."""
+    """The one file that is copied to hosts, built again if any source is newer."""
     # Under `make test`, make's own variables would reach this make.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     subprocess.run(["make", "--silent", "dist/ipclocker"], cwd=PROJECT, env=environment, check=True)
@@ -36,7 +36,7 @@ def built_file() -> Path:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the built file keeps its modules, so that nothing is left on this host."""
+    """The folder in which the built file keeps its modules, so that nothing is left on this host."""
     return tmp_path_factory.mktemp("cache")
 
 

@@ -55,7 +55,7 @@ def test_make_torture(built_file: Path) -> None:
 
 
 def test_make_clean(tmp_path: Path) -> None:
-    """In a copy: nothing that is made is left, and nothing else is gone."""
+    """Nothing that is made is left, and nothing else is gone (in a copy)."""
     kept = ["Makefile", "build.sh", "ipclocker", "pyproject.toml"]
     (tmp_path / "ipclocker").mkdir()
     for name in ("Makefile", "build.sh", "pyproject.toml"):

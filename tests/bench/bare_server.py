@@ -1,4 +1,4 @@
-"""What the lock server is measured against: the least that any Python server must do for a request.
+"""The server that the lock server is measured against: it does the least that any Python server must for a request.
 
 python -m tests.bench.bare_server one-shot|kept PORT
 """

@@ -1,4 +1,4 @@
-"""What it costs to run commands under a lock: the pause between two, beside flock(1)'s, and the memory beside one."""
+"""Costs of commands under a lock: the pause between two, beside flock(1)'s, and the memory of lockersh beside one."""
 
 from __future__ import annotations
 

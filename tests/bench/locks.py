@@ -1,4 +1,4 @@
-"""What the lock server costs, beside the least that a Python server can cost, and what a Locker gets done.
+"""Costs of the lock server, beside the least that a Python server can cost, and the speed of a Locker.
 
 The servers that are compared take turns, so that a slow moment of the machine hits both.
 """

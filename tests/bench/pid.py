@@ -1,7 +1,7 @@
-"""What the pid server costs for a request, beside a bare Python loop that receives and sends and looks at nothing.
+"""Costs of the pid server for a request, beside a bare Python loop that receives and sends and looks at nothing.
 
 Both are asked in turns, about 1,000 pids of which half exist, so that a slow moment of the machine hits both. Those
-that don't are numbers that a process could have. Then: whether any of 50,000 requests a second is lost.
+that don't are numbers that a process could have. Then: how many of 50,000 requests a second are lost.
 
     python -m tests.bench.pid
 """

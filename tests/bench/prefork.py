@@ -5,8 +5,8 @@ asked in turns with ours, so that a slow moment of the machine hits both. The pr
 since it depends less on what else the machine does.
 
 Where there are more workers than processors, those of FCGI::ProcManager, which were forked when they had their program
-in memory, find more of it in the processor's cache than those that have executed it each for itself, whoever started
-them. Where there are not, what FCGI::ProcManager does in each request is more than that.
+in memory, find more of it in the processor's cache than those that have executed it each for itself, under any manager.
+Where there are not, what FCGI::ProcManager does in each request is more than that.
 
     python -m tests.bench.prefork
 """

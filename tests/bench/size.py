@@ -1,4 +1,4 @@
-"""How much the benchmarks do: all of it, or with SHORT=1 in the environment the least that shows that they run."""
+"""The size of the benchmarks: the full one, or with SHORT=1 in the environment the least that shows that they run."""
 
 from __future__ import annotations
 

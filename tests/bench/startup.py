@@ -1,4 +1,4 @@
-"""How long the built file takes to start, as whole processes and warm, beside the bare interpreter.
+"""Start-up of the built file in milliseconds, as whole processes and warm, beside the bare interpreter.
 
 The runs of all commands alternate, so that a slow moment of the machine hits all alike. Run it with
 
@@ -30,7 +30,7 @@ Command = tuple[list[str], Callable[[], None]]  # and what is done before each r
 
 
 def nothing() -> None:
-    """What most commands need before a run."""
+    """Do nothing, which is what most commands need before a run."""
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Callable
 from ..support import PROJECT
 from ..support.servers import Lockerd
 from ..support.site import nodes_can_be_made
-from .chaos import CUTS, DEPUTIES, KILLS, RECALLS, STOPS, Chaos, torment
+from .chaos import CUTS, KILLS, RECALLS, STOPS, WATCHDOGS, Chaos, torment
 from .crowd import Setting, built, new_crowd
 from .linearizability import Undecided
 from .outages import cut_power, kill_at_each, traced_run
@@ -54,7 +54,7 @@ def crowd_on_hosts(folder: Path, dice: random.Random, seconds: float) -> Iterato
         long=dice.choice([0.1, 0.4]),
         longest=dice.choice([4.0, 12.0]),
     )
-    faults = dice.choice([CUTS, [*CUTS, *DEPUTIES], [*CUTS, *KILLS, *STOPS, *DEPUTIES, *RECALLS]])
+    faults = dice.choice([CUTS, [*CUTS, *WATCHDOGS], [*CUTS, *KILLS, *STOPS, *WATCHDOGS, *RECALLS]])
     yield from _torment(setting, [*faults], hosts, dice.choice([0.2, 0.5, 1.5]), folder, dice, seconds)
 
 

@@ -1,4 +1,4 @@
-"""A claim against the lock service in memory: every step of every conversation may be the one that breaks."""
+"""A lock acquisition against the lock service in memory: every step of every exchange may be the one that breaks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Ear:
 
 
 class Scene:
-    """A server, the network to it, and claims over that network."""
+    """A server, the network to it, and acquisitions over that network."""
 
     def __init__(self, break_at: int = -1, after: bool = False) -> None:
         self.server = MemoryServer()
@@ -225,7 +225,7 @@ def test_an_error_of_the_server_is_raised() -> None:
 
 
 def stands(claim: LockAcquisition) -> bool:
-    """Whether the server, asked over a new connection, still knows what the claim holds."""
+    """Whether the server, asked over a new connection, still knows what the acquisition holds."""
     claim.connector.drop()
     keepalive = KeepAlive(claim.connector, claim.grants)
     while keepalive.loss is None and not keepalive.settled:
