@@ -94,10 +94,10 @@ class Server:
         return Asked(self.path, seconds).pid()
 
     def ask_in_background(self, seconds: float) -> Asked:
-        """One request; on return it has been accepted."""
+        """One request; on return it has been accepted, and the worker sleeps over it."""
         before = [pid for pid in self.workers() if _connections(pid) == 0]
         asked = Asked(self.path, seconds)
-        wait_for(lambda: any(_connections(pid) for pid in before), "the request to be accepted")
+        wait_for(lambda: any(_connections(pid) and state(pid) == "S" for pid in before), "a worker to accept")
         return asked
 
     def send(self, number: int, pid: int | None = None) -> None:

@@ -230,7 +230,7 @@ def test_interrupted_as_by_the_terminal() -> None:
 def test_hup_is_rolling() -> None:
     with server("python", n_processes=2) as found:
         workers = found.workers(2)
-        asked = found.ask_in_background(1.0)
+        asked = found.ask_in_background(3.0)
         found.send(signal.SIGHUP)
         found.says("safe exit after SIGTERM", 1)
         assert len(found.workers(3)) == 3  # the busy one, beside its successor
