@@ -68,8 +68,11 @@ class Site:
 
 @contextlib.contextmanager
 def site(command: list[str], folder: Path, workers: int) -> Iterator[Site]:
-    """Programs, as many workers of them, that are started by this command."""
-    with nginx(folder) as web, running(command, folder, **NEVER_ENDS) as manager:
+    """Programs, as many workers of them, that are started by this command.
+
+    They are killed in the end: FCGI::ProcManager may take a minute to stop, its time for a worker that missed a TERM.
+    """
+    with nginx(folder) as web, running(command, folder, ends_well=False, **NEVER_ENDS) as manager:
         wait_for(lambda: len(children(manager.pid)) == workers, "the workers")
         found = Site(web, manager.pid)
         for _ in found.load.run(WARM_UP):
