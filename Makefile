@@ -12,9 +12,11 @@ check: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+# All of it takes some ten minutes. SHORT=1: some seconds, to see that it runs. BENCH="locks pid": only these.
 bench: .venv/ready dist/ipclocker
-	.venv/bin/python -m tests.bench
+	SHORT="$(SHORT)" .venv/bin/python -m tests.bench $(BENCH)
 
+# SEED=1 SECONDS=600: from these dice, for so long.
 torture: .venv/ready dist/ipclocker
 	.venv/bin/python -m tests.proof --seed="$(SEED)" --seconds="$(SECONDS)"
 

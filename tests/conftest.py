@@ -1,8 +1,9 @@
-"""What all tests share."""
+"""Fixtures that all tests share, and the signals that they start with."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -12,9 +13,21 @@ from .support import PROJECT
 from .support.site import PYTHON, Run
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the programs that tests start have no signal ignored, as under nohup or behind `&` in a script.
+
+    A handler is reset to the default action by execve(2), which leaves an ignored signal ignored. So this process
+    stays as safe as it was. It concerns those that run tests; the one that xdist distributes them from does not.
+    """
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # which Python itself ignores
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def built_file() -> Path:
-    """The one file that is copied to hosts, built anew if any source is newer."""
+    """The one file that is copied to hosts, built again if any source is newer."""
     # Under `make test`, make's own variables would reach this make.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     subprocess.run(["make", "--silent", "dist/ipclocker"], cwd=PROJECT, env=environment, check=True)
@@ -23,7 +36,7 @@ def built_file() -> Path:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the built file keeps its modules, so that nothing is left on this host."""
+    """The folder in which the built file keeps its modules, so that nothing is left on this host."""
     return tmp_path_factory.mktemp("cache")
 
 

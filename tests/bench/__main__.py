@@ -1,9 +1,26 @@
-"""All benchmarks, one after the other: each module of this folder that has a `main` prints its figures from it."""
+"""All benchmarks, one after the other: what `make bench` runs. Each prints its figures; the lines say their units.
 
+    python -m tests.bench [NAME ...]
+
+With SHORT=1 in the environment all of it takes seconds and its figures mean nothing: it shows only that they run.
+"""
+
+from __future__ import annotations
+
+import sys
 from importlib import import_module
-from pathlib import Path
 
-for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
-    module = import_module(f"{__package__}.{path.stem}")
-    if hasattr(module, "main"):
-        module.main()
+BENCHMARKS = ("commands", "locks", "pid", "prefork", "startup", "supervise")  # the other modules help them
+
+
+def main(names: list[str]) -> None:
+    """Run those of these names, or all; SystemExit if one is unknown."""
+    unknown = set(names) - set(BENCHMARKS)
+    if unknown:
+        raise SystemExit(f"bench: no benchmark '{min(unknown)}', there are: {', '.join(BENCHMARKS)}")
+    for name in names or BENCHMARKS:
+        import_module(f"{__package__}.{name}").main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""What it costs to run commands under a lock: the pause between two, beside flock(1)'s, and the memory beside one."""
+"""Costs of commands under a lock: the pause between two, beside flock(1)'s, and the memory of lockersh beside one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..support import PROJECT
+from .size import sized
 
-WAITING = 16
-ROUNDS = 5
+WAITING = sized(16, 2)
+ROUNDS = sized(5, 1)
 LOCKERSH = ["/usr/bin/python3", "-IS", str(PROJECT / "dist" / "ipclocker"), "lockersh", "--no-shell", "--lock", "x"]
 
 

@@ -86,7 +86,7 @@ def hold(port: int, count: int) -> None:
 
 
 def queue(port: int, count: int, name: bytes) -> list[socket.socket]:
-    """So many clients that wait for one lock, in this order; each has been told that it waits."""
+    """Connect so many clients that wait for one lock, in this order; each has been told that it waits."""
     waiting = []
     for _ in range(count):
         sock = socket.create_connection(("127.0.0.1", port))

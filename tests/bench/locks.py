@@ -1,4 +1,4 @@
-"""What the lock server costs, beside the least that a Python server can cost, and what a Locker gets done.
+"""Costs of the lock server, beside the least that a Python server can cost, and the speed of a Locker.
 
 The servers that are compared take turns, so that a slow moment of the machine hits both.
 """
@@ -21,15 +21,18 @@ from ipclocker import Locker
 from ..support import PROJECT
 from ..support.processes import cpu_time
 from . import load
+from .size import sized
 
 PYTHON = "/usr/bin/python3"
 FILE = str(PROJECT / "dist" / "ipclocker")
 CLIENTS = 32
 CLIENTS_ON_DISK = 64
-ROUNDS = 5
-SECONDS = 1.0  # a round
-HELD = 100_000
-WAITING = 10_000
+ROUNDS = sized(5, 1)
+SECONDS = sized(1.0, 0.1)  # a round
+HELD = sized(100_000, 1_000)
+WAITING = sized(10_000, 300)
+GRANTS = 200  # as many of the waiting ones get the lock
+LOCKINGS = sized(10_000, 100)
 
 
 class Server:
@@ -69,7 +72,7 @@ def lockerd(state: str = "none") -> contextlib.AbstractContextManager[Server]:
 
 def bare(kind: str) -> contextlib.AbstractContextManager[Server]:
     """The server that does next to nothing."""
-    return server(PYTHON, "-m", "tests.bench.peers", kind, "0")
+    return server(PYTHON, "-m", "tests.bench.bare_server", kind, "0")
 
 
 def compare(title: str, kind: str, load_with: type[load.OneShot] | type[load.Kept], held: int = 0) -> None:
@@ -105,14 +108,14 @@ def grants() -> None:
         holder = load.queue(ours.port, 1, b"q")[0]
         waiting = load.queue(ours.port, WAITING, b"q")
         taken = []
-        for number in range(200):
+        for number in range(GRANTS):
             begin = time.perf_counter()
             holder.sendall(b"UNLOCK\n")
             waiting[number].recv(4096)
             taken.append((time.perf_counter() - begin) * 1000)
             holder = waiting[number]
         print(
-            f"{'release to grant, 10,000 waiting':<34} {statistics.median(taken):7.2f} ms  "
+            f"{f'release to grant, {WAITING:,} waiting':<34} {statistics.median(taken):7.2f} ms  "
             f"99 % within {sorted(taken)[int(len(taken) * 0.99)]:.2f} ms",
             flush=True,
         )
@@ -152,7 +155,7 @@ def on_disk(folder: Path) -> None:
     )
 
 
-def _write_and_flush(path: Path, times: int = 1000) -> float:
+def _write_and_flush(path: Path, times: int = sized(1000, 10)) -> float:
     """Microseconds that it takes to append a page to a file and flush it."""
     with path.open("wb", buffering=0) as file:
         begin = time.perf_counter()
@@ -166,11 +169,14 @@ def locker() -> None:
     """Print how often a second a Locker locks or unlocks."""
     with lockerd() as ours:
         lock = Locker(port=ours.port)
-        begin, done = time.perf_counter(), 20_000
-        for _ in range(done // 2):
+        begin = time.perf_counter()
+        for _ in range(LOCKINGS):
             lock.lock()
             lock.unlock()
-        print(f"{'Locker in a loop':<34} {done / (time.perf_counter() - begin):7.0f} operations a second", flush=True)
+        print(
+            f"{'Locker in a loop':<34} {2 * LOCKINGS / (time.perf_counter() - begin):7.0f} operations a second",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -182,7 +188,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     compare("a request on its own connection", "one-shot", load.OneShot)
     compare("a request on a kept connection", "kept", load.Kept)
-    compare("one of its own, 100,000 locks held", "one-shot", load.OneShot, HELD)
+    compare(f"one of its own, {HELD:,} locks held", "one-shot", load.OneShot, HELD)
     memory()
     if hard >= WAITING + 100:
         grants()

@@ -1,7 +1,7 @@
-"""What the pid server costs for a request, beside a bare Python loop that receives and sends and looks at nothing.
+"""Costs of the pid server for a request, beside a bare Python loop that receives and sends and looks at nothing.
 
 Both are asked in turns, about 1,000 pids of which half exist, so that a slow moment of the machine hits both. Those
-that don't are numbers that a process could have. Then: whether any of 50,000 requests a second is lost.
+that don't are numbers that a process could have. Then: how many of 50,000 requests a second are lost.
 
     python -m tests.bench.pid
 """
@@ -19,13 +19,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .locks import FILE, PYTHON, Server, server
+from .size import sized
 
-PIDS = 1000
-ROUNDS = 7
-SECONDS = 0.7  # a round
+PIDS = sized(1000, 20)
+ROUNDS = sized(7, 1)
+SECONDS = sized(0.7, 0.05)  # a round
 WINDOWS = (1, 16, 64)
-RATE, RATE_SECONDS = 50_000, 10.0
-WATCHERS, WATCH_SECONDS = 10_000, 10.0
+RATE, RATE_SECONDS = 50_000, sized(10.0, 0.2)
+WATCHERS, WATCH_SECONDS = sized(10_000, 100), sized(10.0, 0.5)
 
 
 # The same answer to everything.
@@ -157,7 +158,7 @@ def watchers(ours: Server, pid: int) -> None:
             gone += by_number[number].recv(100).split()[2] == b"0"
     for sock in socks:
         sock.close()
-    title = f"{WATCHERS} clients, a request a second"
+    title = f"{WATCHERS:,} clients, a request a second"
     print(f"{title:<34} {heard} of {sent} answered, falsely told gone: {gone}", flush=True)
 
 

@@ -5,8 +5,8 @@ asked in turns with ours, so that a slow moment of the machine hits both. The pr
 since it depends less on what else the machine does.
 
 Where there are more workers than processors, those of FCGI::ProcManager, which were forked when they had their program
-in memory, find more of it in the processor's cache than those that have executed it each for itself, whoever started
-them. Where there are not, what FCGI::ProcManager does in each request is more than that.
+in memory, find more of it in the processor's cache than those that have executed it each for itself, under any manager.
+Where there are not, what FCGI::ProcManager does in each request is more than that.
 
     python -m tests.bench.prefork
 """
@@ -26,10 +26,11 @@ from ..end_to_end.web import Load, missing, nginx
 from ..support import PROJECT
 from ..support.processes import children, cpu_time
 from ..support.waiting import wait_for
+from .size import sized
 
 FILE = PROJECT / "dist" / "ipclocker"
-REQUESTS, RENEWALS, STOPS = 20_000, 10, 100
-ROUNDS, IN_A_ROUND = 60, 2_000
+REQUESTS, RENEWALS, STOPS = sized(20_000, 400), sized(10, 1), sized(100, 2)
+ROUNDS, IN_A_ROUND, WARM_UP = sized(60, 2), sized(2_000, 100), sized(500, 20)
 NEVER_ENDS = {"PHP_FCGI_MAX_REQUESTS": "1000000"}  # else multiwatch takes it for broken
 
 
@@ -67,11 +68,14 @@ class Site:
 
 @contextlib.contextmanager
 def site(command: list[str], folder: Path, workers: int) -> Iterator[Site]:
-    """Programs, as many workers of them, that are started by this command."""
-    with nginx(folder) as web, running(command, folder, **NEVER_ENDS) as manager:
+    """Programs, as many workers of them, that are started by this command.
+
+    They are killed in the end: FCGI::ProcManager may take a minute to stop, its time for a worker that missed a TERM.
+    """
+    with nginx(folder) as web, running(command, folder, ends_well=False, **NEVER_ENDS) as manager:
         wait_for(lambda: len(children(manager.pid)) == workers, "the workers")
         found = Site(web, manager.pid)
-        for _ in found.load.run(500):
+        for _ in found.load.run(WARM_UP):
             pass
         yield found
 

@@ -1,4 +1,4 @@
-"""How long the built file takes to start, as whole processes and warm, beside the bare interpreter.
+"""Start-up of the built file in milliseconds, as whole processes and warm, beside the bare interpreter.
 
 The runs of all commands alternate, so that a slow moment of the machine hits all alike. Run it with
 
@@ -21,15 +21,16 @@ from pathlib import Path
 from ipclocker.cli import TOOLS
 
 from ..support import PROJECT
+from .size import sized
 
 PYTHON = "/usr/bin/python3"  # by its full path: version managers put scripts of their own before it
-ROUNDS = 40
+ROUNDS = sized(40, 1)
 
 Command = tuple[list[str], Callable[[], None]]  # and what is done before each run, outside the measured time
 
 
 def nothing() -> None:
-    """What most commands need before a run."""
+    """Do nothing, which is what most commands need before a run."""
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def commands(folder: Path) -> Iterator[dict[str, Command]]:
     file = str(shutil.copy(PROJECT / "dist" / "ipclocker", folder))
     cache = folder / "cache"
     cache.mkdir()
-    os.environ["IPCLOCKER_CACHE"] = str(cache)
+    environment, os.environ["IPCLOCKER_CACHE"] = dict(os.environ), str(cache)
     empty = folder / "empty.zip"
     with zipfile.ZipFile(empty, "w") as archive:
         archive.writestr("__main__.py", "")
@@ -57,7 +58,11 @@ def commands(folder: Path) -> Iterator[dict[str, Command]]:
     with server(file, folder / "lockerd") as address:
         lockersh = [*isolated, file, "lockersh", "--path", address, "--lock", "x", "/bin/true"]
         listed["lockersh ... /bin/true"] = (lockersh, nothing)
-        yield listed
+        try:
+            yield listed
+        finally:  # the next benchmark has a cache of its own
+            os.environ.clear()
+            os.environ.update(environment)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What it costs to keep programs alive: one that can't live, many that can, and how soon one is up again.
+"""Costs of keeping programs alive: one that can't live, many that can, and the time until one is up again.
 
 A shell loop (`while :; do COMMAND; done`) stands beside it as the least that can be, and supervisord if there is one.
 
@@ -23,17 +23,18 @@ from pathlib import Path
 
 from ..support.processes import children, cpu_time
 from .locks import FILE, PYTHON
+from .size import sized
 
 NOTING = 'echo $$ >> "$NOTES/{name}"; exec sleep 100000'
-FAILING_SECONDS = 30.0
-IDLE_SECONDS = 5.0
-PROGRAMS = 200
-KILL_SECONDS = 30.0
-SAMPLES = 30
+FAILING_SECONDS = sized(30.0, 0.3)
+IDLE_SECONDS = sized(5.0, 0.3)
+PROGRAMS = sized(200, 4)
+KILL_SECONDS = sized(30.0, 0.5)
+SAMPLES = sized(30, 2)
 
 
-class Keeper:
-    """One who keeps programs alive; each program notes the processes that it has had."""
+class AnySupervisor:
+    """A supervisor of any make; each program notes the processes that it has had."""
 
     def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
         self.folder = folder
@@ -56,20 +57,20 @@ class Keeper:
         return int(path.read_text().split()[count - 1])
 
     def _own(self) -> list[int]:
-        """Those that keep, not those that are kept, which have a session each."""
+        """The processes that keep programs alive, not the programs, which have a session each."""
         below = children(self.process.pid)
         return [self.process.pid, *(pid for pid in below if os.getsid(pid) != pid)]
 
 
 @contextlib.contextmanager
-def keepalive(*command: str) -> Iterator[Keeper]:
+def keepalive(*command: str) -> Iterator[AnySupervisor]:
     """Start one, in a folder of its own; {} in its command is that folder."""
     with tempfile.TemporaryDirectory() as folder:
         words = [word.replace("{}", folder) for word in command]
         environment = {**os.environ, "NOTES": folder}
         process = subprocess.Popen(words, env=environment, stdout=-3, stderr=-3, start_new_session=True)
         try:
-            yield Keeper(Path(folder), process)
+            yield AnySupervisor(Path(folder), process)
         finally:
             process.terminate()
             process.wait()
@@ -77,14 +78,14 @@ def keepalive(*command: str) -> Iterator[Keeper]:
                 os.killpg(process.pid, signal.SIGKILL)  # what a shell leaves
 
 
-def supervise(*programs: str, longest_pause: str = "30") -> contextlib.AbstractContextManager[Keeper]:
+def supervise(*programs: str, longest_pause: str = "30") -> contextlib.AbstractContextManager[AnySupervisor]:
     """Ours, from the built file."""
     words = [word for program in programs for word in ("--program", program)]
     pauses = ["--first-pause", min("0.1", longest_pause), "--longest-pause", longest_pause]
     return keepalive(PYTHON, "-IS", FILE, "supervise", "--nofork", "--pid-file", "{}/pid", *pauses, *words)
 
 
-def supervisord(folder: str, name: str, command: str) -> contextlib.AbstractContextManager[Keeper]:
+def supervisord(folder: str, name: str, command: str) -> contextlib.AbstractContextManager[AnySupervisor]:
     """The peer, with a file that makes it restart at once whatever happens."""
     path = Path(folder) / "supervisord.conf"
     path.write_text(
@@ -171,7 +172,7 @@ def kills() -> None:
         )
 
 
-def _up(ours: Keeper) -> list[str]:
+def _up(ours: AnySupervisor) -> list[str]:
     words = [PYTHON, "-IS", FILE, "supervise", "status", "--json", "--pid-file", f"{ours.folder}/pid"]
     answer = json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout)
     return [program["name"] for program in answer["programs"] if program["state"] == "RUNNING"]

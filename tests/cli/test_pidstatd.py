@@ -1,4 +1,4 @@
-"""pidstatd as a process: in the foreground, in the background, started anew, without root."""
+"""pidstatd as a process: in the foreground, in the background, started again, without root."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_in_the_background(tmp_path: Path) -> None:
         wait_for(lambda: answers(path), "the server to be started again")
     finally:
         os.kill(monitor, signal.SIGTERM)
-        wait_for(lambda: not exists(monitor), "the guardian's end")
+        wait_for(lambda: not exists(monitor), "the monitor's end")
     assert not Path(pid_file).exists() and not Path(path).exists()
 
 

@@ -1,4 +1,4 @@
-"""A server that dies, is told to start anew or to end, and its guardian, as real processes."""
+"""A server that dies, is told to start again or to end, and its monitor, as real processes."""
 
 from __future__ import annotations
 
@@ -88,14 +88,14 @@ def test_a_server_outlives_a_killed_guardian(fake: Fake) -> None:
     fake.run()
     server, monitor = fake.ask(), fake.pid_file()
     os.kill(monitor, signal.SIGKILL)
-    wait_for(lambda: not is_alive(monitor), "the end of the guardian")
+    wait_for(lambda: not is_alive(monitor), "the end of the monitor")
     assert fake.ask() == server
     os.kill(server, signal.SIGTERM)
     fake.wait_until_gone()
 
 
 def test_no_signal_is_lost_while_processes_are_being_made(fake: Fake) -> None:
-    """The end is asked for at another moment each time, from the first at which the guardian is known."""
+    """The end is asked for at another moment each time, from the first at which the monitor is known."""
     for milliseconds in range(0, 100, 7):
         (fake.folder / "pid").unlink(missing_ok=True)
         process = fake.launch("--end-within", "600")
@@ -105,7 +105,7 @@ def test_no_signal_is_lost_while_processes_are_being_made(fake: Fake) -> None:
         os.kill(monitor, signal.SIGTERM)
         process.communicate(timeout=DEADLINE)
         assert process.returncode in (0, 70)
-        wait_for(lambda pid=monitor: not is_alive(pid), "the guardian's end")  # type: ignore[misc]
+        wait_for(lambda pid=monitor: not is_alive(pid), "the monitor's end")  # type: ignore[misc]
         assert not (fake.folder / "pid").exists()
         fake.wait_until_gone()
 

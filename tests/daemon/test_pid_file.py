@@ -124,7 +124,7 @@ def test_the_pid_file_of_a_killed_guardian_is_stale(fake: Fake) -> None:
     fake.run()
     monitor, server = fake.pid_file(), fake.ask()
     os.kill(monitor, signal.SIGKILL)
-    wait_for(lambda: not is_alive(monitor), "the end of the guardian")
+    wait_for(lambda: not is_alive(monitor), "the end of the monitor")
     with (fake.folder / "pid").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # else BlockingIOError: the server holds it
     os.kill(server, signal.SIGTERM)

@@ -45,7 +45,7 @@ exec "$@"
 
 
 class Done(NamedTuple):
-    """How a script ended."""
+    """The end of a script: its exit code and its output."""
 
     code: int
     out: str
@@ -73,7 +73,7 @@ class Host:
 
 
 def isolated() -> list[str]:
-    """What a command is begun with to have its own mounts and pids; the latter end when it does."""
+    """The words before a command that is to have its own mounts and pids; the latter end when it does."""
     return ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
 
 

@@ -1,4 +1,4 @@
-"""What the README says, taken out of its text: sections, paragraphs, tables, commands, blocks of code."""
+"""The README taken apart: sections, paragraphs, tables, commands, blocks of code."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def options_in(text: str) -> set[str]:
 
 
 def spans(text: str) -> list[str]:
-    """What is marked as code within a text."""
+    """The parts that are marked as code within a text."""
     return re.findall(r"`([^`]+)`", text)
 
 

@@ -72,12 +72,12 @@ class Hosts:
         return self.site.folder / host
 
     def notes(self, host: str) -> list[str]:
-        """What `make regress` has noted there."""
+        """The notes of `make regress` there."""
         log = self.home(host) / "notes.log"
         return log.read_text().splitlines() if log.exists() else []
 
     def go(self, host: str, free: bool = True) -> None:
-        """Whether `make regress` may end there."""
+        """True if `make regress` may end there."""
         (self.home(host) / "go").touch()
         if not free:
             (self.home(host) / "go").unlink()

@@ -58,7 +58,7 @@ class Shell:
         self._terminal.line(f". {script}")
 
     def complete(self, line: str) -> set[str]:
-        """What is offered for the last word of the line."""
+        """The words that are offered for the last word of the line."""
         self._await(self._ready, "the shell to be ready")
         self._ready.unlink()
         self._terminal.type(line)
@@ -91,7 +91,7 @@ class Fish:
         self._setup, self._environment = setup, environment
 
     def complete(self, line: str) -> set[str]:
-        """What is offered for the last word of the line."""
+        """The words that are offered for the last word of the line."""
         program = shutil.which("fish")
         assert program is not None
         command = [program, "-c", f"{self._setup}\ncomplete -C {shlex.quote(line)}"]

@@ -31,7 +31,7 @@ class Supervised:
 
     @property
     def pid(self) -> int:
-        """The process that was started, which is the guardian."""
+        """The process that was started, which is the monitor of the server."""
         return self.tool.pid
 
     def ask(self, word: str, *names: str) -> Any:
@@ -46,7 +46,7 @@ class Supervised:
         return int(self.ask("status")["supervisor"]["pid"])
 
     def programs(self) -> dict[str, Any]:
-        """What is known of each program."""
+        """The state of each program, by name, as `status --json` has it."""
         return {program["name"]: program for program in self.ask("status")["programs"]}
 
     def noted(self, program: str) -> list[int]:

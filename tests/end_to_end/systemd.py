@@ -89,7 +89,7 @@ class Systemd:
         return self("systemctl", "show", "-P", name, unit).strip()
 
     def journal(self, *options: str) -> str:
-        """What was logged."""
+        """The log."""
         return self("journalctl", "--no-pager", *options, check=False)
 
     def process(self, unit: str) -> int:

@@ -53,7 +53,7 @@ class Terminal:
         self._read(0)
 
     def rest(self) -> str:
-        """What appears until all is closed."""
+        """All that appears until the terminal is closed."""
         while self._read(DEADLINE):
             pass
         return self.screen
@@ -95,7 +95,7 @@ class Terminal:
             os.waitpid(self.pid, 0)
 
     def _read(self, timeout: float) -> bool:
-        """Whether something has appeared."""
+        """Read what has appeared, for at most so many seconds; true if there was anything."""
         if not select.select([self._master], [], [], timeout)[0]:
             return False
         try:

@@ -189,7 +189,7 @@ def test_a_command_that_ends_at_the_signal_leaves_nothing(site: Site) -> None:
 
 @pytest.mark.parametrize("lost", [True, False])
 def test_lockersh_is_stopped_for_longer_than_its_lease(site: Site, lost: bool) -> None:
-    """Its deputy ends the command in time, whether the server would have kept the lock or not."""
+    """Its watchdog ends the command in time, whether the server would have kept the lock or not."""
     tool = start_worker(site, "w", "deaf", "daemons")
     work = with_daemons(site, "w")
     tool.process.send_signal(signal.SIGSTOP)
@@ -226,7 +226,7 @@ def test_lockersh_is_killed(site: Site) -> None:
     wait_for(lambda: site.locks() == {}, "the lock to be free")
 
 
-def test_the_deputy_is_killed(site: Site) -> None:
+def test_the_watchdog_is_killed(site: Site) -> None:
     tool = start_worker(site, "w", "deaf")
     work = Work(site, "w")
     for pid in set(processes_with(" ".join(command_line(tool.pid)))) - {tool.pid}:
@@ -235,7 +235,7 @@ def test_the_deputy_is_killed(site: Site) -> None:
     assert tool.end() == 76 and work.is_over() and work.ended < gone + 3
 
 
-def test_no_deputy_is_left(site: Site) -> None:
+def test_no_watchdog_is_left(site: Site) -> None:
     tool = site.start_lockersh("--lease", "60", "sleep 0.2")
     line = " ".join(wait_for(lambda: command_line(tool.pid), "its words"))
     assert tool.end() == 0

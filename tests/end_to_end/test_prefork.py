@@ -51,8 +51,13 @@ def fastcgi_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def running(command: list[str], folder: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A manager that listens on `fcgi` in the folder; what it says is in `log` there."""
+def running(
+    command: list[str], folder: Path, ends_well: bool = True, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a manager that listens on `fcgi` in the folder; what it says is in `log` there.
+
+    In the end it has to end well on SIGTERM, unless that is not asked of it, as of managers that are not ours.
+    """
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
             command, cwd=PROJECT, stdin=subprocess.DEVNULL, stderr=log, env={**os.environ, **environment}
@@ -60,8 +65,9 @@ def running(command: list[str], folder: Path, **environment: str) -> Iterator[su
     try:
         wait_for_socket(folder / "fcgi")
         yield process
-        process.terminate()
-        assert process.wait(60) == 0, (folder / "log").read_text()
+        if ends_well:
+            process.terminate()
+            assert process.wait(60) == 0, (folder / "log").read_text()
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGSTOP)  # it shall make no others

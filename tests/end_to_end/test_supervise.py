@@ -173,12 +173,12 @@ class TestDescendants:
         supervised.end()
         assert processes_with("sleep 77002.5") == []
 
-    @pytest.mark.parametrize("which", ["the guardian", "the supervisor"])
+    @pytest.mark.parametrize("which", ["the monitor", "the supervisor"])
     def test_end_when_it_is_killed(self, supervise: Start, which: str) -> None:
         supervised, _ = self.start(supervise, "77003.5")
         supervisor = supervised.supervisor()
-        os.kill(supervised.pid if which == "the guardian" else supervisor, signal.SIGKILL)
-        assert supervised.tool.end() == (-signal.SIGKILL if which == "the guardian" else 70)
+        os.kill(supervised.pid if which == "the monitor" else supervisor, signal.SIGKILL)
+        assert supervised.tool.end() == (-signal.SIGKILL if which == "the monitor" else 70)
         all_gone([supervisor])
         wait_for(lambda: processes_with("sleep 77003.5") == [], "the end of all")
 

@@ -86,7 +86,7 @@ def test_one_runs_and_the_other_stands_by(supervise: Start, site: Site) -> None:
     runs(second, 3)
 
 
-@pytest.mark.parametrize("which", ["the guardian", "the supervisor", "the supervisor is stopped"])
+@pytest.mark.parametrize("which", ["the monitor", "the supervisor", "the supervisor is stopped"])
 def test_they_move_when_the_supervisor_is_no_more(supervise: Start, which: str) -> None:
     """By no single fault two run at once."""
     first = supervise(ALONE + " & wait")  # a child of the program's first process
@@ -95,7 +95,7 @@ def test_they_move_when_the_supervisor_is_no_more(supervise: Start, which: str) 
     wait_for(lambda: second.programs()["web"]["state"] == "STANDBY", "the second to stand by")
     supervisor = first.supervisor()
     number = signal.SIGSTOP if "stopped" in which else signal.SIGKILL
-    os.kill(first.pid if which == "the guardian" else supervisor, number)
+    os.kill(first.pid if which == "the monitor" else supervisor, number)
     runs(second, 2)
     assert not is_alive(pid)
     if number == signal.SIGSTOP:

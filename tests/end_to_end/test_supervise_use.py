@@ -1,4 +1,4 @@
-"""A running supervisor used: its list read anew, its programs shown and told, their output, what they find."""
+"""A running supervisor used: its list read again, its programs shown and told, their output, what they find."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ class TestSurroundings:
         words = ["--program", "bad: exit 1", "--give-up", "2/5", "--fatal-exit"]
         started = bare_site.run("supervise", *words, "--pid-file", pid_file, "--log-file", log)
         assert started.returncode == 0
-        wait_for(lambda: not pid_file.exists(), "the end of the guardian")
+        wait_for(lambda: not pid_file.exists(), "the end of the monitor")
         assert "the program 'bad' died too often (2/5)" in log.read_text()
 
     def test_killed_in_the_background_it_is_started_again(self, bare_site: Site) -> None:

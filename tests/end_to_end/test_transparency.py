@@ -358,8 +358,13 @@ def test_killed_with_sigkill_it_takes_the_command_with_it(site: Site) -> None:
 
 
 def test_stopped_and_continued_by_others(site: Site) -> None:
-    """`kill -TSTP` stops command and lockersh, `kill -CONT` continues both."""
-    tool = site.hold()
+    """`kill -TSTP` stops command and lockersh, `kill -CONT` continues both.
+
+    The kernel drops that signal in an orphaned process group, which ours may be (of cron, of setsid). So they have a
+    group of their own, whose parent, we, is in the same session but in another group.
+    """
+    tool = site.start_lockersh("sleep 1000", preexec_fn=lambda: os.setpgid(0, 0))
+    wait_for(lambda: "x" in site.locks(), "the lock")
     command = tool.child()
     tool.process.send_signal(signal.SIGTSTP)
     for pid in (command, tool.pid):

@@ -93,7 +93,7 @@ class _Request:
 
 
 class Load:
-    """So many clients, each of which asks again when it was answered; every tenth request is a POST.
+    """A number of clients, each of which asks again when it was answered; every tenth request is a POST.
 
     `failures` has the first bytes of what was no right answer.
     """

@@ -106,7 +106,7 @@ class Server:
         """One request; on return it has been accepted."""
         before = [pid for pid in self.workers() if _connections(pid) == 0]
         asked = Asked(self.path, seconds, held)
-        wait_for(lambda: any(_connections(pid) for pid in before), "the request to be accepted")
+        wait_for(lambda: any(_connections(pid) and state(pid) == "S" for pid in before), "a worker to accept")
         return asked
 
     def hold_request(self) -> Asked:
@@ -133,13 +133,13 @@ class Server:
 
 
 def _is_listened_on(path: str) -> bool:
-    """Whether somebody listens on a UNIX socket, found out without connecting."""
+    """Look up without connecting if somebody listens on a UNIX socket."""
     lines = (line.split() for line in Path("/proc/net/unix").read_text().splitlines())
     return any(words[-1] == path and words[3] == "00010000" for words in lines)
 
 
 def _connections(pid: int) -> int:
-    """How many sockets a process has beyond those that it listens on or was born with."""
+    """The number of sockets of a process beyond those that it listens on or was born with."""
     folder = Path(f"/proc/{pid}/fd")
     try:
         return sum(os.readlink(file).startswith("socket:") for file in folder.iterdir()) - 1

@@ -4,7 +4,7 @@ No single fault may let two commands run under one lock, and many may come at on
 so they are not done:
 
 - A job that stands still with all that belongs to it, on a host that is cut off. Nobody can end its command then, or
-  say that it lives. (So it is with a suspended host.) If lockersh alone stands still, its deputy ends the command;
+  say that it lives. (So it is with a suspended host.) If lockersh alone stands still, its watchdog ends the command;
   so only one of the two is harmed.
 - That nobody comes while descendants of a command are left, if somebody kills the command, or its lockersh. So a
   family is left alone by SIGKILL.
@@ -29,7 +29,7 @@ from .crowd import Crowd, Figures, Place, Stuck, Worker
 
 KILLS = ("kill a holder", "kill a waiter", "kill a command", "kill the server")
 STOPS = ("stop a holder", "stop a waiter", "stop a command", "freeze a job", "stop the server")
-DEPUTIES = ("kill a deputy", "stop a deputy")  # with leases only
+WATCHDOGS = ("kill a watchdog", "stop a watchdog")  # with leases only
 CUTS = ("cut", "unplug", "deafen", "mute")  # off; silently off; it hears no answers; it is not heard
 RECALLS = ("recall",)  # with leases only
 _SHORT_STOP, _LONG_STOP = 0.5, 5.0  # seconds; the latter outlasts a lease
@@ -107,9 +107,9 @@ class Chaos:
                 return False
             pids = worker.job()
         else:
-            pids = [{"command": worker.command, "deputy": worker.watchdog}.get(whom, worker.lockersh)]
+            pids = [{"command": worker.command, "watchdog": worker.watchdog}.get(whom, worker.lockersh)]
         if what == "kill":
-            if worker.is_family and whom != "deputy":
+            if worker.is_family and whom != "watchdog":
                 return False
             harmed = _send(pids[0], signal.SIGKILL)
         else:

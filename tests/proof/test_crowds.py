@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .chaos import CUTS, DEPUTIES, KILLS, RECALLS, STOPS, Chaos, torment
+from .chaos import CUTS, KILLS, RECALLS, STOPS, WATCHDOGS, Chaos, torment
 from .crowd import Setting, Stuck, built, need_hosts, new_crowd, with_fault
 
 
@@ -21,7 +21,7 @@ def test_kills_and_stops(built_file: Path, cache: Path, dice: random.Random) -> 
 def test_leases_on_hosts_that_are_cut_off(built_file: Path, cache: Path, dice: random.Random) -> None:
     need_hosts()
     setting = Setting(built(built_file), built(built_file), lease=True, families=0.3, long=0.25, longest=4.0)
-    faults = [*KILLS, *STOPS, *DEPUTIES, *CUTS, *CUTS, *RECALLS]
+    faults = [*KILLS, *STOPS, *WATCHDOGS, *CUTS, *CUTS, *RECALLS]
     with new_crowd(setting, built_file, cache, dice, hosts=3) as crowd:
         chaos = Chaos(crowd, dice, faults, pause=0.3)
         print(torment(crowd, chaos, 7.0, lambda so_far: so_far.grants > 10 and min(so_far.kills, so_far.cuts) > 2))

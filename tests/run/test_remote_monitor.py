@@ -1,4 +1,4 @@
-"""A vigil over a process of another host: what counts as its end, and what does not."""
+"""A monitor of a process of another host: what counts as its end, and what does not."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Server:
 
 
 class Scene(MonitorListener):
-    """A loop, a server in it, and what is heard of the vigil."""
+    """A loop, a server in it, and what is heard of the monitor."""
 
     def __init__(self) -> None:
         self.loop = Loop()

@@ -45,7 +45,7 @@ class Activated:
         raise AssertionError(f"it never said '{text}': {self.lines}")
 
     def addresses(self) -> list[str]:
-        """Where it says that it listens."""
+        """The addresses that it says it listens on."""
         found = re.search(r"listening on ([^;\n]*)", self.says("listening on"))
         assert found is not None
         return found[1].split(", ")
@@ -86,7 +86,7 @@ def activated(words: Sequence[str], sockets: Sequence[socket.socket], **more: st
 
 
 def refused(words: Sequence[str], sockets: Sequence[Any], **more: str) -> str:
-    """What a tool says that does not take these sockets, in one line, and ends with 64."""
+    """The one line that a tool says which does not take these sockets; it ends with 64."""
     with launch(words, sockets, **more) as process:
         try:
             _, stderr = process.communicate(timeout=20)

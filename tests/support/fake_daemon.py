@@ -20,7 +20,7 @@ class Fake:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.launched: list[subprocess.Popen[str]] = []
-        self.seen: list[int] = []  # guardians that may not have started a server yet
+        self.seen: list[int] = []  # monitors that may not have started a server yet
 
     def launch(self, *options: str, log_file: str | None = "log", **variables: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.support.fake_service", str(self.folder), *options]
@@ -57,7 +57,7 @@ class Fake:
         return wait_for(lambda: (pid := self.ask()) != other_than and pid, "a server")
 
     def pid_file(self) -> int:
-        """What the pid file says; 0 without one."""
+        """The number in the pid file; 0 without one."""
         try:
             return int((self.folder / "pid").read_text())
         except FileNotFoundError:
@@ -70,7 +70,7 @@ class Fake:
         wait_for(lambda: text in self.log(), f"'{text}' in the log")
 
     def pids(self) -> list[int]:
-        """All guardians and servers there ever were; a guardian is before its servers."""
+        """All monitors and servers there ever were; a monitor is before its servers."""
         try:
             lines = (self.folder / "pids").read_text().split()
         except FileNotFoundError:
@@ -91,7 +91,7 @@ class Fake:
         for process in self.launched:
             process.kill()
             process.communicate()
-        # A server that was forked while its guardian was being killed.
+        # A server that was forked while its monitor was being killed.
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError):
                 if is_alive(pid):

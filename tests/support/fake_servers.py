@@ -87,7 +87,7 @@ class ClassicServer(FakeTcpServer):
         super().__init__(self._talk, port=port)
 
     def seen(self, *event: object) -> int:
-        """How many of these events there were."""
+        """The number of these events so far."""
         with self._guard:
             return self.events.count(event)
 

@@ -1,8 +1,8 @@
-"""A server to try background.py with: a UNIX socket that answers a connection with its pid and closes it.
+"""A server to try daemonize and monitor with: a UNIX socket that answers a connection with its pid and closes it.
 
 Run as `python -m tests.support.fake_service FOLDER [--option ...]`. In FOLDER are its socket ("socket"), its
 pid file ("pid"), its log ("log"), the names of its environment's variables ("environment"), the pids of all
-processes that were ever started as server or guardian ("pids"), and files by which a test tells it how to
+processes that were ever started as server or as its monitor ("pids"), and files by which a test tells it how to
 behave at its next start, named after what is to happen:
   refuse   start raises a ServerUnavailable with the file's content
   crash    start raises a RuntimeError
@@ -22,8 +22,7 @@ import sys
 import time
 from pathlib import Path
 
-from ipclocker.daemon import daemonize as background
-from ipclocker.daemon import monitor as guardian
+from ipclocker.daemon import daemonize, monitor
 from ipclocker.errors import ServerUnavailable
 from ipclocker.net.loop import READ, Loop
 
@@ -44,7 +43,7 @@ class FakeService:
         self._loop.watch(self._socket, READ, self._answer)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.on_signal(number, self._end)
-        self._loop.on_signal(signal.SIGHUP, self._start_anew)
+        self._loop.on_signal(signal.SIGHUP, self._start_again)
 
     def describe(self) -> str:
         return "listening on a socket"
@@ -73,10 +72,10 @@ class FakeService:
 
     def _end(self) -> None:
         if not (self._folder / "deaf").exists():
-            self._ending = True  # also when it is to be started anew in the same moment
+            self._ending = True  # also when it is to be started again in the same moment
             self._loop.stop()
 
-    def _start_anew(self) -> None:
+    def _start_again(self) -> None:
         self._loop.stop()
 
 
@@ -97,12 +96,12 @@ def main() -> int:
     parser.add_argument("--foreground", action="store_true")
     parser.add_argument("--pid-file", default="pid")
     parser.add_argument("--log-file")
-    parser.add_argument("--end-within", type=float, default=guardian.END_WITHIN)
+    parser.add_argument("--end-within", type=float, default=monitor.END_WITHIN)
     options = parser.parse_args()
-    guardian.END_WITHIN = options.end_within
+    monitor.END_WITHIN = options.end_within
     folder = options.folder.absolute()
     os.chdir(folder)  # so that the names of files are relative ones
-    return background.run(
+    return daemonize.run(
         lambda: FakeService(folder),
         name="fake",
         foreground=options.foreground,

@@ -100,9 +100,9 @@ class ConnectionBroken(ConnectionResetError):
 
 
 class MemoryNetwork:
-    """Links to a MemoryServer, and a wait that never waits: it lets time pass on the server instead.
+    """Connections to a MemoryServer, and a wait that never waits: it lets time pass on the server instead.
 
-    `break_at` counts sends and receives of all links: that one breaks its connection. With `after` the bytes of a
+    `break_at` counts sends and receives of all connections: that one breaks its connection. With `after` the bytes of a
     send arrive before it breaks.
     """
 
@@ -135,7 +135,7 @@ class MemoryNetwork:
 
 
 class MemorySocket:
-    """As much of a socket as a Link needs."""
+    """The part of a socket that a ServerConnection uses."""
 
     def __init__(self, network: MemoryNetwork) -> None:
         self.network = network

@@ -85,7 +85,7 @@ class Peer:
         return heard
 
     def hears_nothing(self) -> bool:
-        """Whether nothing has arrived that was not heard; what is on its way has to be asked for before."""
+        """True if nothing has arrived that was not heard; a request before has to bring what is still on its way."""
         if select.select([self.sock], [], [], 0)[0]:
             self._read()
         return not self._heard
@@ -106,7 +106,7 @@ class Peer:
 
 
 class Served:
-    """What tests want of a running lock server; it is ended, with all peers, at the end of a `with`."""
+    """A running lock server as tests use it; it is ended, with all peers, at the end of a `with`."""
 
     addresses: list[str]
 

@@ -171,14 +171,14 @@ class Site:
         return self.server
 
     def answers(self) -> bool:
-        """Whether the server answers."""
+        """Ask the server for its version: true if it answers."""
         try:
             return self.ask(b"VERSION").startswith(b"version")
         except OSError:
             return False
 
     def ask(self, request: bytes) -> bytes:
-        """What the server answers to a request."""
+        """Send a request on a connection of its own; all that the server answers."""
         port = self.environment["IPCLOCKER_PORT"]
         family = socket.AF_UNIX if "/" in port else socket.AF_INET6 if "[" in self._host() else socket.AF_INET
         with socket.socket(family) as client:
@@ -240,7 +240,7 @@ def new_site(file: Path, cache: Path) -> Iterator[Site]:
 
 
 def nodes_can_be_made() -> bool:
-    """Whether there are such namespaces here, for this user."""
+    """Try to make such namespaces: true if this user can have them here."""
     try:
         made = subprocess.run([*_NAMESPACES, "sh", "-c", "mount -t proc proc /proc; ip link"], capture_output=True)
     except OSError:

@@ -1,4 +1,4 @@
-"""Conversations as they go over the wire, in memory and with a real server.
+"""Exchanges of lines as they go over the wire, in memory and with a real server.
 
 Those of the first part were seen between the classic programs, and every byte has to be the same (PROTOCOL.md).
 A step a line: `A: x; y` is what connection A sends, lines in one packet; `A= x; y` is all that A is then sent, where

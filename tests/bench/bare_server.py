@@ -1,6 +1,6 @@
-"""What the lock server is measured against: the least that any Python server must do for a request.
+"""The server that the lock server is measured against: it does the least that any Python server must for a request.
 
-python -m tests.bench.peers one-shot|kept PORT
+python -m tests.bench.bare_server one-shot|kept PORT
 """
 
 from __future__ import annotations
