@@ -59,11 +59,6 @@ class Transport:
 
     # What it can be asked for
 
-    @property
-    def has_unsent(self) -> bool:
-        """Tell whether the socket has not taken all that was to be sent."""
-        return bool(self._unsent)
-
     def on_ready(self, events: int) -> None:
         """Serve what the socket is ready for; for READ it may be called to see whether there is anything.
 

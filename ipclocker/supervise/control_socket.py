@@ -7,7 +7,6 @@ answered when it is done; until then an empty line each second tells that it is 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -16,6 +15,7 @@ from typing import Any, Callable, Optional, Protocol
 from ..errors import USAGE, IpclockerError, ServerUnavailable, UsageError
 from ..net.line_buffer import MAX_LINE, LineTooLong, split_lines
 from ..net.loop import READ, WRITE, Loop
+from ..net.transport import PIECE, Transport
 from ..net.unix_socket import UnixSocket
 
 COMMANDS = ("status", "start", "stop", "restart")
@@ -23,7 +23,6 @@ _MOST = 100  # clients at a time; others wait to be accepted
 _PULSE = 1.0  # seconds between two signs of life
 _PATIENCE = 10.0  # seconds without a sign of life from the supervisor
 _IDLE = 10.0  # seconds in which a client asks nothing, or reads nothing of its answer
-_PIECE = 65_536  # bytes read at a time
 
 
 def control_path(pid_file: Optional[str]) -> Optional[str]:
@@ -108,69 +107,54 @@ class ControlServer:
             self._listen()
 
 
-class _Client:
-    """One connection: a request at a time, and its answer."""
+class _Client(Transport):
+    """One connection: a request at a time, and its answer. One that does not read its answers is not read from."""
+
+    patience = _IDLE
 
     def __init__(
         self, loop: Loop, sock: socket.socket, controlled: Controlled, gone: Callable[[_Client], None]
     ) -> None:
-        self._loop = loop
-        self._sock = sock
+        super().__init__(loop, sock)
         self._controlled = controlled
         self._gone = gone
-        self._heard = b""
-        self._unsent = b""
+        self._rest = b""
         self._waits_for: list[str] | None = None  # programs of which something is to be done
-        self._watching = False
-        self._heard_at = loop.now  # when it has last asked or read something
+        self._active_at = loop.now  # when it has last asked or read something
         self._pulse = loop.call_at(loop.now + _PULSE, self._beat)
-        self._watch()
+        self.wait_for(READ)
 
     def answer_if_settled(self) -> None:
         """Answer, if what was asked for is done."""
         if self._waits_for is not None and self._controlled.are_settled(self._waits_for):
             names, self._waits_for = self._waits_for, None
-            try:
-                self._describe(names)
-            except OSError:
-                self.close()
+            self._describe(names)
 
-    def close(self) -> None:
-        self._pulse.cancel()
-        if self._watching:
-            self._loop.unwatch(self._sock)
-        self._sock.close()
-        self._gone(self)
+    # As a transport
 
-    def _watch(self) -> None:
-        """One that does not read its answers is not read from."""
-        if self._watching:
-            self._loop.change(self._sock, WRITE if self._unsent else READ, self._ready)
-        else:
-            self._loop.watch(self._sock, READ, self._ready)
-            self._watching = True
-
-    def _ready(self, events: int) -> None:
+    def on_data(self, data: bytes) -> None:
+        if self._waits_for is not None:  # it speaks while it has to wait
+            self.close()
+            return
+        self._active_at = self._loop.now
         try:
-            if events & WRITE:
-                self._send(b"")
-            else:
-                self._hear(self._sock.recv(_PIECE))
-        except (BlockingIOError, InterruptedError):
-            return
-        except (OSError, LineTooLong):
-            self.close()
-
-    def _hear(self, data: bytes) -> None:
-        if not data or self._waits_for is not None:  # it has gone, or speaks while it has to wait
+            lines, self._rest = split_lines(self._rest, data)
+        except LineTooLong:
             self.close()
             return
-        self._heard_at = self._loop.now
-        lines, self._heard = split_lines(self._heard, data)
         if lines:
             self._take(lines[0])
             if lines[1:]:
-                self._heard = b""  # a request at a time is what was agreed on
+                self._rest = b""  # a request at a time is what was agreed on
+
+    def on_writable(self) -> None:
+        self._write(b"")
+
+    def on_close(self) -> None:
+        self._pulse.cancel()
+        self._gone(self)
+
+    # Inside
 
     def _take(self, line: bytes) -> None:
         try:
@@ -196,27 +180,22 @@ class _Client:
         self._answer(answer)
 
     def _answer(self, answer: dict[str, Any]) -> None:
-        self._send(json.dumps(answer).encode() + b"\n")
+        self._write(json.dumps(answer).encode() + b"\n")
 
-    def _send(self, data: bytes) -> None:
-        self._unsent += data
-        with contextlib.suppress(BlockingIOError):
-            sent = self._sock.send(self._unsent)
-            self._unsent = self._unsent[sent:]
-            self._heard_at = self._loop.now
-        self._watch()
-
-    def _beat(self) -> None:
+    def _write(self, data: bytes) -> None:
         try:
-            if self._waits_for is not None and not self._unsent:
-                self._send(b"\n")
-            elif self._waits_for is None and self._loop.now - self._heard_at > _IDLE:
-                self.close()
-                return
+            self.wait_for(READ if self.send(data) else WRITE)
+            self._active_at = self._loop.now
         except OSError:
             self.close()
-            return
-        self._pulse = self._loop.call_at(self._loop.now + _PULSE, self._beat)
+
+    def _beat(self) -> None:
+        if self._waits_for is not None and not self._unsent:
+            self._write(b"\n")
+        elif self._waits_for is None and not self._unsent and self._loop.now - self._active_at > _IDLE:
+            self.close()
+        if self.is_open:
+            self._pulse = self._loop.call_at(self._loop.now + _PULSE, self._beat)
 
 
 def ask(path: str, command: str, names: list[str]) -> dict[str, Any]:
@@ -234,7 +213,7 @@ def ask(path: str, command: str, names: list[str]) -> dict[str, Any]:
             sock.connect(path)
             sock.sendall(request)
             while not heard.strip() or not heard.endswith(b"\n"):
-                data = sock.recv(_PIECE)
+                data = sock.recv(PIECE)
                 if not data:
                     raise ServerUnavailable(f"the supervisor at {path} has hung up: see its log")
                 heard = (heard + data).lstrip(b"\n")
