@@ -148,7 +148,7 @@ def _complain(name: str, text: str, code: int) -> int:
 
 
 def _replace_closed_streams() -> None:
-    """Where the caller has closed 0, 1 or 2, put something there: a socket of ours must not get that number.
+    """Open something as 0, 1 and 2 where the caller has closed them: a socket of ours must not get that number.
 
     A command finds it closed again, since what Python opens is not inherited.
     """

@@ -26,7 +26,7 @@ NOTHING_HELD, STALE = 1, 1  # exit codes
 
 
 class _Client(CommandLine):
-    """What all sub-commands take."""
+    """The options that all sub-commands take."""
 
     dhost: str | None = lockerd_host(
         "Host of lockerd, or several with colons between: the first that answers is asked; IPv6 addresses in brackets.",

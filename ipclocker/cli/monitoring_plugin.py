@@ -1,4 +1,4 @@
-"""What the monitoring plugins have in common: one line for people and one for graphs, and four exit codes.
+"""The common part of the monitoring plugins: one line for people and one for graphs, and four exit codes.
 
 The conventions are those of the Monitoring Plugins project (Development Guidelines): OK 0, WARNING 1, CRITICAL 2,
 UNKNOWN 3, which is also for a wrong command line; a threshold is passed by what is greater.

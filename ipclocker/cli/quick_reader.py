@@ -85,7 +85,7 @@ def _read(option: Option, text: str) -> Any:
 
 
 def _arguments(arguments: tuple[Argument, ...], words: list[str]) -> dict[str, Any]:
-    """What the words are that are no options; at most the last argument takes many."""
+    """Give the words that are not options to the arguments; at most the last argument takes many."""
     values: dict[str, Any] = {}
     rest = list(words)
     for argument in arguments:

@@ -22,7 +22,7 @@ TRACE = flag("Show on stderr what is said to the server and back.", "--debug")
 
 
 def lockerd_host(text: str, *names: str) -> Any:
-    """Where lockerd is."""
+    """Return the option for the host of lockerd."""
     return option(text, *names, environment="IPCLOCKER_HOST", otherwise="localhost")
 
 

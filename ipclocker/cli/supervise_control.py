@@ -14,7 +14,7 @@ NOT_DONE = 1  # exit code: it was asked for, and the program is not as it should
 
 
 class _Asking(CommandLine):
-    """What all of them take; and they print the supervisor's answer."""
+    """The common options of all that speak with a supervisor and print its answer."""
 
     names: list[str] = argument("[NAME...]", "Programs. [default: all]", many=True)
     pid_file: str | None = option(
@@ -54,7 +54,7 @@ class Status(
 
 
 class _Telling(_Asking):
-    """What tells programs to get to one of the states WANTED."""
+    """The common part of the commands that bring programs to one of the states WANTED."""
 
     WANTED: ClassVar[frozenset[str]] = UP | {STANDBY}
 

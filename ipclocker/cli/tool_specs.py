@@ -1,4 +1,4 @@
-"""What a tool is, as data: its manual page and its completion are made of that."""
+"""Descriptions of the tools as data: a tool's manual page and its completion are made of that."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def read_by_typer(command: Command, words: list[str]) -> dict[str, Any]:
 
 
 def typer_command(command: Command) -> TyperCommand:
-    """What typer makes of a declaration."""
+    """Build typer's command from a declaration."""
     version = TyperOption(
         param_decls=[*VERSION_OPTION.names],
         is_flag=True,

@@ -1,4 +1,4 @@
-"""What the lock service speaks of: who asks for which locks, the grant that comes of it, and how a grant is kept.
+"""Data types of the lock service: the request for a lock, the grant that comes of it, and the record that is kept.
 
 A request is what one LOCK asks for. A grant is one holding of one lock, from its start to its end; its token is a
 number that no other grant has, before or after. So rows on disk, changes and answers name a grant by its token.

@@ -25,7 +25,7 @@ _SEARCH_WITHIN = 0.5
 
 
 class KillPolicy(NamedTuple):
-    """How to end a command.
+    """Policy for ending a command.
 
     signal: the number of the signal that is sent first
     killer: a program that sends the signals, called as kill(1) is; None: they are sent directly

@@ -1,4 +1,4 @@
-"""A supervisor asked and told, over a UNIX socket that only its own user may use.
+"""Control of a supervisor: questions and commands over a UNIX socket that only its own user may use.
 
 Requests and answers are JSON, one on a line: {"command": "stop", "programs": ["web"]}, where no program means all, is
 answered by {"supervisor": {...}, "programs": [{...}, ...]} or {"error": "...", "code": 64}. What takes its time is
@@ -19,8 +19,8 @@ from ..net.transport import PIECE, Transport
 from ..net.unix_socket import UnixSocket
 
 COMMANDS = ("status", "start", "stop", "restart")
-_MOST = 100  # clients at a time; others wait to be accepted
-_PULSE = 1.0  # seconds between two signs of life
+_MOST = 100  # clients at a time, far below any limit on descriptors; others wait to be accepted
+_PULSE = 1.0  # seconds between two signs of life, so that ten may be lost within _PATIENCE
 _PATIENCE = 10.0  # seconds without a sign of life from the supervisor
 _IDLE = 10.0  # seconds in which a client asks nothing, or reads nothing of its answer
 
@@ -38,7 +38,7 @@ def control_path(pid_file: Optional[str]) -> Optional[str]:
 
 
 class Controlled(Protocol):
-    """Who is asked and told."""
+    """Supervisor as its control socket knows it."""
 
     def describe_to(self, names: list[str]) -> dict[str, Any]:
         """The state of these programs, or of all. Raises UsageError if there is one that is not known."""
@@ -47,7 +47,7 @@ class Controlled(Protocol):
         """Start, stop or restart these programs, or all; their names. Raises UsageError."""
 
     def are_settled(self, names: list[str]) -> bool:
-        """Whether what was told is done."""
+        """Tell whether the commands about these programs are done."""
 
 
 class _Listener(UnixSocket):

@@ -1,4 +1,4 @@
-"""What one call of the lock table has changed: for those who keep it on disk, and for those who are to be told."""
+"""Effects of one call of the lock table: changes to be written to disk, and clients to be told."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BeforeImages = dict[int, Optional[Grant]]  # by token: the grant as it stood bef
 
 
 class Effects:
-    """All that a call of the table has changed, beside what it returns.
+    """All that one call of the table has changed.
 
     `before_images`: each grant that was made, changed or ended, by its token, with a copy of what it was before
     (None: it is new). Who keeps grants elsewhere writes these tokens, or hands the images to `LockTable.rollback`.

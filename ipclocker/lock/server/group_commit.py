@@ -1,4 +1,4 @@
-"""Changes of the lock table go to disk, and nobody is told of one before it is there.
+"""Group commit: changes of the lock table go to disk in batches, and nobody is told of a change before it is there.
 
 All that changes while one batch is being flushed is the next batch (group commit); a thread does the flushing, so
 the loop never waits for a disk. A client whose answers might show a change that is not on disk yet has to wait until
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Client(Protocol):
-    """Somebody who may have to wait for the disk."""
+    """Client whose answers may have to wait for the disk."""
 
     def flush_durable(self) -> None:
         """Send what was held back: it is on disk."""
@@ -146,7 +146,7 @@ class GroupCommit:
         return changed, freed, self._table.last_token
 
     def _commit_batches(self) -> None:
-        """What the thread does."""
+        """Write batch after batch, in the thread, until there is no more."""
         while True:
             work = self._work.get()
             if work is None:

@@ -1,4 +1,4 @@
-"""Whether the processes that locks depend on are still there; no lock is freed unless somebody knows that it is gone.
+"""Monitor of the processes that hold locks: it reports one that is gone, and only when a kernel says that it is gone.
 
 A process of this server's own kernel is watched by the kernel (process/exit_watcher.py). About any other the pid
 server of its host is asked, in rounds: at the address that the lock came from; if that stays silent, at the addresses
@@ -26,8 +26,8 @@ from ...process.identity import ProcessIdentity, exists, is_own, own_boot
 from ..model import HolderProcess
 from .poll_schedule import PollSchedule
 
-GRACE = 0.1  # seconds for whoever asked in the name of a process to give its locks back when it has ended
-_LOOKS = 3  # questions, a second each, before silence counts as nobody who can tell
+GRACE = 0.1  # seconds: a lockersh whose command has ended gives the lock back itself, within milliseconds
+_LOOKS = 3  # questions, a second each, since a datagram may be lost; then silence counts as "nobody can tell"
 
 
 class HolderMonitor:
@@ -49,7 +49,7 @@ class HolderMonitor:
         ] = {}  # questions without an answer; each one moves on to the next address
 
     def watch(self, process: HolderProcess) -> None:
-        """A lock depends on the process from now on."""
+        """Watch a process from now on: a lock depends on it."""
         self._locks[process] = self._locks.get(process, 0) + 1
         if self._locks[process] > 1:
             return
@@ -62,7 +62,7 @@ class HolderMonitor:
             self._schedule.add(process, self._loop.now)
 
     def unwatch(self, process: HolderProcess) -> None:
-        """A lock does not depend on it any more."""
+        """Watch a process no longer for one of the locks that depended on it."""
         self._locks[process] -= 1
         if not self._locks[process]:
             del self._locks[process]
@@ -75,19 +75,19 @@ class HolderMonitor:
                 self._watch.remove(watched)
 
     def check_soon(self, process: HolderProcess) -> None:
-        """Its client is gone, or somebody says that it is gone itself: look as soon as possible."""
+        """Check a process as soon as the budget allows: its client is gone, or somebody says that it is gone itself."""
         if process in self._locks:
             self._abandoned.add(process)
             self._schedule.check_soon(process)
             self._report(process)
 
     def report_again(self) -> None:
-        """What was reported of those who are gone could not be kept, perhaps; now it can."""
+        """Report those again that are gone: what was reported could perhaps not be written, and now it can."""
         for process in list(self._ended):
             self._report(process)
 
     def check_now(self, process: HolderProcess, seen: Callable[[bool | None], None]) -> None:
-        """Look now whether a process lives; `seen` is called once: with None if nobody can tell."""
+        """Check now whether a process lives; `seen` is called once, with True, False, or None if nobody can tell."""
         if process in self._own:
             identity = _identity(process)
             seen(exists(identity.pid, identity.start))
@@ -104,14 +104,14 @@ class HolderMonitor:
 
         addresses = self._addresses(process) if looks_left and process in self._locks else []
         if not addresses:
-            # Not in this turn, as with an answer: whoever asks need not expect it before he has asked.
+            # Not in this turn, as with an answer: the caller need not expect it before its call returns.
             self._loop.call_at(self._loop.now, lambda: seen(None))
             return
         address = addresses[self._silences.get(process, 0) % len(addresses)]
         self._pid_client.ask(address, _identity(process), answered)
 
     def tick(self, now: float) -> float:
-        """Ask after those whose turn it is; when it is the next one's."""
+        """Ask about the processes that are due; return when the next one is (seconds, monotonic)."""
         while True:
             process = self._schedule.due(now)
             if process is None:
@@ -119,7 +119,7 @@ class HolderMonitor:
             self._ask(process)
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop watching, and give back the descriptors."""
         self._watch.close()
         self._pid_client.close()
         self._resolver.close()
@@ -131,7 +131,7 @@ class HolderMonitor:
             self._pid_client.ask(address, _identity(process), lambda answer: self._answered(process, answer))
 
     def _addresses(self, process: HolderProcess) -> list[str]:
-        """Where to ask: the host's name is looked up only when the address has been silent once."""
+        """List the addresses to ask at: the host's name is looked up only when its address has been silent once."""
         addresses = [process.address] if process.address else []
         if not addresses or self._silences.get(process, 0):
             for address in self._resolver.addresses(os.fsdecode(process.host)):
@@ -170,12 +170,12 @@ def _is_loopback(address: str) -> bool:
 
 
 def _was_of_this_host(process: HolderProcess) -> bool:
-    """Whether it asked from this very host before that was started last; such a process is gone."""
+    """Tell whether a process asked from this very host before that was started last; such a process is gone."""
     return bool(process.boot) and _is_loopback(process.address) and os.fsdecode(process.boot) != own_boot()
 
 
 def _is_own_address(address: str) -> bool:
-    """Whether an address is one of this host: then a socket can be bound to it. A UNIX socket's has none."""
+    """Tell whether an address is one of this host: then a socket can be bound to it. A UNIX socket has none."""
     if not address:
         return True
     try:

@@ -1,4 +1,4 @@
-"""Whose turn it is to be asked after: processes looked at in rounds, never more often than a budget allows.
+"""Schedule of questions about processes: each in its turn, and never more a second than a budget allows.
 
 Each process is due REPEAT seconds after it was last looked at, so that the line is in the order of the times by
 itself; one that is in a hurry goes in front. However many there are, a look costs the same, and there are at most
@@ -12,8 +12,8 @@ from math import inf
 
 from ..model import HolderProcess
 
-BUDGET = 100  # looks a second
-REPEAT = 2.0  # seconds from one look at a process to the next
+BUDGET = 100  # looks a second: some milliseconds of the loop, however many locks there are
+REPEAT = 2.0  # seconds from one look at a process to the next: how late a death on another host is noticed
 
 
 class PollSchedule:
@@ -47,7 +47,7 @@ class PollSchedule:
 
     @property
     def next_due(self) -> float:
-        """When `due` has something; infinity if there is nobody to look at."""
+        """Time at which `due` has something (seconds, monotonic); infinity if no process is to be looked at."""
         if self._urgent:
             return self._next_look
         if self._line:

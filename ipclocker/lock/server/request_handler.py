@@ -27,7 +27,7 @@ _LIST_PIECE = 1_000  # lines of a list made at a time: a millisecond of the loop
 
 
 class Connection(Protocol):
-    """Where the answers go."""
+    """Connection that the answers go to."""
 
     def flush(self) -> None:
         """Send what is on the handler's `output`, as far as it may be sent."""

@@ -46,8 +46,8 @@ from .service import LockService
 DEFAULT_PID_PORT = 1752
 _ACCEPT_AT_ONCE = 64  # new connections served in one turn, so that those that stay have theirs
 _ACCEPT_AGAIN = 1.0  # seconds until the next try when no descriptor was left
-_FOLLOW_AFTER = 0.05  # seconds
-_COMPLAIN_EVERY = 60.0  # seconds
+_FOLLOW_AFTER = 0.05  # seconds: most locks of a command that ends at once are given back before
+_COMPLAIN_EVERY = 60.0  # seconds from one log line about the same trouble to the next
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
@@ -109,7 +109,7 @@ class LockServer(LoopServer):
 
     @property
     def addresses(self) -> list[str]:
-        """Where it listens, as `host:port` or as the name of the UNIX socket."""
+        """Addresses that it listens on, as `host:port` or as the name of the UNIX socket."""
         return [str(Address(s.family, s.getsockname())) for s in self._listeners]
 
     def describe(self) -> str:

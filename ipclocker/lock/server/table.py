@@ -1,4 +1,4 @@
-"""Who holds which lock, who waits for it, and until when: the lock service without sockets, clock or disk.
+"""Lock table: the holder of each lock, its waiters, and the time when a hold ends; without sockets, clock or disk.
 
 A lock has a name and at most one grant. A grant belongs to an owner, which is a user and a session. Each name that is
 held may have a queue of requests; a request waits in the queues of all of its names and leaves them together, when the
@@ -126,7 +126,7 @@ class LockTable:
         return effects
 
     def end(self, grants: Iterable[Grant], now: float) -> Effects:
-        """End grants that still stand, whoever holds them; those that did are `ended`."""
+        """End these grants for any holder, as far as they still stand; those that did are `ended`."""
         effects = Effects()
         for grant in grants:
             if self.grants.get(grant.token) is grant:
@@ -135,7 +135,7 @@ class LockTable:
         return effects
 
     def break_locks(self, names: Iterable[bytes], now: float) -> Effects:
-        """Free the names whoever holds them."""
+        """Free the names for any holder."""
         return self.end([grant for grant in map(self.held.get, names) if grant is not None], now)
 
     def recall(self, names: Iterable[bytes]) -> list[Grant]:
@@ -277,7 +277,7 @@ class LockTable:
 
     @property
     def next_expiry(self) -> float:
-        """When `expire` has something to do at the earliest; infinity if nothing has an end."""
+        """Earliest time at which `expire` has something to do (seconds, monotonic); infinity if nothing has an end."""
         return self._expiries[0][0] if self._expiries else inf
 
     def expire(self, now: float) -> Effects:

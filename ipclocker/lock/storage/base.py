@@ -1,4 +1,4 @@
-"""Where held locks outlive the server: all that the rest of the lock service knows of it."""
+"""Stores, which keep held locks beyond the end of the server, as the rest of the lock service knows them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from ..model import Record
 
 
 class StoredState(NamedTuple):
-    """What a store held when it was opened."""
+    """Contents of a store when it was opened."""
 
     grants: list[Record]
     last_token: int
 
 
 class Store(Protocol):
-    """Where held locks outlive the server. `commit` may be called in another thread, but one call at a time.
+    """Store of held locks. `commit` may be called in another thread, but one call at a time.
 
     All raise StateError, with a message for the administrator.
     """
 
     @property
     def location(self) -> str:
-        """Where that is, for people to read."""
+        """Name of its place, for people to read."""
 
     def load(self) -> StoredState:
         """All that was committed."""

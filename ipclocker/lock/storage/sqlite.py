@@ -163,7 +163,7 @@ def _reason(error: sqlite3.Error) -> str:
 
 
 def _is_sound(record: Record) -> bool:
-    """Whether a row has what its columns should have; SQLite itself lets each hold anything."""
+    """Tell whether a row has the types that its columns should have; SQLite itself lets each hold anything."""
     return all(
         isinstance(value, kind) or (value is None and column in ("start", "pidns"))
         for column, value, kind in zip(Record._fields, record, _KINDS)
