@@ -54,6 +54,10 @@ class Transport:
         """Note that the peer has taken nothing for `patience` seconds."""
         self.close()
 
+    def on_fault(self) -> None:
+        """Hang up, since a fault of ours has left the peer without an answer."""
+        self.close()
+
     def on_close(self) -> None:
         """Note that the connection is closed, for whatever reason. Called once."""
 
@@ -79,7 +83,7 @@ class Transport:
             self.close()
         except Exception:
             log.exception("a request could not be served")
-            self.close()
+            self.on_fault()
 
     def send(self, data: bytes) -> bool:
         """Send these bytes behind those that are still unsent; tell whether all are gone. Raises OSError."""

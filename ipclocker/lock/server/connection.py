@@ -10,7 +10,7 @@ import time
 from typing import Callable
 
 from ...net.loop import READ, WRITE, Loop
-from ...net.transport import Transport
+from ...net.transport import DONTWAIT, Transport
 from ..wire import replies
 from .group_commit import GroupCommit
 from .request_handler import RequestHandler
@@ -25,6 +25,17 @@ def is_connected(sock: socket.SocketType) -> bool:
     poller = select.poll()
     poller.register(sock, getattr(select, "POLLRDHUP", 0))
     return not any(events & _GONE for _, events in poller.poll(0))
+
+
+def warn_classic(sock: socket.SocketType, handler: RequestHandler, word: bytes) -> None:
+    """Tell a classic client this error before its connection is closed without the answer that it waits for.
+
+    A classic lockersh whose connection just ends takes that for the grant, and runs its command without the lock; an
+    error makes it stop. A client with a session or a token asks again by itself, and an error would stop it.
+    """
+    if not handler.session and not handler.confirms:
+        with contextlib.suppress(OSError):
+            sock.send(replies.error(word), DONTWAIT)
 
 
 class Newcomer:
@@ -115,6 +126,12 @@ class ClientConnection(Transport):
         self.handler.abort(b"unwritable")
         self.flush_durable()
 
+    def end(self, word: bytes) -> None:
+        """Hang up on a client that would have stayed; one that waits for its lock is told why (see `warn_classic`)."""
+        if self.handler.waiting is not None:
+            warn_classic(self.sock, self.handler, word)
+        self.close()
+
     def is_connected(self) -> bool:
         """Tell whether the client is still there, as far as the kernel knows at this instant."""
         return self.is_open and is_connected(self.sock)
@@ -141,7 +158,11 @@ class ClientConnection(Transport):
     def on_stalled(self) -> None:
         log.warning("a client has left its answers unread for %.0f s and is cut off", self.patience)
         with contextlib.suppress(OSError):
-            self.sock.send(replies.error(b"answers_unread"), socket.MSG_DONTWAIT)
+            self.sock.send(replies.error(b"answers_unread"), DONTWAIT)
+        self.close()
+
+    def on_fault(self) -> None:
+        warn_classic(self.sock, self.handler, b"internal")
         self.close()
 
     def on_close(self) -> None:

@@ -36,7 +36,7 @@ from ..endpoint import endpoint
 from ..model import Grant, HolderProcess, LockRequest
 from ..storage.base import Store
 from ..storage.open_store import open_store
-from .connection import ClientConnection, Newcomer
+from .connection import ClientConnection, Newcomer, warn_classic
 from .effects import BeforeImages
 from .group_commit import RETRY, GroupCommit
 from .holder_monitor import HolderMonitor
@@ -122,7 +122,7 @@ class LockServer(LoopServer):
     def close(self) -> None:
         """Give back the sockets and the name of the UNIX socket; the clients are cut off."""
         for client in list(self._clients):
-            client.close()
+            client.end(b"server_ended")
         for listener in self._listeners:
             listener.close()
         if self._unix_listener is not None:
@@ -218,6 +218,7 @@ class LockServer(LoopServer):
             return
         except Exception:
             log.exception("a request could not be served")  # a fault of ours costs one client its connection
+            warn_classic(sock, handler, b"internal")
             handler.on_disconnect(self._loop.now)
             sock.close()
             return
