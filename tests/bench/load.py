@@ -22,9 +22,9 @@ class OneShot:
             self._ask(client)
 
     def run(self, seconds: float) -> int:
-        """Go on for so long; the number of requests answered in that time."""
+        """Go on for so long, and until one is answered; the number of requests answered in that time."""
         before, end = self.done, time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end or self.done == before:
             for descriptor, _ in self._poll.poll(1.0):
                 client, sock = self._sockets[descriptor]
                 if sock.recv(4096):
@@ -63,9 +63,9 @@ class Kept:
             self._poll.register(sock, _EDGE)
 
     def run(self, seconds: float) -> int:
-        """Go on for so long; the number of requests answered in that time."""
+        """Go on for so long, and until one is answered; the number of requests answered in that time."""
         before, end = self.done, time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end or self.done == before:
             for descriptor, _ in self._poll.poll(1.0):
                 client, sock = self._sockets[descriptor]
                 if not sock.recv(4096).endswith(b"\n\n\n"):

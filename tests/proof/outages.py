@@ -53,7 +53,7 @@ def look(state: Path) -> tuple[dict[str, int], int]:
         for line in peer.ask("LOCK_INFO"):
             words = line.split()
             held[words[1]] = int(words[words.index("token") + 1])
-        assert sorted(held) == sorted(names)
+        assert sorted(held) == sorted(names), f"a lock that is held twice: {sorted(names)}"
         granted = peer.ask("user new; session new; token 1; locks new; LOCK")
     return held, int(granted[3].split()[1])
 

@@ -43,13 +43,19 @@ def _wrap(owner: type, name: str, wrapper: Callable[..., Any]) -> None:
 @fault
 def granted_twice() -> None:
     """Now and then, who asks for a busy lock gets it."""
+    from ipclocker.lock.server.effects import Effects
     from ipclocker.lock.server.table import LockTable
 
     numbers = count()
 
-    def acquire(method: Any, table: Any, ask: Any, now: float) -> Any:
-        grant = method(table, ask, now)
-        return table._grant(ask.names[0], ask, now) if grant is None and next(numbers) % 3 == 2 else grant
+    def acquire(method: Any, table: Any, request: Any, now: float) -> Any:
+        grant, effects = method(table, request, now)
+        if grant is None and next(numbers) % 3 == 2:
+            held = table.grants.pop(table.held[request.names[0]].token)
+            table._let_go(held)
+            grant, effects = table._grant(held.name, request, now), Effects()
+            effects.before_images = {held.token: held, grant.token: None}
+        return grant, effects
 
     _wrap(LockTable, "acquire", acquire)
 
@@ -59,12 +65,13 @@ def last_come_first_served() -> None:
     """The one who has waited for the shortest time is served."""
     from ipclocker.lock.server.table import LockTable
 
-    def grant_next(method: Any, table: Any, name: bytes, now: float) -> None:
-        queue = table._queues[name]
-        queue.move_to_end(next(reversed(queue)), last=False)
-        method(table, name, now)
+    def free(method: Any, table: Any, grant: Any, now: float, effects: Any) -> None:
+        queue = table._queues.get(grant.name)
+        if queue:
+            queue.move_to_end(next(reversed(queue)), last=False)
+        method(table, grant, now, effects)
 
-    _wrap(LockTable, "_grant_next", grant_next)
+    _wrap(LockTable, "_free", free)
 
 
 @fault
@@ -74,11 +81,14 @@ def freed_to_nobody() -> None:
 
     numbers = count()
 
-    def grant_next(method: Any, table: Any, name: bytes, now: float) -> None:
-        if next(numbers) % 5 != 4:
-            method(table, name, now)
+    def free(method: Any, table: Any, grant: Any, now: float, effects: Any) -> None:
+        queue = table._queues.get(grant.name)
+        kept = table._queues.pop(grant.name) if queue and next(numbers) % 5 == 4 else None
+        method(table, grant, now, effects)
+        if kept:
+            table._queues[grant.name] = kept
 
-    _wrap(LockTable, "_grant_next", grant_next)
+    _wrap(LockTable, "_free", free)
 
 
 @fault

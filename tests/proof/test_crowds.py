@@ -42,7 +42,7 @@ def test_two_at_once_are_found(built_file: Path, cache: Path, dice: random.Rando
 def test_a_lock_that_nobody_gets_is_found(built_file: Path, cache: Path, dice: random.Random) -> None:
     setting = Setting(built(built_file), with_fault("freed_to_nobody"), names=1, patience=3.0)
     with new_crowd(setting, built_file, cache, dice) as crowd, pytest.raises(Stuck):
-        torment(crowd, Chaos(crowd, dice, ["stop a command"], pause=1.0, long=0.0), 1.0)
+        torment(crowd, Chaos(crowd, dice, ["stop a command"], pause=1.0, long=0.0), 3.0)
 
 
 def test_a_lease_that_is_not_checked_by_its_holder_is_found(built_file: Path, cache: Path, dice: random.Random) -> None:
