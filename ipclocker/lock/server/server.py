@@ -28,6 +28,7 @@ from math import inf
 
 from ...daemon.loop_server import LoopServer
 from ...daemon.state_dir import make_state_folder
+from ...errors import StateError
 from ...net.address import Address, service_port
 from ...net.loop import READ, Loop
 from ...net.tcp_listener import UnixListener, accept, adopt_listeners, tcp_listeners
@@ -145,6 +146,11 @@ class LockServer(LoopServer):
         try:
             now = time.monotonic()
             kept = store.load()
+            if len({grant.name for grant in kept.grants}) < len(kept.grants):
+                raise StateError(
+                    f"the state in {store.location} is damaged, since a lock is held twice in it: move it away, or "
+                    "bring back a copy of it"
+                )
             table.restore(kept.grants, now, time.time() - now)
         except BaseException:
             store.close()

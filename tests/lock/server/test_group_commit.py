@@ -113,6 +113,14 @@ def test_nobody_is_told_of_a_change_before_it_is_kept() -> None:
         assert disk.grants[b"x"].user == b"bob"
 
 
+def test_a_state_in_which_a_lock_is_held_twice_is_refused() -> None:
+    disk = FakeDisk()
+    record = Record(1, b"x", b"ann", b"", 1.0, 0.0, False, False, True, b"", b"", 0, None, b"", None, "")
+    disk.records = {1: record, 2: record._replace(token=2, user=b"bob")}
+    with pytest.raises(StateError, match="a fake disk is damaged, since a lock is held twice"):
+        serving(disk)
+
+
 def test_a_client_of_one_request_waits_for_the_disk_as_well() -> None:
     disk = FakeDisk(slow=True)
     with serving(disk) as server:
