@@ -68,8 +68,11 @@ def test_a_service_is_started_when_it_answers(started: Systemd, tool: str) -> No
 
 
 def test_the_journal_knows_the_time_by_itself(started: Systemd) -> None:
-    line = started.journal("-t", "lockerd", "-o", "cat").splitlines()[-1]
-    assert re.match(r"lockerd \d+\.\d+\.\d+, listening on ", line), line
+    def begins() -> bool:  # what a service has said may reach the journal a moment later
+        line = started.journal("-t", "lockerd", "-o", "cat").splitlines()[-1]
+        return re.match(r"lockerd \d+\.\d+\.\d+, listening on ", line) is not None
+
+    wait_for(begins, "the line of the start to be the last one")
     assert started.journal("-t", "lockerd", "-p", "err", "-o", "cat") in ("", "-- No entries --\n")
     assert re.search(r" lockerd\[\d+\]: ", started.journal("-u", "lockerd"))
 

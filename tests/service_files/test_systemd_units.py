@@ -49,7 +49,7 @@ def refusal(run: Run, *words: str) -> str:
     """The one line that is said instead."""
     done = units(run, *words)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (64, "", 1), done
-    assert done.stderr.startswith(("units: ", "ipclocker units: ", f"{words[0]}: "))
+    assert done.stderr.startswith(("units: ", "ipclocker units: ", *(f"{word}: " for word in words[:1])))
     return done.stderr
 
 
