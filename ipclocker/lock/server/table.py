@@ -222,7 +222,8 @@ class LockTable:
 
     def _is_overdue(self, grant: Grant) -> bool:
         stands = self.grants.get(grant.token) is grant
-        return stands and grant.lease and grant.deadline == inf and not grant.outlived
+        # One with a hold time has a deadline, until that has passed. One without never has any: it has no end.
+        return stands and grant.lease and grant.hold > 0 and grant.deadline == inf and not grant.outlived
 
     # Kept elsewhere
 

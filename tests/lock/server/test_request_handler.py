@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ipclocker.lock.model import HolderProcess
 from ipclocker.lock.server.request_handler import MAX_ANSWERS, MAX_BACKLOG
 from ipclocker.lock.wire.requests import MAX_NAMES
 from ipclocker.version import VERSION
@@ -156,6 +157,75 @@ def test_what_a_client_knows_to_hold_it_keeps_when_it_hangs_up() -> None:
     holder.say("UNLOCK")
     next_one.hang_up()
     assert server.held() == {b"x": b"bob"}
+
+
+HELD_BY_7 = "autounlock 1; hostname h; pid 7"
+PROCESS_7 = HolderProcess(b"h", 7, None, b"", None, "127.0.0.1")
+
+
+def suspects_of(server: MemoryServer) -> list[HolderProcess]:
+    """The processes that the server is told to look at, as they come."""
+    suspects: list[HolderProcess] = []
+    server.service.on_suspect = suspects.append
+    return suspects
+
+
+def test_a_lost_connection_makes_the_server_look_at_the_process_of_its_last_lock_at_once() -> None:
+    server = MemoryServer()
+    suspects = suspects_of(server)
+    peer = held_by(server, more="autounlock 1; hostname h; pid 6")
+    peer.say(f"{HELD_BY_7}; locks y; LOCK")
+    assert suspects == []
+    server.now += 5
+    peer.hang_up()
+    assert suspects == [PROCESS_7]
+    assert server.service.now == server.now  # it is looked at now, not when the client was last heard
+    assert set(server.held()) == {b"x", b"y"}
+
+
+def test_a_waiter_whose_connection_is_lost_is_looked_at_too() -> None:
+    server = MemoryServer()
+    held_by(server)
+    suspects = suspects_of(server)
+    waiting(server, "bob", more=HELD_BY_7).hang_up()
+    assert suspects == [PROCESS_7]
+
+
+def test_a_client_that_ends_in_good_order_makes_nobody_look() -> None:
+    server = MemoryServer()
+    suspects = suspects_of(server)
+    peer = held_by(server, more=HELD_BY_7)
+    peer.say("EOF")
+    assert peer.closed
+    peer.hang_up()
+    assert suspects == [] and server.held() == {b"x": b"ann"}
+
+
+@pytest.mark.parametrize("asks", ["LOCK", "STATUS"])
+def test_a_client_that_is_gone_before_all_was_sent_to_it_has_not_ended_in_good_order(asks: str) -> None:
+    server = MemoryServer()
+    suspects = suspects_of(server)
+    peer = held_by(server, more=HELD_BY_7)
+    peer.take()
+    peer.reads = False
+    peer.say(f"{asks}; EOF")
+    assert peer.closed and peer.heard == b""
+    assert suspects == [PROCESS_7] and server.held() == {b"x": b"ann"}
+
+
+def test_a_lost_connection_whose_client_named_no_process_makes_nobody_look() -> None:
+    server = MemoryServer()
+    suspects = suspects_of(server)
+    held_by(server, more="hostname h; pid 7").hang_up()
+    assert suspects == []
+
+
+def test_a_client_that_is_refused_is_looked_at_as_one_that_is_lost() -> None:
+    server = MemoryServer()
+    suspects = suspects_of(server)
+    peer = held_by(server, more=HELD_BY_7)
+    peer.send(b"y" * 70_000)
+    assert peer.closed and suspects == [PROCESS_7]
 
 
 def test_a_client_that_hangs_up_counts_as_gone_whatever_it_had_still_asked_for() -> None:

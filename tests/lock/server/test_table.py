@@ -352,6 +352,21 @@ class Model(RuleBasedStateMachine):
             self.model_free(name)
         assert self.table.next_expiry > self.now
 
+    @rule(
+        target=waiting,
+        owner=st.sampled_from(OWNERS),
+        name=st.sampled_from(NAMES),
+        hold=st.sampled_from([1.0, 5.0]),
+        process=st.sampled_from([process for process in PROCESSES if process]),
+    )
+    def let_a_lease_run_out(
+        self, owner: tuple[bytes, bytes], name: bytes, hold: float, process: HolderProcess
+    ) -> Client:
+        """Left to chance, this comes about a few times in all the steps of a test."""
+        client = self.lock(Client(owner, (name,), hold, process, lease=True), waits=False)
+        self.expire(hold)
+        return client
+
     @precondition(lambda self: self.looked_at)
     @rule(data=st.data(), lives=st.booleans())
     def look_at_the_process_of_a_lease_that_ran_out(self, data: st.DataObject, lives: bool) -> None:
@@ -679,6 +694,139 @@ def test_a_waited_grant_that_is_not_confirmed_is_taken_back() -> None:
     table.confirm(b"a", table.held[b"a"].token)
     assert table.expire(149.9) == []
     assert [grant.user for grant in table.expire(160)] == [b"eve"]
+
+
+# A lease that runs out
+
+
+def lease(table: Table, now: float = 0, hold: float = 5, process: HolderProcess | None = PROCESSES[1]) -> Grant:
+    """The lease that Ann has on the lock a from now on."""
+    grant = table.acquire(Client(ANN, hold=hold, process=process, lease=True), now)
+    assert grant is not None
+    return grant
+
+
+def overdue_lease(table: Table) -> Grant:
+    """A lease that was taken at 0 and ran out at 5."""
+    grant = lease(table)
+    assert table.expire(5) == [] and table.overdue == [grant]
+    table.overdue.clear()
+    return grant
+
+
+def test_a_lease_that_runs_out_is_overdue_once_and_stays_until_somebody_has_looked() -> None:
+    table = Table()
+    grant = lease(table)
+    assert table.expire(4.9) == [] and table.overdue == []
+    assert table.expire(5) == [] and table.overdue == [grant]
+    assert table.expire(1e9) == [] and table.overdue == [grant]
+    assert table.next_expiry == inf and table.held == {b"a": grant}
+
+
+def test_a_lease_whose_process_nobody_knows_ends_when_it_runs_out() -> None:
+    table = Table()
+    grant = lease(table, process=None)
+    assert table.expire(5) == [grant] and table.overdue == [] and not table.held
+
+
+def test_an_overdue_lease_whose_process_is_not_known_to_live_goes_to_the_next() -> None:
+    table = Table()
+    grant = overdue_lease(table)
+    waiting = Client(BOB, hold=2)
+    table.enqueue(waiting)
+    assert table.expire_overdue(grant, 7)
+    assert granted(table) == [(waiting, b"a")] and table.held[b"a"].deadline == 9
+    assert not table.expire_overdue(grant, 7)
+
+
+def test_a_lease_whose_process_lives_stays_whatever_is_seen_later() -> None:
+    table = Table()
+    grant = overdue_lease(table)
+    table.before_images = {}
+    table.mark_holder_alive(grant)
+    before = table.before_images[grant.token]
+    assert before is not None and grant.outlived and not before.outlived
+    assert not table.expire_overdue(grant, 7)
+    assert table.expire(1e9) == [] and table.overdue == [] and table.held == {b"a": grant}
+
+
+def test_a_lease_that_was_outlived_ends_with_its_process() -> None:
+    table = Table()
+    grant = overdue_lease(table)
+    table.mark_holder_alive(grant)
+    assert PROCESSES[1] is not None
+    assert table.release_of(PROCESSES[1], 7) == [grant]
+
+
+@pytest.mark.parametrize("lives", [True, False])
+@pytest.mark.parametrize("how", ["renew", "lock", "lock for ever"])
+def test_an_overdue_lease_that_is_renewed_before_somebody_has_looked_is_left_alone(how: str, lives: bool) -> None:
+    table = Table()
+    grant = overdue_lease(table)
+    if how == "renew":
+        table.renew(b"a", grant.token, 6)
+    else:
+        lease(table, 6, 0 if how == "lock for ever" else 5)
+    table.before_images = {}
+    if lives:
+        table.mark_holder_alive(grant)
+    else:
+        assert not table.expire_overdue(grant, 7)
+    assert table.before_images == {} and table.held == {b"a": grant}
+    assert not grant.outlived and grant.deadline == (inf if how == "lock for ever" else 11)
+
+
+@pytest.mark.parametrize("is_lease", [True, False])
+@pytest.mark.parametrize("hold", [0, 5])
+def test_a_lock_that_is_not_overdue_is_left_alone(is_lease: bool, hold: float) -> None:
+    table = Table()
+    grant = table.acquire(Client(ANN, hold=hold, process=PROCESSES[1], lease=is_lease), 0)
+    assert grant is not None
+    assert not table.expire_overdue(grant, 1)
+    table.mark_holder_alive(grant)
+    assert not grant.outlived and table.held == {b"a": grant}
+
+
+def test_an_overdue_lease_that_was_given_back_does_not_take_the_next_grant_along() -> None:
+    table = Table()
+    old = overdue_lease(table)
+    table.release(Client(ANN), 6)
+    grant = overdue_lease(table)
+    assert not table.expire_overdue(old, 7)
+    table.mark_holder_alive(old)
+    assert not old.outlived and table.held == {b"a": grant}
+
+
+def test_a_lease_that_was_outlived_and_is_renewed_runs_out_again() -> None:
+    table = Table()
+    grant = overdue_lease(table)
+    table.mark_holder_alive(grant)
+    assert table.renew(b"a", grant.token, 100) is grant and not grant.outlived
+    assert table.next_expiry == 105
+    assert table.expire(105) == [] and table.overdue == [grant]
+    assert table.expire_overdue(grant, 106)
+
+
+def test_a_lease_that_is_recalled_can_not_be_renewed_and_is_overdue_in_time() -> None:
+    table = Table()
+    grant = lease(table)
+    assert table.recall([b"z", b"a"]) == [grant]
+    assert table.renew(b"a", grant.token, 3) is grant and lease(table, 3) is grant
+    assert table.expire(5) == [] and table.overdue == [grant]
+    assert table.renew(b"a", grant.token, 6) is grant and lease(table, 6) is grant  # nor behind that
+    assert table.expire_overdue(grant, 7)
+
+
+def test_a_lease_that_waits_for_its_confirmation_is_taken_back_when_that_does_not_come() -> None:
+    table = Table()
+    table.acquire(Client(EVE), 0)
+    table.enqueue(Client(ANN, hold=5, process=PROCESSES[1], lease=True, confirms=True))
+    table.release(Client(EVE), 0)
+    grant = table.held[b"a"]
+    assert table.expire(5) == [grant] and table.overdue == []
+
+
+# Confirmations and tokens
 
 
 @pytest.mark.parametrize("sign_of_life", ["confirm", "renew", "lock"])
