@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from copy import copy
 from math import inf
-from typing import Any, Callable
+from typing import Any, Callable, ClassVar
 
 import pytest
 from hypothesis import settings
@@ -157,10 +158,21 @@ clients_ = st.builds(
 )
 
 
+leases_ = st.builds(
+    Client,
+    st.sampled_from(OWNERS),
+    st.permutations(NAMES).map(tuple),
+    st.sampled_from([1.0, 5.0]),
+    st.sampled_from([process for process in PROCESSES if process]),
+    lease=st.just(True),
+)
+
+
 class Model(RuleBasedStateMachine):
     """Each rule is done to the table and to a model made of plain lists; both have to come to the same."""
 
     waiting = Bundle("waiting")
+    looks: ClassVar[Counter[tuple[bool, bool]]] = Counter()  # at leases that ran out: overdue still, process lives
 
     def __init__(self) -> None:
         super().__init__()
@@ -352,29 +364,28 @@ class Model(RuleBasedStateMachine):
             self.model_free(name)
         assert self.table.next_expiry > self.now
 
-    @rule(
-        target=waiting,
-        owner=st.sampled_from(OWNERS),
-        name=st.sampled_from(NAMES),
-        hold=st.sampled_from([1.0, 5.0]),
-        process=st.sampled_from([process for process in PROCESSES if process]),
-    )
-    def let_a_lease_run_out(
-        self, owner: tuple[bytes, bytes], name: bytes, hold: float, process: HolderProcess
-    ) -> Client:
-        """Left to chance, this comes about a few times in all the steps of a test."""
-        client = self.lock(Client(owner, (name,), hold, process, lease=True), waits=False)
-        self.expire(hold)
-        return client
+    @rule(client=leases_, renewed=st.booleans(), lives=st.sampled_from([True, False, None]))
+    def let_a_lease_run_out(self, client: Client, renewed: bool, lives: bool | None) -> None:
+        """What is left to chance hardly comes about; with `lives` None somebody looks only after other steps."""
+        self.lock(client, waits=False)
+        self.expire(client.hold)
+        for name in sorted(self.looked_at):
+            if renewed:
+                self.renew(name, right=True)
+            if lives is not None:
+                self.look_at_process(name, lives)
 
     @precondition(lambda self: self.looked_at)
     @rule(data=st.data(), lives=st.booleans())
     def look_at_the_process_of_a_lease_that_ran_out(self, data: st.DataObject, lives: bool) -> None:
-        name = data.draw(st.sampled_from(sorted(self.looked_at)))
+        self.look_at_process(data.draw(st.sampled_from(sorted(self.looked_at))), lives)
+
+    def look_at_process(self, name: bytes, lives: bool) -> None:
         self.looked_at.discard(name)
         grant, holding = self.table.held.get(name), self.held.get(name)
         if grant is None or holding is None:
             return
+        self.looks[holding.is_overdue, lives] += 1
         if lives:
             self.table.mark_holder_alive(grant)
             holding.outlived |= holding.is_overdue
@@ -516,8 +527,15 @@ def holder_of(grant: Grant) -> tuple[object, ...]:
     return grant.owner, grant.token, grant.hold, grant.deadline, grant.process
 
 
-TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+class TestModel(Model.TestCase):  # type: ignore[misc, valid-type]
+    settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+    def runTest(self) -> None:
+        Model.looks.clear()
+        super().runTest()
+        for is_overdue in (True, False):
+            for lives in (True, False):
+                assert Model.looks[is_overdue, lives] > 5, "the model hardly reaches a lease that has run out"
 
 
 # Examples. In their names and in PROTOCOL.md the rules are told in words.
