@@ -844,6 +844,137 @@ def test_a_lease_that_waits_for_its_confirmation_is_taken_back_when_that_does_no
     assert table.expire(5) == [grant] and table.overdue == []
 
 
+@pytest.mark.parametrize("how", ["a hold time", "an unconfirmed lease", "an outlived lease", "no hold time"])
+def test_of_a_process_that_is_gone_all_is_freed_but_leases_that_run(how: str) -> None:
+    table = Table()
+    process = PROCESSES[1]
+    assert process is not None
+    table.acquire(Client(EVE, (b"b",)), 0)
+    running = lease(table, hold=100)
+    if how == "an unconfirmed lease":
+        table.enqueue(Client(ANN, (b"b",), 100, process, confirms=True, lease=True))
+        table.release(Client(EVE, (b"b",)), 0)
+    else:
+        table.release(Client(EVE, (b"b",)), 0)
+        hold = {"no hold time": 0, "an outlived lease": 5}.get(how, 100)
+        other = table.acquire(Client(ANN, (b"b",), hold, process, lease=how == "an outlived lease"), 0)
+        assert other is not None
+        table.expire(5)
+        table.mark_holder_alive(other)
+        assert other.outlived == (how == "an outlived lease")
+    ended, suspects = table.report_dead(process.host, process.pid, process.address, 6)
+    assert [grant.name for grant in ended] == [b"b"] and suspects == [process]
+    table.acquire(Client(ANN, (b"c",), process=process), 7)
+    assert [grant.name for grant in table.release_of(process, 7)] == [b"c"]
+    assert table.held == {b"a": running}
+
+
+def test_a_process_that_is_gone_takes_no_lock_of_its_like_along() -> None:
+    """On another host of the same name it may have the same number."""
+    table = Table()
+    mine, other = PROCESSES[1], PROCESSES[3]
+    assert mine is not None and other is not None and mine[:2] == other[:2]
+    gone = table.acquire(Client(ANN, (b"a",), process=mine), 0)
+    stays = table.acquire(Client(ANN, (b"b",), process=other), 0)
+    assert table.release_of(mine, 1) == [gone]
+    assert table.held == {b"b": stays}
+
+
+def test_what_is_no_lease_can_not_be_recalled() -> None:
+    table = Table()
+    grant = table.acquire(Client(ANN, hold=5), 0)
+    assert grant is not None
+    assert table.recall([b"a"]) == [] and not grant.recalled
+
+
+# What is written, and what is taken back
+
+
+def test_a_renewal_and_a_second_confirmation_write_nothing() -> None:
+    table = Table()
+    grant = lease(table)
+    table.before_images = {}
+    table.renew(b"a", grant.token, 1)
+    lease(table, 2)
+    table.confirm(b"a", grant.token)
+    assert grant.deadline == 7 and table.before_images == {}
+
+
+@pytest.mark.parametrize("how", ["renew", "lock"])
+def test_a_renewal_is_written_when_it_is_the_first_sign_of_life(how: str) -> None:
+    table = Table()
+    grant = overdue_lease(table)
+    table.mark_holder_alive(grant)
+    table.before_images = {}
+    table.renew(b"a", grant.token, 6) if how == "renew" else lease(table, 6)
+    before = table.before_images[grant.token]
+    assert before is not None and before.outlived and not grant.outlived
+
+
+def test_what_was_outlived_before_a_change_is_so_again_when_that_is_taken_back() -> None:
+    table = Table()
+    grant = overdue_lease(table)
+    table.mark_holder_alive(grant)
+    table.before_images = {}
+    table.renew(b"a", grant.token, 6)
+    assert table.rollback(table.before_images, 7) == []
+    assert table.held[b"a"].outlived and table.held[b"a"].deadline == inf
+    assert table.expire(1e9) == [] and table.overdue == []
+
+
+def test_the_waiters_for_what_is_free_by_a_rollback_wait_no_more_and_the_others_wait_on() -> None:
+    table = Table()
+    old = table.acquire(Client(EVE, (b"b",)), 0)
+    table.before_images = {}
+    table.acquire(Client(ANN, (b"a",)), 0)
+    table.release(Client(EVE, (b"b",)), 0)
+    table.acquire(Client(ANN, (b"b",)), 0)
+    both, on_b = Client(BOB, (b"a", b"b")), Client(EVE, (b"b",))
+    table.enqueue(both)
+    table.enqueue(on_b)
+    assert table.rollback(table.before_images, 1) == [both]
+    assert table.held == {b"b": old}
+    assert table.waiters(b"a") == [] and table.waiters(b"b") == [on_b]
+
+
+def test_a_hold_time_that_is_set_behind_a_rollback_ends_on_time() -> None:
+    """The change that is taken back came when the lock had no end any more; an older end was not forgotten yet."""
+    table = Table()
+    table.acquire(Client(ANN, hold=100), 0)
+    table.acquire(Client(ANN), 1)
+    table.before_images = {}
+    table.acquire(Client(ANN, process=PROCESSES[1]), 2)
+    table.rollback(table.before_images, 3)
+    assert table.held[b"a"].process is None
+    table.acquire(Client(ANN, hold=200), 4)
+    table.expire(203)
+    assert [grant.user for grant in table.expire(204)] == [b"ann"]
+
+
+def test_a_grant_that_was_kept_unconfirmed_has_its_time_again_to_be_confirmed() -> None:
+    table = Table()
+    for name in (b"a", b"b"):
+        table.acquire(Client(EVE, (name,)), 0)
+        table.enqueue(Client(ANN, (name,), confirms=True))
+        table.release(Client(EVE, (name,)), 0)
+    table.confirm(b"a", table.held[b"a"].token)
+    again = Table(table.last_token)
+    again.restore([grant.record(0.0) for grant in table.held.values()], 50, 0.0)
+    assert again.expire(50 + CONFIRM_WITHIN - 0.1) == []
+    assert [grant.name for grant in again.expire(50 + CONFIRM_WITHIN)] == [b"b"]
+    assert again.expire(1e9) == []
+
+
+def test_a_request_is_taken_off_its_queues_once() -> None:
+    table = Table()
+    table.acquire(Client(ANN), 0)
+    waiting = Client(BOB)
+    assert not table.dequeue(waiting)
+    table.enqueue(waiting)
+    assert table.dequeue(waiting)
+    assert not table.dequeue(waiting)
+
+
 # Confirmations and tokens
 
 
