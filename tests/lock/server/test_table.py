@@ -900,6 +900,17 @@ def test_a_renewal_and_a_second_confirmation_write_nothing() -> None:
     assert grant.deadline == 7 and table.before_images == {}
 
 
+def test_each_grant_is_written_whoever_it_went_to() -> None:
+    table = Table()
+    table.acquire(Client(ANN), 0)
+    assert table.before_images == {1: None}
+    table.enqueue(Client(BOB))
+    table.before_images = {}
+    ann = table.held[b"a"]
+    table.release(Client(ANN), 0)
+    assert table.before_images == {1: ann, 2: None}
+
+
 @pytest.mark.parametrize("how", ["renew", "lock"])
 def test_a_renewal_is_written_when_it_is_the_first_sign_of_life(how: str) -> None:
     table = Table()
@@ -1076,8 +1087,8 @@ def test_time_costs_nothing_however_often_locks_come_and_go() -> None:
     table = Table()
     table.acquire(Client(ANN, (b"kept",), hold=1e6), 0)
     for number in range(20_000):
-        table.acquire(Client(BOB, hold=1000), number)
-        table.acquire(Client(BOB, hold=500), number)
+        table.acquire(Client(BOB, hold=1000, process=PROCESSES[1]), number)
+        table.acquire(Client(BOB, hold=500, process=PROCESSES[1]), number)
         table.release(Client(BOB), number)
         table.before_images.clear()
         assert len(table._expiries) < 1500
