@@ -222,7 +222,8 @@ class LockTable:
 
     def _is_overdue(self, grant: Grant) -> bool:
         stands = self.grants.get(grant.token) is grant
-        return stands and grant.lease and grant.deadline == inf and not grant.outlived
+        # With a hold time there is a deadline, until a lease has passed it. Without, there never is: it has no end.
+        return stands and grant.hold > 0 and grant.deadline == inf and not grant.outlived
 
     # Kept elsewhere
 

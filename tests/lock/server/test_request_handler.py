@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ipclocker.lock.model import HolderProcess
 from ipclocker.lock.server.request_handler import MAX_ANSWERS, MAX_BACKLOG
 from ipclocker.lock.wire.requests import MAX_NAMES
 from ipclocker.version import VERSION
@@ -30,6 +31,17 @@ def waiting(server: MemoryServer, user: str, name: str = "x", more: str = "") ->
 def token_of(peer: MemoryPeer) -> int:
     """The token of the grant that was heard last."""
     return int([line.split()[1] for line in peer.take().decode().split("\n") if line.startswith("token")][-1])
+
+
+HELD_BY_7 = "autounlock 1; hostname h; pid 7"
+PROCESS_7 = HolderProcess(b"h", 7, None, b"", None, "127.0.0.1")
+
+
+def suspects_of(server: MemoryServer) -> list[HolderProcess]:
+    """The processes that the server is told to look at, as they come."""
+    suspects: list[HolderProcess] = []
+    server.service.on_suspect = suspects.append
+    return suspects
 
 
 def test_version() -> None:
@@ -149,6 +161,22 @@ def test_a_grant_that_could_not_be_delivered_goes_to_the_next() -> None:
     assert server.held() == {b"x": b"eve"} and b"locked 1" in next_one.heard
 
 
+def test_a_grant_that_its_connection_could_not_send_goes_to_the_next_though_the_client_had_ended() -> None:
+    server = MemoryServer()
+    holder = held_by(server)
+    suspects = suspects_of(server)
+    dead, next_one = waiting(server, "bob", more=HELD_BY_7), waiting(server, "eve")
+    dead.say("EOF")
+    dead.reads = False
+    dead.closed = True  # not yet: what the socket has not taken is still to be sent
+    holder.say("UNLOCK")
+    dead.handler.output.clear()
+    assert server.held() == {b"x": b"bob"}
+    dead.hang_up()
+    assert server.held() == {b"x": b"eve"} and b"locked 1" in next_one.heard
+    assert suspects == [PROCESS_7]
+
+
 def test_what_a_client_knows_to_hold_it_keeps_when_it_hangs_up() -> None:
     server = MemoryServer()
     holder = held_by(server)
@@ -156,6 +184,64 @@ def test_what_a_client_knows_to_hold_it_keeps_when_it_hangs_up() -> None:
     holder.say("UNLOCK")
     next_one.hang_up()
     assert server.held() == {b"x": b"bob"}
+
+
+def test_a_lost_connection_makes_the_server_look_at_the_process_of_its_last_lock_at_once() -> None:
+    server = MemoryServer()
+    suspects = suspects_of(server)
+    peer = held_by(server, more="autounlock 1; hostname h; pid 6")
+    peer.say(f"{HELD_BY_7}; locks y; LOCK")
+    assert suspects == []
+    server.now += 5
+    peer.hang_up()
+    assert suspects == [PROCESS_7]
+    assert server.service.now == server.now  # it is looked at now, not when the client was last heard
+    assert set(server.held()) == {b"x", b"y"}
+
+
+def test_a_waiter_whose_connection_is_lost_is_looked_at_too() -> None:
+    server = MemoryServer()
+    held_by(server)
+    suspects = suspects_of(server)
+    waiting(server, "bob", more=HELD_BY_7).hang_up()
+    assert suspects == [PROCESS_7]
+
+
+def test_a_client_that_ends_in_good_order_makes_nobody_look() -> None:
+    server = MemoryServer()
+    suspects = suspects_of(server)
+    peer = held_by(server, more=HELD_BY_7)
+    peer.say("EOF")
+    assert peer.closed
+    peer.hang_up()
+    assert suspects == [] and server.held() == {b"x": b"ann"}
+
+
+@pytest.mark.parametrize("asks", ["LOCK", "STATUS"])
+def test_a_client_that_is_gone_before_all_was_sent_to_it_has_not_ended_in_good_order(asks: str) -> None:
+    server = MemoryServer()
+    suspects = suspects_of(server)
+    peer = held_by(server, more=HELD_BY_7)
+    peer.take()
+    peer.reads = False
+    peer.say(f"{asks}; EOF")
+    assert peer.closed and peer.heard == b""
+    assert suspects == [PROCESS_7] and server.held() == {b"x": b"ann"}
+
+
+def test_a_lost_connection_whose_client_named_no_process_makes_nobody_look() -> None:
+    server = MemoryServer()
+    suspects = suspects_of(server)
+    held_by(server, more="hostname h; pid 7").hang_up()
+    assert suspects == []
+
+
+def test_a_client_that_is_refused_is_looked_at_as_one_that_is_lost() -> None:
+    server = MemoryServer()
+    suspects = suspects_of(server)
+    peer = held_by(server, more=HELD_BY_7)
+    peer.send(b"y" * 70_000)
+    assert peer.closed and suspects == [PROCESS_7]
 
 
 def test_a_client_that_hangs_up_counts_as_gone_whatever_it_had_still_asked_for() -> None:
@@ -195,13 +281,14 @@ def test_requests_behind_one_that_waits_are_kept_up_to_a_bound(in_one: bool) -> 
     held_by(server)
     peer = waiting(server, "bob")
     fits = b"STATUS\n" * (MAX_BACKLOG // 7)
+    fits += b"\n" * (MAX_BACKLOG - len(fits))
     if in_one:
         peer.send(fits)
     else:
         for start in range(0, len(fits), 999):
             peer.send(fits[start : start + 999])
     assert not peer.closed and peer.heard == b""
-    peer.send(b"STATUS\n" * 10)
+    peer.send(b"\n")
     assert peer.closed and peer.take() == b"error too_much_input\n\n\n"
     server.service.table.break_locks([b"x"], server.now)
     assert server.held() == {}
@@ -243,6 +330,133 @@ def test_a_long_list_is_made_in_pieces() -> None:
     assert first.split(b"\n") == [b"lock n%d a" % number for number in range(5000)]
     assert second.split(b"\n") == [b"lock n%d a" % number for number in range(4999)]
     assert version.startswith(b"version ")
+
+
+def test_the_hold_time_of_a_request_that_stood_behind_unread_answers_counts_from_when_it_is_run() -> None:
+    server = MemoryServer()
+    peer = server.connect()
+    peer.reads = False
+    peer.say("user a; locks x; timeout 10" + "; STATUS" * MAX_ANSWERS + "; LOCK")
+    assert server.held() == {}
+    server.pass_time(100)
+    peer.reads = True
+    peer.flush()
+    server.pass_time(9)
+    assert server.held() == {b"x": b"a"}
+    server.pass_time(1)
+    assert server.held() == {}
+
+
+def test_what_arrives_behind_the_end_is_not_run() -> None:
+    server = MemoryServer()
+    peer = server.connect()
+    peer.say("user a; locks x; EOF")
+    peer.handler.receive(b"LOCK\n", server.now)
+    assert server.held() == {} and peer.handler.output == []
+
+
+# What the client has not asked for
+
+
+def subscriber(server: MemoryServer) -> MemoryPeer:
+    """A client that holds x and y under leases, and is told when it loses them."""
+    peer = server.connect()
+    peer.say("user ann; token 1; tell 1; lease 1; timeout 1000; locks x; LOCK; locks y; LOCK")
+    peer.take()
+    return peer
+
+
+def test_what_is_lost_or_recalled_is_told_at_once_and_once() -> None:
+    server = MemoryServer()
+    peer, other = subscriber(server), server.connect()
+    other.say("locks x; RECALL")
+    assert peer.take() == b"recall x 1\n"
+    other.say("locks x y; BREAK_LOCK")
+    assert peer.take() == b"lost x 1\nlost y 2\n"
+    other.say("user ann; UNLOCK; BREAK_LOCK")
+    assert peer.take() == b""
+
+
+def test_what_is_lost_while_a_list_is_written_is_told_behind_the_list() -> None:
+    server = MemoryServer()
+    peer, other = subscriber(server), server.connect()
+    other.send(b"user a\n" + b"".join(b"locks n%d\nLOCK\n" % number for number in range(2500)))
+    peer.reads = False
+    peer.say("LOCK_LIST; VERSION")
+    other.say("locks x y; BREAK_LOCK")
+    peer.reads = True
+    peer.flush()
+    listed, behind = peer.take().split(b"\n\n\n")
+    assert len(listed.split(b"\n")) == 2502
+    assert behind.startswith(b"lost x 1\nlost y 2\nversion ")
+    peer.say("LOCK_LIST")
+    assert b"lost" not in peer.take()
+
+
+def test_who_has_ended_is_told_nothing_more() -> None:
+    server = MemoryServer()
+    peer = subscriber(server)
+    assert server.service.subscribers
+    peer.say("EOF")
+    assert peer.closed and not server.service.subscribers
+    lost = subscriber(server)
+    lost.hang_up()
+    assert not server.service.subscribers
+
+
+# What waits for the disk
+
+
+@pytest.mark.parametrize("command", ["LOCK", "UNLOCK", "STATUS", "BREAK_LOCK", "RECALL", "LOCK_LIST", "LOCK_INFO"])
+def test_an_answer_that_shows_what_has_changed_waits_for_the_disk(command: str) -> None:
+    peer = MemoryServer().connect()
+    peer.say("user a; locks x")
+    assert not peer.handler.reveals_uncommitted
+    peer.say(command)
+    assert peer.handler.reveals_uncommitted
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("command", ["RENEW x 1", "CHECK x 1", "GOT x 1", "VERSION"])
+def test_an_answer_about_one_grant_waits_for_the_disk_only_if_that_grant_does(command: str, durable: bool) -> None:
+    server = MemoryServer()
+    held_by(server)
+    server.service.is_durable = lambda token: token != 1 or durable
+    peer = server.connect()
+    peer.say(command)
+    assert peer.handler.reveals_uncommitted == (not durable and command in ("RENEW x 1", "CHECK x 1"))
+
+
+@pytest.mark.parametrize("how", ["granted", "taken off the queue", "lost"])
+def test_what_others_have_changed_waits_for_the_disk_before_it_is_told(how: str) -> None:
+    server = MemoryServer()
+    holder = held_by(server, more="tell 1")
+    waiter = waiting(server, "bob")
+    told = holder if how == "lost" else waiter
+    told.handler.reveals_uncommitted = False
+    if how == "granted":
+        holder.say("UNLOCK")
+    elif how == "lost":
+        server.connect().say("locks x; BREAK_LOCK")
+    else:
+        server.connect().say("user bob; session bob; locks x; UNLOCK")
+    assert told.take() and told.handler.reveals_uncommitted
+
+
+def test_who_waited_for_what_could_not_be_kept_hears_that_alone_and_waits_no_more() -> None:
+    server = MemoryServer()
+    held_by(server)
+    peer = waiting(server, "bob", more="STATUS")
+    peer.reads = False
+    peer.say("STATUS; LOCK")
+    peer.handler.output.append(b"not told yet\n")
+    server.service.fail_waiters(server.service.table.waiters(b"x"))
+    peer.reads = True
+    peer.closed = False
+    peer.flush()
+    assert peer.take() == b"error unwritable\n\n\n" and peer.closed
+    server.service.apply(server.service.table.break_locks([b"x"], server.now))
+    assert server.held() == {}
 
 
 # Clients that concern each other

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from copy import copy
 from math import inf
-from typing import Any, Callable
+from typing import Any, Callable, ClassVar
 
 import pytest
 from hypothesis import settings
@@ -157,10 +158,21 @@ clients_ = st.builds(
 )
 
 
+leases_ = st.builds(
+    Client,
+    st.sampled_from(OWNERS),
+    st.permutations(NAMES).map(tuple),
+    st.sampled_from([1.0, 5.0]),
+    st.sampled_from([process for process in PROCESSES if process]),
+    lease=st.just(True),
+)
+
+
 class Model(RuleBasedStateMachine):
     """Each rule is done to the table and to a model made of plain lists; both have to come to the same."""
 
     waiting = Bundle("waiting")
+    looks: ClassVar[Counter[tuple[bool, bool]]] = Counter()  # at leases that ran out: overdue still, process lives
 
     def __init__(self) -> None:
         super().__init__()
@@ -352,14 +364,28 @@ class Model(RuleBasedStateMachine):
             self.model_free(name)
         assert self.table.next_expiry > self.now
 
+    @rule(client=leases_, renewed=st.booleans(), lives=st.sampled_from([True, False, None]))
+    def let_a_lease_run_out(self, client: Client, renewed: bool, lives: bool | None) -> None:
+        """What is left to chance hardly comes about; with `lives` None somebody looks only after other steps."""
+        self.lock(client, waits=False)
+        self.expire(client.hold)
+        for name in sorted(self.looked_at):
+            if renewed:
+                self.renew(name, right=True)
+            if lives is not None:
+                self.look_at_process(name, lives)
+
     @precondition(lambda self: self.looked_at)
     @rule(data=st.data(), lives=st.booleans())
     def look_at_the_process_of_a_lease_that_ran_out(self, data: st.DataObject, lives: bool) -> None:
-        name = data.draw(st.sampled_from(sorted(self.looked_at)))
+        self.look_at_process(data.draw(st.sampled_from(sorted(self.looked_at))), lives)
+
+    def look_at_process(self, name: bytes, lives: bool) -> None:
         self.looked_at.discard(name)
         grant, holding = self.table.held.get(name), self.held.get(name)
         if grant is None or holding is None:
             return
+        self.looks[holding.is_overdue, lives] += 1
         if lives:
             self.table.mark_holder_alive(grant)
             holding.outlived |= holding.is_overdue
@@ -501,8 +527,15 @@ def holder_of(grant: Grant) -> tuple[object, ...]:
     return grant.owner, grant.token, grant.hold, grant.deadline, grant.process
 
 
-TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+class TestModel(Model.TestCase):  # type: ignore[misc, valid-type]
+    settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+    def runTest(self) -> None:
+        Model.looks.clear()
+        super().runTest()
+        for is_overdue in (True, False):
+            for lives in (True, False):
+                assert Model.looks[is_overdue, lives] > 5, "the model hardly reaches a lease that has run out"
 
 
 # Examples. In their names and in PROTOCOL.md the rules are told in words.
@@ -681,6 +714,281 @@ def test_a_waited_grant_that_is_not_confirmed_is_taken_back() -> None:
     assert [grant.user for grant in table.expire(160)] == [b"eve"]
 
 
+# A lease that runs out
+
+
+def lease(table: Table, now: float = 0, hold: float = 5, process: HolderProcess | None = PROCESSES[1]) -> Grant:
+    """The lease that Ann has on the lock a from now on."""
+    grant = table.acquire(Client(ANN, hold=hold, process=process, lease=True), now)
+    assert grant is not None
+    return grant
+
+
+def overdue_lease(table: Table) -> Grant:
+    """A lease that was taken at 0 and ran out at 5."""
+    grant = lease(table)
+    assert table.expire(5) == [] and table.overdue == [grant]
+    table.overdue.clear()
+    return grant
+
+
+def test_a_lease_that_runs_out_is_overdue_once_and_stays_until_somebody_has_looked() -> None:
+    table = Table()
+    grant = lease(table)
+    assert table.expire(4.9) == [] and table.overdue == []
+    assert table.expire(5) == [] and table.overdue == [grant]
+    assert table.expire(1e9) == [] and table.overdue == [grant]
+    assert table.next_expiry == inf and table.held == {b"a": grant}
+
+
+def test_a_lease_whose_process_nobody_knows_ends_when_it_runs_out() -> None:
+    table = Table()
+    grant = lease(table, process=None)
+    assert table.expire(5) == [grant] and table.overdue == [] and not table.held
+
+
+def test_an_overdue_lease_whose_process_is_not_known_to_live_goes_to_the_next() -> None:
+    table = Table()
+    grant = overdue_lease(table)
+    waiting = Client(BOB, hold=2)
+    table.enqueue(waiting)
+    assert table.expire_overdue(grant, 7)
+    assert granted(table) == [(waiting, b"a")] and table.held[b"a"].deadline == 9
+    assert not table.expire_overdue(grant, 7)
+
+
+def test_a_lease_whose_process_lives_stays_whatever_is_seen_later() -> None:
+    table = Table()
+    grant = overdue_lease(table)
+    table.before_images = {}
+    table.mark_holder_alive(grant)
+    before = table.before_images[grant.token]
+    assert before is not None and grant.outlived and not before.outlived
+    assert not table.expire_overdue(grant, 7)
+    assert table.expire(1e9) == [] and table.overdue == [] and table.held == {b"a": grant}
+
+
+def test_a_lease_that_was_outlived_ends_with_its_process() -> None:
+    table = Table()
+    grant = overdue_lease(table)
+    table.mark_holder_alive(grant)
+    assert PROCESSES[1] is not None
+    assert table.release_of(PROCESSES[1], 7) == [grant]
+
+
+@pytest.mark.parametrize("lives", [True, False])
+@pytest.mark.parametrize("how", ["renew", "lock", "lock for ever"])
+def test_an_overdue_lease_that_is_renewed_before_somebody_has_looked_is_left_alone(how: str, lives: bool) -> None:
+    table = Table()
+    grant = overdue_lease(table)
+    if how == "renew":
+        table.renew(b"a", grant.token, 6)
+    else:
+        lease(table, 6, 0 if how == "lock for ever" else 5)
+    table.before_images = {}
+    if lives:
+        table.mark_holder_alive(grant)
+    else:
+        assert not table.expire_overdue(grant, 7)
+    assert table.before_images == {} and table.held == {b"a": grant}
+    assert not grant.outlived and grant.deadline == (inf if how == "lock for ever" else 11)
+
+
+@pytest.mark.parametrize("is_lease", [True, False])
+@pytest.mark.parametrize("hold", [0, 5])
+def test_a_lock_that_is_not_overdue_is_left_alone(is_lease: bool, hold: float) -> None:
+    table = Table()
+    grant = table.acquire(Client(ANN, hold=hold, process=PROCESSES[1], lease=is_lease), 0)
+    assert grant is not None
+    assert not table.expire_overdue(grant, 1)
+    table.mark_holder_alive(grant)
+    assert not grant.outlived and table.held == {b"a": grant}
+
+
+def test_an_overdue_lease_that_was_given_back_does_not_take_the_next_grant_along() -> None:
+    table = Table()
+    old = overdue_lease(table)
+    table.release(Client(ANN), 6)
+    grant = overdue_lease(table)
+    assert not table.expire_overdue(old, 7)
+    table.mark_holder_alive(old)
+    assert not old.outlived and table.held == {b"a": grant}
+
+
+def test_a_lease_that_was_outlived_and_is_renewed_runs_out_again() -> None:
+    table = Table()
+    grant = overdue_lease(table)
+    table.mark_holder_alive(grant)
+    assert table.renew(b"a", grant.token, 100) is grant and not grant.outlived
+    assert table.next_expiry == 105
+    assert table.expire(105) == [] and table.overdue == [grant]
+    assert table.expire_overdue(grant, 106)
+
+
+def test_a_lease_that_is_recalled_can_not_be_renewed_and_is_overdue_in_time() -> None:
+    table = Table()
+    grant = lease(table)
+    assert table.recall([b"z", b"a"]) == [grant]
+    assert table.renew(b"a", grant.token, 3) is grant and lease(table, 3) is grant
+    assert table.expire(5) == [] and table.overdue == [grant]
+    assert table.renew(b"a", grant.token, 6) is grant and lease(table, 6) is grant  # nor behind that
+    assert table.expire_overdue(grant, 7)
+
+
+def test_a_lease_that_waits_for_its_confirmation_is_taken_back_when_that_does_not_come() -> None:
+    table = Table()
+    table.acquire(Client(EVE), 0)
+    table.enqueue(Client(ANN, hold=5, process=PROCESSES[1], lease=True, confirms=True))
+    table.release(Client(EVE), 0)
+    grant = table.held[b"a"]
+    assert table.expire(5) == [grant] and table.overdue == []
+
+
+@pytest.mark.parametrize("how", ["a hold time", "an unconfirmed lease", "an outlived lease", "no hold time"])
+def test_of_a_process_that_is_gone_all_is_freed_but_leases_that_run(how: str) -> None:
+    table = Table()
+    process = PROCESSES[1]
+    assert process is not None
+    table.acquire(Client(EVE, (b"b",)), 0)
+    running = lease(table, hold=100)
+    if how == "an unconfirmed lease":
+        table.enqueue(Client(ANN, (b"b",), 100, process, confirms=True, lease=True))
+        table.release(Client(EVE, (b"b",)), 0)
+    else:
+        table.release(Client(EVE, (b"b",)), 0)
+        hold = {"no hold time": 0, "an outlived lease": 5}.get(how, 100)
+        other = table.acquire(Client(ANN, (b"b",), hold, process, lease=how == "an outlived lease"), 0)
+        assert other is not None
+        table.expire(5)
+        table.mark_holder_alive(other)
+        assert other.outlived == (how == "an outlived lease")
+    ended, suspects = table.report_dead(process.host, process.pid, process.address, 6)
+    assert [grant.name for grant in ended] == [b"b"] and suspects == [process]
+    table.acquire(Client(ANN, (b"c",), process=process), 7)
+    assert [grant.name for grant in table.release_of(process, 7)] == [b"c"]
+    assert table.held == {b"a": running}
+
+
+def test_a_process_that_is_gone_takes_no_lock_of_its_like_along() -> None:
+    """On another host of the same name it may have the same number."""
+    table = Table()
+    mine, other = PROCESSES[1], PROCESSES[3]
+    assert mine is not None and other is not None and mine[:2] == other[:2]
+    gone = table.acquire(Client(ANN, (b"a",), process=mine), 0)
+    stays = table.acquire(Client(ANN, (b"b",), process=other), 0)
+    assert table.release_of(mine, 1) == [gone]
+    assert table.held == {b"b": stays}
+
+
+def test_what_is_no_lease_can_not_be_recalled() -> None:
+    table = Table()
+    grant = table.acquire(Client(ANN, hold=5), 0)
+    assert grant is not None
+    assert table.recall([b"a"]) == [] and not grant.recalled
+
+
+# What is written, and what is taken back
+
+
+def test_a_renewal_and_a_second_confirmation_write_nothing() -> None:
+    table = Table()
+    grant = lease(table)
+    table.before_images = {}
+    table.renew(b"a", grant.token, 1)
+    lease(table, 2)
+    table.confirm(b"a", grant.token)
+    assert grant.deadline == 7 and table.before_images == {}
+
+
+def test_each_grant_is_written_whoever_it_went_to() -> None:
+    table = Table()
+    table.acquire(Client(ANN), 0)
+    assert table.before_images == {1: None}
+    table.enqueue(Client(BOB))
+    table.before_images = {}
+    ann = table.held[b"a"]
+    table.release(Client(ANN), 0)
+    assert table.before_images == {1: ann, 2: None}
+
+
+@pytest.mark.parametrize("how", ["renew", "lock"])
+def test_a_renewal_is_written_when_it_is_the_first_sign_of_life(how: str) -> None:
+    table = Table()
+    grant = overdue_lease(table)
+    table.mark_holder_alive(grant)
+    table.before_images = {}
+    table.renew(b"a", grant.token, 6) if how == "renew" else lease(table, 6)
+    before = table.before_images[grant.token]
+    assert before is not None and before.outlived and not grant.outlived
+
+
+def test_what_was_outlived_before_a_change_is_so_again_when_that_is_taken_back() -> None:
+    table = Table()
+    grant = overdue_lease(table)
+    table.mark_holder_alive(grant)
+    table.before_images = {}
+    table.renew(b"a", grant.token, 6)
+    assert table.rollback(table.before_images, 7) == []
+    assert table.held[b"a"].outlived and table.held[b"a"].deadline == inf
+    assert table.expire(1e9) == [] and table.overdue == []
+
+
+def test_the_waiters_for_what_is_free_by_a_rollback_wait_no_more_and_the_others_wait_on() -> None:
+    table = Table()
+    old = table.acquire(Client(EVE, (b"b",)), 0)
+    table.before_images = {}
+    table.acquire(Client(ANN, (b"a",)), 0)
+    table.release(Client(EVE, (b"b",)), 0)
+    table.acquire(Client(ANN, (b"b",)), 0)
+    both, on_b = Client(BOB, (b"a", b"b")), Client(EVE, (b"b",))
+    table.enqueue(both)
+    table.enqueue(on_b)
+    assert table.rollback(table.before_images, 1) == [both]
+    assert table.held == {b"b": old}
+    assert table.waiters(b"a") == [] and table.waiters(b"b") == [on_b]
+
+
+def test_a_hold_time_that_is_set_behind_a_rollback_ends_on_time() -> None:
+    """The change that is taken back came when the lock had no end any more; an older end was not forgotten yet."""
+    table = Table()
+    table.acquire(Client(ANN, hold=100), 0)
+    table.acquire(Client(ANN), 1)
+    table.before_images = {}
+    table.acquire(Client(ANN, process=PROCESSES[1]), 2)
+    table.rollback(table.before_images, 3)
+    assert table.held[b"a"].process is None
+    table.acquire(Client(ANN, hold=200), 4)
+    table.expire(203)
+    assert [grant.user for grant in table.expire(204)] == [b"ann"]
+
+
+def test_a_grant_that_was_kept_unconfirmed_has_its_time_again_to_be_confirmed() -> None:
+    table = Table()
+    for name in (b"a", b"b"):
+        table.acquire(Client(EVE, (name,)), 0)
+        table.enqueue(Client(ANN, (name,), confirms=True))
+        table.release(Client(EVE, (name,)), 0)
+    table.confirm(b"a", table.held[b"a"].token)
+    again = Table(table.last_token)
+    again.restore([grant.record(0.0) for grant in table.held.values()], 50, 0.0)
+    assert again.expire(50 + CONFIRM_WITHIN - 0.1) == []
+    assert [grant.name for grant in again.expire(50 + CONFIRM_WITHIN)] == [b"b"]
+    assert again.expire(1e9) == []
+
+
+def test_a_request_is_taken_off_its_queues_once() -> None:
+    table = Table()
+    table.acquire(Client(ANN), 0)
+    waiting = Client(BOB)
+    assert not table.dequeue(waiting)
+    table.enqueue(waiting)
+    assert table.dequeue(waiting)
+    assert not table.dequeue(waiting)
+
+
+# Confirmations and tokens
+
+
 @pytest.mark.parametrize("sign_of_life", ["confirm", "renew", "lock"])
 def test_any_sign_of_life_confirms_a_waited_grant(sign_of_life: str) -> None:
     table = Table()
@@ -779,8 +1087,8 @@ def test_time_costs_nothing_however_often_locks_come_and_go() -> None:
     table = Table()
     table.acquire(Client(ANN, (b"kept",), hold=1e6), 0)
     for number in range(20_000):
-        table.acquire(Client(BOB, hold=1000), number)
-        table.acquire(Client(BOB, hold=500), number)
+        table.acquire(Client(BOB, hold=1000, process=PROCESSES[1]), number)
+        table.acquire(Client(BOB, hold=500, process=PROCESSES[1]), number)
         table.release(Client(BOB), number)
         table.before_images.clear()
         assert len(table._expiries) < 1500
