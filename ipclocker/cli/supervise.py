@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ..daemon.daemonize import DaemonOptions
 from ..supervise.control_socket import COMMANDS
-from ..supervise.daemon import DaemonOptions, ProgramSource, run_supervisor
+from ..supervise.daemon import ProgramSource, run_supervisor
 from ..supervise.settings import LEASE, SupervisorSettings
 from .command_line import CommandLine, argument, flag, option, seconds
 from .shared_options import DEBUG, LOG_FILE, NOFORK, PATH, PID_FILE, lockerd_host, lockerd_port
