@@ -23,12 +23,14 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Collection
 from functools import partial
 from typing import Callable, NamedTuple, NoReturn, Optional
 
 from ..errors import GAVE_UP, INTERNAL, OK
 from ..net.loop import READ, Loop, Timer
 from ..process.restart_policy import RestartPolicy
+from ..process.wait import ended_children
 
 END_WITHIN = 10.0  # seconds from the signal to end until a server is killed: time to flush and to answer its clients
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -165,13 +167,7 @@ class ServerMonitor:
             self._stop()
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        for pid, status in ended_children():
             if pid == self._server:  # others are orphans: of a server that has children, or if this is process 1
                 self._server_ended(pid, status)
 
@@ -243,9 +239,9 @@ class ServerMonitor:
         self._loop.stop()
 
 
-def fork_with_signals_blocked() -> int:
-    """Fork so that a signal to the child waits until the child, having handlers for it, unblocks SIGNALS."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+def fork_with_signals_blocked(numbers: Collection[int] = SIGNALS) -> int:
+    """Fork so that one of these signals to the child waits until the child, having handlers for them, unblocks them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     pid = -1
     try:
         pid = os.fork()

@@ -21,6 +21,7 @@ from typing import Any, Callable, NamedTuple, cast
 from ..net.loop import READ, Loop
 from ..net.tcp_listener import raise_descriptor_limit
 from ..process.signal_names import signal_name
+from ..process.wait import ended_children
 from .pool import Pool
 from .worker_channel import ASKED, READY, TIMED, ManagerEnd
 
@@ -192,15 +193,10 @@ class WorkerProcesses:
                 continue
             if found:
                 self._has_ended(pid, status)
-        while os.getpid() == 1:  # of a container: all orphans are ours
-            try:
-                found, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if not found:
-                return
-            if found in self._channels:
-                self._has_ended(found, status)
+        if os.getpid() == 1:  # of a container: all orphans are ours
+            for pid, status in ended_children():
+                if pid in self._channels:
+                    self._has_ended(pid, status)
 
     def _end_group(self, pid: int) -> None:
         """If the worker has ended, tell those that it has left in its group to stop: they have the socket, too."""
