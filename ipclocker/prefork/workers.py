@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from math import inf
-from typing import Any, Callable, NamedTuple, cast
+from typing import Callable, NamedTuple
 
 from ..net.loop import READ, Loop
 from ..net.tcp_listener import raise_descriptor_limit
@@ -105,7 +105,7 @@ class WorkerProcesses:
         channel.worker.close()
         self._channels[pid] = channel
         self.pool.started(pid, time.monotonic())
-        self._loop.watch(cast(Any, channel.pipe), READ, lambda events: self._read(pid, channel))
+        self._loop.watch(channel.pipe, READ, lambda events: self._read(pid, channel))
 
     def start_failed(self) -> float:
         """Take note that a wanted worker could not be started; return the seconds until it is tried again."""
@@ -179,7 +179,7 @@ class WorkerProcesses:
             self._timed.add(pid)
             self._check_soon()
         if not words:
-            self._loop.unwatch(cast(Any, channel.pipe))  # SIGCHLD tells of its end
+            self._loop.unwatch(channel.pipe)  # SIGCHLD tells of its end
 
     # Exits
 
@@ -212,7 +212,7 @@ class WorkerProcesses:
         asked = ASKED in channel.read() or status in (signal.SIGTERM, self._stop_signal)
         served = channel.served > 0
         with contextlib.suppress(KeyError):  # it was closed before
-            self._loop.unwatch(cast(Any, channel.pipe))
+            self._loop.unwatch(channel.pipe)
         channel.close()
         for some in (self._reporting, self._timed, self._mentioned):
             some.discard(pid)

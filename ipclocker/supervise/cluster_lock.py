@@ -70,7 +70,7 @@ class ClusterLock:
         self._may_ask = threading.Event()  # what ran under the lock has ended
         self._is_lost = False  # and what ran under it has not ended yet
         self._ending = False
-        self._timer: Timer | None = None
+        self._timer = Timer()  # of the next check
         self._kill = kill
         self._watchdog: Watchdog | None = None
         threading.Thread(target=self._run, daemon=True).start()
@@ -90,7 +90,7 @@ class ClusterLock:
     def give_back(self) -> None:
         """Give the lock back: what ran under it has ended for good."""
         self._ending = True
-        self._stop_checking()
+        self._timer.cancel()
         self._disarm()
         if self.is_held or self._is_lost:
             self._wake()
@@ -100,7 +100,7 @@ class ClusterLock:
     def close(self) -> None:
         """End the use of the loop, which is closed next. A thread that gets the lock later gives it back."""
         self._ending = True
-        self._stop_checking()
+        self._timer.cancel()
         self._wake()
 
     # In the loop
@@ -125,7 +125,6 @@ class ClusterLock:
             self._lose()
 
     def _check(self) -> None:
-        self._timer = None
         until = self._locker.until
         if until > 0.0:
             self._until = until
@@ -140,7 +139,7 @@ class ClusterLock:
         lease = self._known_lease()
         lease.end(self._loop.now)
         log.error("the lock %s is lost: the programs are ended", self.name)
-        self._stop_checking()
+        self._timer.cancel()
         if self._watchdog is not None:
             self._watchdog.set_deadline(lease.kill_at)
         self.name, self.token = "", None
@@ -166,11 +165,6 @@ class ClusterLock:
 
     def _known_lease(self) -> Lease:
         return Lease(self._lease, self._until - self._lease)
-
-    def _stop_checking(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     # In the thread
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+from functools import partial
 from math import inf
 from signal import SIGCHLD, SIGUSR1
 from typing import Any, Callable, NamedTuple, Optional
@@ -123,7 +124,7 @@ class SupervisorService(LoopServer):
         Raises ProgramFailed, and IpclockerError if the monitor has gone or there can be no further process.
         """
         if self._context.lifeline is not None:
-            self._loop.watch(self._context.lifeline, READ, self._monitor_gone)  # type: ignore[arg-type]
+            self._loop.watch(self._context.lifeline, READ, self._monitor_gone)
         else:  # somebody else has to end what is left if this process is killed
             self._watchdog = Watchdog(inf, self._kill_programs)
         libc.adopt_orphans()
@@ -294,7 +295,7 @@ class SupervisorService(LoopServer):
 
     def _output_sink(self) -> MakeSink:
         if self._settings.output_dir is not None:
-            return to_files(self._settings.output_dir)
+            return partial(to_files, self._settings.output_dir)
         if self._settings.output is not None:
-            return to_file(self._settings.output)
+            return partial(to_file, self._settings.output)
         return to_log if self._context.output_to_log else to_stdout
