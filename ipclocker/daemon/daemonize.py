@@ -118,27 +118,23 @@ class _Daemon(NamedTuple):
 
     def monitor_in_foreground(self) -> int:
         """Be the monitor of a server; its exit code. Raises IpclockerError if it was never ready."""
-        was_ready = False
 
         def serve(report: ReportStatus) -> int:
             self.pid_file.close_in_parent()
             # What it logs before it is ready is the error that is to be printed.
             return self._serve_in_own_process(report, log_failure=self.log_file is not None)
 
-        def ready() -> None:
-            nonlocal was_ready
-            was_ready = True
-
+        monitor = ServerMonitor(serve, lambda: None, self.monitoring._replace(restart=False))
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            status = ServerMonitor(serve, ready, self.monitoring._replace(restart=False)).run()
+            status = monitor.run()
         except OSError as error:
             raise IpclockerError(f"cannot start the server process: {error}") from error
         finally:
             self.pid_file.remove()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if status.code != OK and not was_ready:
-            raise _failure(status)
+        if status.code != OK and not monitor.was_ready:
+            raise IpclockerError(status.text, status.code)
         return status.code
 
     def run_in_background(self) -> int:
@@ -159,7 +155,7 @@ class _Daemon(NamedTuple):
             how = _how_child_ended(pid)
             raise IpclockerError(f"the monitor process died before the server was ready ({how})")
         if status.code != OK:
-            raise _failure(status)
+            raise IpclockerError(status.text, status.code)
         return pid
 
     def _become_monitor(self, launcher: socket.socket) -> NoReturn:
@@ -240,12 +236,6 @@ class _Daemon(NamedTuple):
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             if service is not None:
                 service.close()
-
-
-def _failure(status: StartupStatus) -> IpclockerError:
-    failure = IpclockerError(status.text)
-    failure.exit_code = status.code
-    return failure
 
 
 def _receive_status(monitor: socket.socket) -> StartupStatus | None:

@@ -76,7 +76,7 @@ class ServerMonitor:
         self._serve = serve
         self._ready = ready
         self._options = options
-        self._was_ready = False
+        self.was_ready = False  # the first server has reported OK
         self._loop = Loop()
         self._policy = RestartPolicy(_random)
         self._server = 0  # its pid; 0 while there is none
@@ -157,9 +157,9 @@ class ServerMonitor:
 
     def _report_ready(self) -> None:
         status = parse_status(self._received)
-        if status is None or status.code != OK or self._was_ready:
+        if status is None or status.code != OK or self.was_ready:
             return
-        self._was_ready = True
+        self.was_ready = True
         try:
             self._ready()
         except OSError:
@@ -179,8 +179,8 @@ class ServerMonitor:
             self._options.sweep()
         how = how_it_ended(status)
         if self._stopping or status == 0:
-            self._finish(StartupStatus(OK) if self._was_ready else StartupStatus(INTERNAL, "ended before it was ready"))
-        elif not self._was_ready:
+            self._finish(StartupStatus(OK) if self.was_ready else StartupStatus(INTERNAL, "ended before it was ready"))
+        elif not self.was_ready:
             reported = parse_status(self._received)
             self._finish(reported or StartupStatus(INTERNAL, f"the server process died before it was ready ({how})"))
         elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == GAVE_UP:
