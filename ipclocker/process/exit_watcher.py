@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import resource
 from collections import deque
-from typing import Callable
+from typing import Callable, NamedTuple
 
 from ..net.loop import READ, Loop
 from .identity import ProcessIdentity, exists, open_pidfd
@@ -19,14 +19,11 @@ _PAUSE = 0.25  # seconds between two rounds of polling
 _MOST_POLLED = 250  # processes in a round, at 20 us each: 5 ms in which the loop does nothing else
 
 
-class Subscription:
+class Subscription(NamedTuple):
     """A wish to hear of the end of one process; `ExitWatcher.remove` takes it back."""
 
-    __slots__ = ("gone", "process")
-
-    def __init__(self, process: ProcessIdentity, gone: Callable[[], None]) -> None:
-        self.process = process
-        self.gone = gone
+    process: ProcessIdentity
+    gone: Callable[[], None]
 
 
 class _Entry:
