@@ -109,21 +109,12 @@ def unpacking(probes: ThisHost) -> list[Finding]:
     return [Finding("unpacking", OK, "nothing to unpack: this is no built file")]
 
 
-def lockerd_port(probes: ThisHost) -> list[Finding]:
-    """Check that the lock server's port is free here, or that lockerd has it."""
-    return _port(probes, "lockerd", probes.lockerd, "IPCLOCKER_PORT")
-
-
-def pidstatd_port(probes: ThisHost) -> list[Finding]:
-    """Check that the pid server's port is free here, or that pidstatd has it."""
-    return _port(probes, "pidstatd", probes.pidstatd, "/etc/services")
-
-
-def _port(probes: ThisHost, service: str, ask: Callable[[str], PingStatus], setting: str) -> list[Finding]:
-    port, listeners = probes.listeners(service)
-    if not port:
+def port(probes: ThisHost, service: str, ask: Callable[[str], PingStatus], setting: str) -> list[Finding]:
+    """Check that a server's port is free here, or that the server has it: `ask` asks it, `setting` says the port."""
+    number, listeners = probes.listeners(service)
+    if not number:
         return []
-    name = f"port {port}"
+    name = f"port {number}"
     if listeners is None:
         return [Finding(name, OK, "who has it can't be seen on this system")]
     if not listeners:
@@ -301,8 +292,8 @@ def all_checks(not_before: float) -> dict[str, Check]:
     return {
         "python": python,
         "unpacking": unpacking,
-        "port of lockerd": lockerd_port,
-        "port of pidstatd": pidstatd_port,
+        "port of lockerd": lambda probes: port(probes, "lockerd", probes.lockerd, "IPCLOCKER_PORT"),
+        "port of pidstatd": lambda probes: port(probes, "pidstatd", probes.pidstatd, "/etc/services"),
         "lockerd": lockerd,
         "pidstatd": pidstatd,
         "host name": host_name,

@@ -59,7 +59,7 @@ class ClusterLock:
         `parameters` are those of a Locker, with a lease; they were checked. `chance` is that of a RestartPolicy.
         `kill` is called in the watchdog's process, if this one can't end the programs in time.
         """
-        self.name = ""  # of the lock that is held
+        self.name = ""  # of the lock that is held, while programs may run
         self.token: int | None = None
         self._loop = loop
         self._lease = float(parameters["lease"])
@@ -75,11 +75,6 @@ class ClusterLock:
         self._watchdog: Watchdog | None = None
         threading.Thread(target=self._run, daemon=True).start()
 
-    @property
-    def is_held(self) -> bool:
-        """True while programs may run."""
-        return bool(self.name)
-
     def ask_again(self) -> None:
         """Ask for a lost lock again: what ran under it has ended. Does nothing if none was lost."""
         if self._is_lost:
@@ -92,7 +87,7 @@ class ClusterLock:
         self._ending = True
         self._timer.cancel()
         self._disarm()
-        if self.is_held or self._is_lost:
+        if self.name or self._is_lost:
             self._wake()
         else:
             self._loop.call_at(self._loop.now, self._listener.given_back)
@@ -116,12 +111,12 @@ class ClusterLock:
         self.name, self.token = name, token
         log.info("the lock %s is ours%s", name, "" if token is None else f", token {token}")
         self._check()
-        if self.is_held:
+        if self.name:
             self._listener.granted(name, token)
 
     def _was_lost(self) -> None:
         """The server has said so, or nothing for too long."""
-        if self.is_held and not self._ending:
+        if self.name and not self._ending:
             self._lose()
 
     def _check(self) -> None:

@@ -74,7 +74,6 @@ class LockAcquisition:
         self.busy = b""  # the lock that was busy when it was last asked for
         self.holder = ""  # who held it
         self.subscribes = False
-        self._settings = settings
         self._listener = listener
         self._session = session_name()
         self._suffix = suffix
@@ -85,11 +84,11 @@ class LockAcquisition:
     @property
     def settings(self) -> LockSettings:
         """The parameters of the request: which locks, from which servers, for how long."""
-        return self._settings
+        return self.connector.settings
 
     @settings.setter
     def settings(self, settings: LockSettings) -> None:
-        self._settings = self.connector.settings = settings
+        self.connector.settings = settings
 
     @property
     def held(self) -> HeldGrant | None:
