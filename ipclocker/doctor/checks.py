@@ -268,11 +268,9 @@ def descriptors(probes: ThisHost) -> list[Finding]:
     soft, hard = probes.descriptors()
     shown = "no limit" if hard < 0 else f"{hard} (soft limit {soft}, which servers raise): about as many clients"
     advice = "raise the hard limit: LimitNOFILE= in the unit, nofile in /etc/security/limits.conf"
-    if 0 <= hard < FEW_DESCRIPTORS:
-        return [Finding("descriptors", FAILED, shown, advice)]
-    if 0 <= hard < MANY_DESCRIPTORS:
-        return [Finding("descriptors", WARNING, shown, advice)]
-    return [Finding("descriptors", OK, shown)]
+    if not 0 <= hard < MANY_DESCRIPTORS:
+        return [Finding("descriptors", OK, shown)]
+    return [Finding("descriptors", FAILED if hard < FEW_DESCRIPTORS else WARNING, shown, advice)]
 
 
 def state_folder(probes: ThisHost) -> list[Finding]:

@@ -121,13 +121,9 @@ def _is_stale(acquisition: LockAcquisition) -> bool:
 
 
 def _busy_message(acquisition: LockAcquisition, wait: float | None) -> str:
-    names = (
-        os.fsdecode(acquisition.busy)
-        if acquisition.settings.all
-        else ", ".join(map(os.fsdecode, acquisition.settings.names))
-    )
+    names = (acquisition.busy,) if acquisition.settings.all else acquisition.settings.names
     waited = f" after {wait:g} s" if wait else ""
-    return f"lock {names} is busy{waited}: {acquisition.holder} holds it"
+    return f"lock {', '.join(map(os.fsdecode, names))} is busy{waited}: {acquisition.holder} holds it"
 
 
 class _Run:

@@ -143,11 +143,10 @@ class ClusterLock:
 
     def _set_watchdog(self, kill_at: float) -> bool:
         """Let the watchdog kill programs at that time; return False if there can't be one."""
-        if self._watchdog is not None:
-            self._watchdog.set_deadline(kill_at)
-            return True
         try:
-            self._watchdog = Watchdog(kill_at, self._kill)
+            if self._watchdog is None:
+                self._watchdog = Watchdog(kill_at, self._kill)
+            self._watchdog.set_deadline(kill_at)
         except IpclockerError as error:
             log.error("%s", error)
             return False
