@@ -5,6 +5,8 @@ command line prints that line and exits with the error's code. The codes are tho
 scripts can tell a busy lock from a broken one.
 """
 
+from __future__ import annotations
+
 OK = 0
 USAGE = 64  # the command line is wrong
 UNAVAILABLE = 69  # no server could be reached
@@ -19,9 +21,14 @@ SIGNALLED = 128  # as a shell: plus the number of the signal that ended it
 
 
 class IpclockerError(Exception):
-    """The root of all errors that are raised on purpose; a tool ends with its `exit_code`."""
+    """The root of all errors that are raised on purpose; a tool ends with its `exit_code`, which may be given."""
 
     exit_code = INTERNAL
+
+    def __init__(self, text: str = "", exit_code: int | None = None) -> None:
+        super().__init__(text)
+        if exit_code is not None:
+            self.exit_code = exit_code
 
 
 class UsageError(IpclockerError):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from socket import socket
 
 from .. import Locker
-from ..lock.client.connection import wait_ready
+from ..lock.client.connection import wait_until
 from .monitoring_plugin import PATIENCE, Plugin
 from .shared_options import lockerd_host, lockerd_port
 
@@ -22,11 +21,7 @@ class CheckLockerd(Plugin, name="check-lockerd", example="check-lockerd -H lockh
 
     def run(self) -> int:
         """Ask the server; the exit code."""
-        until = time.monotonic() + PATIENCE
-
-        def wait(sock: socket | None, events: int, deadline: float) -> bool:
-            return wait_ready(sock, events, min(deadline, until))
-
+        wait = wait_until(time.monotonic() + PATIENCE)
         ping = Locker(wait=wait, host=self.host, port=self.port, connect_tries=1).ping_status()
         return self.report(ping["ok"], ping["status"])
 

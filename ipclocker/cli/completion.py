@@ -18,10 +18,6 @@ from .tool_specs import describe
 _SCRIPTS: dict[str, Callable[[list[Node]], str]] = {"bash": bash_script, "zsh": zsh_script, "fish": fish_script}
 
 
-class _CannotInstall(IpclockerError):
-    exit_code = OUTPUT
-
-
 def main(words: list[str]) -> int:
     """Print the completion script, or install it, as the first word says; the exit code."""
     option, equals, shell = words[0].partition("=")
@@ -40,7 +36,6 @@ def main(words: list[str]) -> int:
     try:
         print("\n".join(install(shell, script, linked(found))))
     except OSError as error:
-        raise _CannotInstall(
-            f"the completion can't be written to {error.filename}: {error.strerror}; --show-completion prints it"
-        ) from None
+        problem = f"the completion can't be written to {error.filename}: {error.strerror}; --show-completion prints it"
+        raise IpclockerError(problem, OUTPUT) from None
     return OK

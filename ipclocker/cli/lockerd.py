@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from socket import SOCK_STREAM
 
-from ..daemon import daemonize as background
+from ..daemon import daemonize
 from ..daemon.state_dir import default_state_folder
 from ..errors import UsageError
 from ..lock.endpoint import endpoint
@@ -68,14 +68,8 @@ class Lockerd(CommandLine, name="lockerd", example="lockerd --host 0.0.0.0 --pid
             server.handle_signals()
             return server
 
-        return background.run(
-            start,
-            name="lockerd",
-            foreground=self.nofork,
-            pid_file=self.pid_file,
-            log_file=self.log_file,
-            debug=self.debug,
-        )
+        options = daemonize.DaemonOptions(self.nofork, self.pid_file, self.log_file, self.debug)
+        return daemonize.run(start, "lockerd", options)
 
 
 COMMAND_LINES = (Lockerd,)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import OK, TEMPORARY, LockBusy
-from ..process.signal_names import signal_number
 from ..process.spawn import CommandProcess, ExecSpec
 from .command_line import flag, number, option, seconds
-from .shared_options import COMMAND, NO_SHELL, PATH, TRACE, lockerd_host, lockerd_port
+from .shared_options import COMMAND, NO_SHELL, PATH, TRACE, lockerd_host, lockerd_port, signal_option
 from .staying import StayingCommandLine
 
 if TYPE_CHECKING:
@@ -51,12 +50,7 @@ class Lockersh(
         default=0.0,
         otherwise="hold it until the command ends",
     )
-    lost_signal: int = option(
-        "What a command gets that is to end because the lock is lost.",
-        value="SIGNAL",
-        read=signal_number,
-        default="TERM",
-    )
+    lost_signal: int = signal_option("What a command gets that is to end because the lock is lost.")
     on_lost: str = option(
         "If the lock is lost: say so; end the command, too; or run LINE by /bin/sh. With --lease the command is ended "
         "anyway.",

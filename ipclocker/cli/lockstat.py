@@ -44,6 +44,13 @@ class _Client(CommandLine):
             ServerConnection.trace = _show_traffic
         return Inspector(LockSettings(host=self.dhost, port=self.port, path=self.path, connect_tries=1))
 
+    def show(self, document: dict[str, Any], text: str) -> None:
+        """Print what was found out: as JSON if that was asked for, else as text."""
+        if self.as_json:
+            _print_json(document)
+        else:
+            _print(text)
+
 
 class List(_Client, name="lockstat list", example="lockstat list --dhost lockhost", interspersed=True):
     """Show all locks that are held, sorted by name.
@@ -56,12 +63,8 @@ class List(_Client, name="lockstat list", example="lockstat list --dhost lockhos
     def run(self) -> int:
         """Print all locks; the exit code."""
         snapshot = self.inspector().look()
-        if self.as_json:
-            _print_json(report.document(snapshot))
-        elif snapshot.locks:
-            _print(report.table(snapshot))
-        else:
-            _print(f"no lock is held on {snapshot.server}\n")
+        text = report.table(snapshot) if snapshot.locks else f"no lock is held on {snapshot.server}\n"
+        self.show(report.document(snapshot), text)
         return OK
 
 
@@ -76,12 +79,9 @@ class Show(_Client, name="lockstat show", example="lockstat show nightly", inter
     def run(self) -> int:
         """Print the lock; the exit code."""
         snapshot = self.inspector().look(self.name)
-        if self.as_json:
-            _print_json(report.document(snapshot))
-        elif snapshot.locks:
-            _print(report.details(snapshot.locks[0], snapshot))
-        else:
-            _print(f"lock {self.name} is free\n")
+        free = f"lock {self.name} is free\n"
+        text = report.details(snapshot.locks[0], snapshot) if snapshot.locks else free
+        self.show(report.document(snapshot), text)
         return OK if snapshot.locks else NOTHING_HELD
 
 
@@ -135,11 +135,9 @@ class Verify(_Client, name="lockstat verify", example="lockstat verify nightly $
                 f"lockstat: the lock server {inspector.server} knows no tokens: ask one that is no classic server"
             )
             return UNAVAILABLE
-        if self.as_json:
-            named = {"server": report.json_text(inspector.server), "name": report.json_text(self.name)}
-            _print_json({**named, "token": token, "current": current})
-        else:
-            _print(f"token {token} of lock {self.name} is {'current' if current else 'stale'}\n")
+        named = {"server": report.json_text(inspector.server), "name": report.json_text(self.name)}
+        text = f"token {token} of lock {self.name} is {'current' if current else 'stale'}\n"
+        self.show({**named, "token": token, "current": current}, text)
         return OK if current else STALE
 
 
@@ -152,10 +150,7 @@ class Ping(_Client, name="lockstat ping", example="lockstat ping --dhost lockhos
     def run(self) -> int:
         """Ask the server; the exit code."""
         pong = self.inspector().ping()
-        if self.as_json:
-            _print_json(report.ping_document(pong))
-        else:
-            _print(report.ping_line(pong) + "\n")
+        self.show(report.ping_document(pong), report.ping_line(pong) + "\n")
         return OK
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from socket import SOCK_DGRAM
 
-from ..daemon import daemonize as background
+from ..daemon import daemonize
 from ..net.socket_activation import copies, take_inherited
 from ..net.tcp_listener import raise_descriptor_limit
 from ..pid.endpoint import pid_endpoint
@@ -46,14 +46,8 @@ class Pidstatd(CommandLine, name="pidstatd", example="pidstatd --pid-file /run/p
             server.handle_signals()
             return server
 
-        return background.run(
-            start,
-            name="pidstatd",
-            foreground=self.nofork,
-            pid_file=self.pid_file,
-            log_file=self.log_file,
-            debug=self.debug,
-        )
+        options = daemonize.DaemonOptions(self.nofork, self.pid_file, self.log_file, self.debug)
+        return daemonize.run(start, "pidstatd", options)
 
 
 COMMAND_LINES = (Pidstatd,)

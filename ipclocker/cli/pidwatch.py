@@ -7,13 +7,12 @@ import os
 from ..errors import UsageError
 from ..pid.endpoint import pid_endpoint
 from ..process.identity import MAX_PID
-from ..process.signal_names import signal_number
 from ..process.spawn import CommandProcess, ExecSpec
 from ..process.termination import KillPolicy
 from ..run.remote_monitor import WatchTarget
 from ..run.while_alive import run_watched, watch_in_background
 from .command_line import flag, number, option, seconds, to_some_seconds
-from .shared_options import COMMAND, NO_SHELL, pidstatd_port
+from .shared_options import COMMAND, NO_SHELL, pidstatd_port, signal_option
 from .staying import StayingCommandLine
 
 
@@ -53,9 +52,7 @@ class Pidwatch(
         highest=MAX_PID,
     )
     cd: str | None = option("Run the command in that folder; where it is, if that can't be.", value="FOLDER")
-    signal: int = option(
-        "The signal that ends the command: HUP, SIGHUP, -HUP or 1.", value="SIGNAL", read=signal_number, default="HUP"
-    )
+    signal: int = signal_option("The signal that ends the command: HUP, SIGHUP, -HUP or 1.", default="HUP")
     killer: str | None = option(
         "Program that sends the signal. It is called as kill is: PROGRAM -HUP PID.", value="PROGRAM"
     )

@@ -12,9 +12,9 @@ from ..net.socket_activation import take_inherited
 from ..prefork.fastcgi_program import UP_AFTER, FastCgiManager
 from ..prefork.listen_socket import BACKLOG, MODE, InheritedDescriptor, ListenSocket, parse_access, parse_listen
 from ..prefork.parameters import MOST_PROCESSES, ManagerParameters
-from ..process.signal_names import signal_number
 from ..process.spawn import caller_environment
 from .command_line import CommandLine, argument, flag, number, option, seconds
+from .shared_options import signal_option
 
 
 class Prefork(CommandLine, name="prefork", example="prefork --listen unix:/run/php.socket --processes 8 -- php-cgi"):
@@ -42,11 +42,8 @@ class Prefork(CommandLine, name="prefork", example="prefork --listen unix:/run/p
         otherwise=f"no pause, up after {UP_AFTER:g}",
     )
     die_timeout: float = seconds("How long to wait for copies to end before SIGKILL; 0: for ever.", default=60.0)
-    stop_signal: int = option(
-        "The signal on which the program finishes its request and ends: USR1 for those of libfcgi.",
-        value="SIGNAL",
-        read=signal_number,
-        default="TERM",
+    stop_signal: int = signal_option(
+        "The signal on which the program finishes its request and ends: USR1 for those of libfcgi."
     )
     rolling: bool = flag(
         "On SIGHUP, stop each copy when another is up, or all at once.", "--rolling", "--no-rolling", default=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..process.signal_names import signal_number
 from .command_line import argument, flag, option
 
 # Of all daemons.
@@ -19,6 +20,11 @@ NO_SHELL = flag("Execute the words as they are, whatever characters they have.")
 # Of clients of lockerd.
 PATH = option("Name of lockerd's UNIX socket.")
 TRACE = flag("Show on stderr what is said to the server and back.", "--debug")
+
+
+def signal_option(text: str, default: str = "TERM") -> Any:
+    """A signal, by its name or number."""
+    return option(text, value="SIGNAL", read=signal_number, default=default)
 
 
 def lockerd_host(text: str, *names: str) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..daemon.daemonize import DaemonOptions
 from ..supervise.control_socket import COMMANDS
-from ..supervise.daemon import DaemonOptions, ProgramSource, run_supervisor
-from ..supervise.settings import LEASE, SupervisorSettings
+from ..supervise.daemon import ProgramSource, run_supervisor
+from ..supervise.settings import LEASE, SupervisorParameters, SupervisorSettings
 from .command_line import CommandLine, argument, flag, option, seconds
 from .shared_options import DEBUG, LOG_FILE, NOFORK, PATH, PID_FILE, lockerd_host, lockerd_port
 from .supervise_control import Restart, Start, Status, Stop
@@ -74,22 +75,10 @@ class Supervise(
                 raise self.wrong(f"'{word}' has to be the first word: supervise {word} [OPTIONS] [NAME...]")
             raise self.wrong(f"'{word}' is no option: programs are given by --program, each in quotes")
         source = ProgramSource(self.program, self.file)
-        settings = SupervisorSettings(
-            stop_signal=self.stop_signal,
-            stop_timeout=self.stop_timeout,
-            first_pause=self.first_pause,
-            longest_pause=self.longest_pause,
-            good_run=self.good_run,
-            give_up=self.give_up,
-            fatal_exit=self.fatal_exit,
-            output=self.output,
-            output_dir=self.output_dir,
-            lock=[name for given in self.lock for name in given.split(":")] or None,
-            lease=self.lease,
-            host=self.dhost,
-            port=self.port,
-            path=self.path,
-        )
+        # Options are called as the parameters of a Supervisor, but for these two.
+        named = {name: value for name, value in vars(self).items() if name in SupervisorParameters.__annotations__}
+        names = [name for given in self.lock for name in given.split(":")]
+        settings = SupervisorSettings(**{**named, "lock": names or None, "host": self.dhost})
         daemon = DaemonOptions(self.nofork, self.pid_file, self.log_file, self.debug)
         return run_supervisor(settings, source, self.exit_hook, daemon)
 

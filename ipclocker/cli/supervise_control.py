@@ -50,7 +50,25 @@ class Status(
     """
 
     def _print(self, answer: dict[str, Any]) -> None:
-        _show(answer)
+        lock = answer["supervisor"]["lock"]
+        if lock is not None:
+            token = "" if lock["token"] is None else f", token {lock['token']}"
+            print(f"lock {lock['held']}{token}" if lock["held"] else f"waiting for lock {':'.join(lock['wanted'])}")
+        rows = [("NAME", "STATE", "PID", "UPTIME", "RESTARTS", "LAST EXIT")]
+        rows += [
+            (
+                program["name"],
+                program["state"],
+                str(program["pid"] or "-"),
+                "-" if program["uptime"] is None else _time(program["uptime"]),
+                str(program["restarts"]),
+                _last_exit(program),
+            )
+            for program in answer["programs"]
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        for row in rows:
+            print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[5]]))
 
 
 class _Telling(_Asking):
@@ -92,28 +110,6 @@ def _socket(pid_file: str | None) -> str:
     if path is None:
         raise UsageError("which supervisor? Name its pid file: --pid-file FILE")
     return path
-
-
-def _show(answer: dict[str, Any]) -> None:
-    lock = answer["supervisor"]["lock"]
-    if lock is not None:
-        token = "" if lock["token"] is None else f", token {lock['token']}"
-        print(f"lock {lock['held']}{token}" if lock["held"] else f"waiting for lock {':'.join(lock['wanted'])}")
-    rows = [("NAME", "STATE", "PID", "UPTIME", "RESTARTS", "LAST EXIT")]
-    rows += [
-        (
-            program["name"],
-            program["state"],
-            str(program["pid"] or "-"),
-            "-" if program["uptime"] is None else _time(program["uptime"]),
-            str(program["restarts"]),
-            _last_exit(program),
-        )
-        for program in answer["programs"]
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[5]]))
 
 
 def _details(program: dict[str, Any]) -> str:

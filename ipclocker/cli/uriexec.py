@@ -14,12 +14,6 @@ from ..run.uri_command import SHELL, DecodedCommand, decode_command, encode, sho
 from .command_line import CommandLine, argument, flag, option
 
 
-class _CannotExecute(IpclockerError):
-    def __init__(self, text: str, code: int = CANNOT_EXECUTE) -> None:
-        super().__init__(text)
-        self.exit_code = code
-
-
 class Uriexec(CommandLine, name="uriexec", example="uriexec --cd /tmp echo %24HOME"):
     """Decode a command and become it.
 
@@ -78,7 +72,8 @@ def _become(command: DecodedCommand) -> NoReturn:
             os.chdir(command.folder)
         except (OSError, ValueError) as problem:
             why = getattr(problem, "strerror", None) or problem
-            raise _CannotExecute(f"cannot change to the folder '{os.fsdecode(command.folder)}': {why}") from None
+            text = f"cannot change to the folder '{os.fsdecode(command.folder)}': {why}"
+            raise IpclockerError(text, CANNOT_EXECUTE) from None
     program = find_program(words[0], environment)
     try:
         if program is None:
@@ -86,7 +81,7 @@ def _become(command: DecodedCommand) -> NoReturn:
         os.execve(program, words, environment)
     except OSError as problem:
         code = NOT_FOUND if problem.errno == errno.ENOENT else CANNOT_EXECUTE
-        raise _CannotExecute(f"cannot execute '{words[0]}': {problem.strerror}", code) from None
+        raise IpclockerError(f"cannot execute '{words[0]}': {problem.strerror}", code) from None
 
 
 COMMAND_LINES = (Uriexec,)

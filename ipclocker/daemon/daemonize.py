@@ -31,6 +31,7 @@ from ..errors import INTERNAL, OK, IpclockerError
 from ..version import VERSION
 from .detach import detach
 from .log import one_line, set_up, with_priority
+from .loop_server import LoopServer, ServerFactory
 from .monitor import (
     SIGNALS,
     MonitorOptions,
@@ -44,21 +45,20 @@ from .monitor import (
 )
 from .pid_file import PidFile
 from .sd_notify import SystemdNotifier, take_notifier
-from .service import Service, ServiceFactory
 
 log = logging.getLogger(__name__)
 
 
-def run(
-    start: ServiceFactory,
-    *,
-    name: str,
-    foreground: bool,
-    pid_file: str | None = None,
-    log_file: str | None = None,
-    debug: bool = False,
-    monitoring: MonitorOptions | None = None,
-) -> int:
+class DaemonOptions(NamedTuple):
+    """The options that every server has: to run in the foreground or not, its pid file and its log."""
+
+    foreground: bool = False
+    pid_file: Optional[str] = None
+    log_file: Optional[str] = None
+    debug: bool = False
+
+
+def run(start: ServerFactory, name: str, options: DaemonOptions, monitoring: MonitorOptions | None = None) -> int:
     """Run the server that `start` makes, until it ends or, in the background, until it is serving.
 
     Returns an exit code; an error has been printed by then, as one line on stderr. `start` may raise
@@ -69,11 +69,11 @@ def run(
     """
     _fill_standard_descriptors()
     notifier = take_notifier()
-    daemon = _Daemon(start, name, PidFile(pid_file), log_file, monitoring or MonitorOptions(), notifier)
+    daemon = _Daemon(start, name, PidFile(options.pid_file), options.log_file, monitoring or MonitorOptions(), notifier)
     try:
-        set_up(name, foreground=foreground, log_file=log_file, debug=debug)
+        set_up(name, foreground=options.foreground, log_file=options.log_file, debug=options.debug)
         daemon.pid_file.acquire()
-        if not foreground:
+        if not options.foreground:
             notifier.handed_over(daemon.run_in_background())
         elif monitoring is None:
             daemon.run_in_foreground()
@@ -98,7 +98,7 @@ def _fill_standard_descriptors() -> None:
 class _Daemon(NamedTuple):
     """A server, and what its processes share."""
 
-    start: ServiceFactory
+    start: ServerFactory
     name: str
     pid_file: PidFile
     log_file: Optional[str]
@@ -118,27 +118,23 @@ class _Daemon(NamedTuple):
 
     def monitor_in_foreground(self) -> int:
         """Be the monitor of a server; its exit code. Raises IpclockerError if it was never ready."""
-        was_ready = False
 
         def serve(report: ReportStatus) -> int:
             self.pid_file.close_in_parent()
             # What it logs before it is ready is the error that is to be printed.
             return self._serve_in_own_process(report, log_failure=self.log_file is not None)
 
-        def ready() -> None:
-            nonlocal was_ready
-            was_ready = True
-
+        monitor = ServerMonitor(serve, lambda: None, self.monitoring._replace(restart=False))
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            status = ServerMonitor(serve, ready, self.monitoring._replace(restart=False)).run()
+            status = monitor.run()
         except OSError as error:
             raise IpclockerError(f"cannot start the server process: {error}") from error
         finally:
             self.pid_file.remove()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if status.code != OK and not was_ready:
-            raise _failure(status)
+        if status.code != OK and not monitor.was_ready:
+            raise IpclockerError(status.text, status.code)
         return status.code
 
     def run_in_background(self) -> int:
@@ -159,7 +155,7 @@ class _Daemon(NamedTuple):
             how = _how_child_ended(pid)
             raise IpclockerError(f"the monitor process died before the server was ready ({how})")
         if status.code != OK:
-            raise _failure(status)
+            raise IpclockerError(status.text, status.code)
         return pid
 
     def _become_monitor(self, launcher: socket.socket) -> NoReturn:
@@ -222,7 +218,7 @@ class _Daemon(NamedTuple):
         log.info("%s ends", self.name)
 
     def _serve_once(self, report_ready: ReportStatus) -> bool:
-        service: Service | None = None
+        service: LoopServer | None = None
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             service = self.start()
@@ -240,12 +236,6 @@ class _Daemon(NamedTuple):
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             if service is not None:
                 service.close()
-
-
-def _failure(status: StartupStatus) -> IpclockerError:
-    failure = IpclockerError(status.text)
-    failure.exit_code = status.code
-    return failure
 
 
 def _receive_status(monitor: socket.socket) -> StartupStatus | None:

@@ -23,12 +23,14 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Collection
 from functools import partial
 from typing import Callable, NamedTuple, NoReturn, Optional
 
 from ..errors import GAVE_UP, INTERNAL, OK
 from ..net.loop import READ, Loop, Timer
 from ..process.restart_policy import RestartPolicy
+from ..process.wait import ended_children
 
 END_WITHIN = 10.0  # seconds from the signal to end until a server is killed: time to flush and to answer its clients
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -74,7 +76,7 @@ class ServerMonitor:
         self._serve = serve
         self._ready = ready
         self._options = options
-        self._was_ready = False
+        self.was_ready = False  # the first server has reported OK
         self._loop = Loop()
         self._policy = RestartPolicy(_random)
         self._server = 0  # its pid; 0 while there is none
@@ -155,9 +157,9 @@ class ServerMonitor:
 
     def _report_ready(self) -> None:
         status = parse_status(self._received)
-        if status is None or status.code != OK or self._was_ready:
+        if status is None or status.code != OK or self.was_ready:
             return
-        self._was_ready = True
+        self.was_ready = True
         try:
             self._ready()
         except OSError:
@@ -165,13 +167,7 @@ class ServerMonitor:
             self._stop()
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        for pid, status in ended_children():
             if pid == self._server:  # others are orphans: of a server that has children, or if this is process 1
                 self._server_ended(pid, status)
 
@@ -183,8 +179,8 @@ class ServerMonitor:
             self._options.sweep()
         how = how_it_ended(status)
         if self._stopping or status == 0:
-            self._finish(StartupStatus(OK) if self._was_ready else StartupStatus(INTERNAL, "ended before it was ready"))
-        elif not self._was_ready:
+            self._finish(StartupStatus(OK) if self.was_ready else StartupStatus(INTERNAL, "ended before it was ready"))
+        elif not self.was_ready:
             reported = parse_status(self._received)
             self._finish(reported or StartupStatus(INTERNAL, f"the server process died before it was ready ({how})"))
         elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == GAVE_UP:
@@ -243,9 +239,9 @@ class ServerMonitor:
         self._loop.stop()
 
 
-def fork_with_signals_blocked() -> int:
-    """Fork so that a signal to the child waits until the child, having handlers for it, unblocks SIGNALS."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+def fork_with_signals_blocked(numbers: Collection[int] = SIGNALS) -> int:
+    """Fork so that one of these signals to the child waits until the child, having handlers for them, unblocks them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     pid = -1
     try:
         pid = os.fork()

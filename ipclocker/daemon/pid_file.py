@@ -107,5 +107,4 @@ def _who(path: Path) -> str:
 
 
 def _unwritable(path: Path, error: OSError) -> UsageError:
-    why = error.strerror
-    return UsageError(f"the pid file {path} cannot be written ({why}): name another with --pid-file")
+    return UsageError(f"the pid file {path} cannot be written ({error.strerror}): name another with --pid-file")

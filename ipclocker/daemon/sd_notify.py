@@ -44,28 +44,28 @@ class SystemdNotifier:
 
     def ready(self, status: str) -> None:
         """Say that the service serves; `status` is one line for people."""
-        self._tell("READY=1", f"STATUS={one_line(status)}")
+        self._send("READY=1", f"STATUS={one_line(status)}")
 
     def reloading(self) -> None:
         """Say that the service does not serve for a moment, until it is ready again."""
-        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         """Say that the service ends."""
-        self._tell("STOPPING=1")
+        self._send("STOPPING=1")
 
     def failed(self, why: str) -> None:
         """Say that the service ends since it can't serve."""
-        self._tell(f"STATUS={one_line(why)}")
+        self._send(f"STATUS={one_line(why)}")
 
     def handed_over(self, pid: int) -> None:
         """Say that this process ends, and that the process `pid`, which it has started, is the service from now on."""
-        self._tell("READY=1", f"MAINPID={pid}")
+        self._send("READY=1", f"MAINPID={pid}")
 
     def keep_alive(self, loop: Loop) -> None:
         """Send signs of life in the loop's turns from now on, as often as the manager wants them."""
         if self._pause is not None:
-            sent = self._send("WATCHDOG=1", socket.MSG_DONTWAIT)
+            sent = self._send("WATCHDOG=1", flags=socket.MSG_DONTWAIT)
             pause = self._pause if sent else self._pause / 8  # some tries are left before the manager's time is over
             loop.call_at(loop.now + pause, partial(self.keep_alive, loop))
 
@@ -74,14 +74,11 @@ class SystemdNotifier:
         if self._socket is not None:
             self._socket.close()
 
-    def _tell(self, *lines: str) -> None:
-        self._send("\n".join(lines), 0)
-
-    def _send(self, text: str, flags: int) -> bool:
+    def _send(self, *lines: str, flags: int = 0) -> bool:
         if self._socket is None:
             return False
         try:
-            self._socket.sendto(text.encode("utf-8", "backslashreplace"), flags, self._place)
+            self._socket.sendto("\n".join(lines).encode("utf-8", "backslashreplace"), flags, self._place)
         except OSError:
             return False
         return True

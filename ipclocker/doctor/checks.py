@@ -1,21 +1,21 @@
 """The checks of doctor: each asks the probes for facts about the host, and says what they mean and what to do.
 
-A check is a function of the probes (probes.py has those of this host) that returns findings. It may have to wait, for
+A check is a function of the probes (probes.py) that returns findings. It may have to wait, for
 a silent resolver for example; so all checks run at once, each in a thread, and doctor waits no longer than PATIENCE.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Iterable, Mapping
 from functools import partial
 from threading import Thread
 from time import monotonic
-from typing import Callable, NamedTuple, Protocol, TypeVar
+from typing import Callable, NamedTuple, TypeVar
 
 from ..errors import IpclockerError
-from .listening_ports import ListeningPort
+from ..lock.client.locker import PingStatus
+from .probes import ThisHost
 
 T = TypeVar("T")
 OK, WARNING, FAILED = "ok", "warning", "failed"
@@ -40,69 +40,10 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-class ServerAnswer(NamedTuple):
-    """The result of asking a server: `ok` if it answered; `status` says where, and how fast or why not."""
-
-    ok: bool
-    status: str
+Check = Callable[[ThisHost], list[Finding]]
 
 
-class Probes(Protocol):
-    """The facts about a host. Each method may raise OSError, and may block."""
-
-    hosts: list[str]  # of lockerd, as tools would ask them
-    named: bool  # they were named by an option or the environment; else it is this host
-
-    def python(self) -> tuple[tuple[int, int, int], str, bool]:
-        """Get the interpreter's version and file, and True if it was started isolated."""
-
-    def cache(self) -> tuple[str | None, list[str]]:
-        """Get the folder of the compiled modules ("" without a built file, None for nowhere), and the possible ones."""
-
-    def listeners(self, service: str) -> tuple[int, list[ListeningPort] | None]:
-        """Get the port of `lockerd` or `pidstatd` (0: it is a UNIX socket), and its sockets; None if unknown."""
-
-    def lockerd(self, host: str) -> ServerAnswer:
-        """Ask a host's lock server."""
-
-    def pidstatd(self, host: str) -> ServerAnswer:
-        """Ask a host's pid server."""
-
-    def host_name(self) -> str:
-        """Get the host's own name."""
-
-    def addresses(self, name: str) -> list[str]:
-        """Look up the addresses of a name. Raises OSError if it has none."""
-
-    def names(self, address: str) -> list[str]:
-        """Look up the names of an address."""
-
-    def is_own_address(self, address: str) -> bool:
-        """Return True if it is an address of this host."""
-
-    def pidfd(self) -> str:
-        """Get the reason why pidfds do not work; "" if they do."""
-
-    def clocks(self) -> tuple[float, float, float]:
-        """Read the wall, monotonic and boot clocks, in seconds, in this order."""
-
-    def synchronised(self) -> bool | None:
-        """Return True if a time service keeps the wall clock right; None if that is unknown."""
-
-    def namespace(self) -> str:
-        """Get the pid namespace: "host", "own", or "unknown"."""
-
-    def descriptors(self) -> tuple[int, int]:
-        """Get the soft and the hard limit of descriptors."""
-
-    def state_folder(self) -> tuple[str, str, str]:
-        """Get the folder, the kind of its file system, and the reason why it can't be written ("" if it can)."""
-
-
-Check = Callable[[Probes], list[Finding]]
-
-
-def examine(probes: Probes, checks: dict[str, Check], patience: float = PATIENCE) -> list[Finding]:
+def examine(probes: ThisHost, checks: dict[str, Check], patience: float = PATIENCE) -> list[Finding]:
     """Run all checks at once; return their findings in order. It takes `patience` seconds at most."""
     advice = "find out what hangs: the resolver (/etc/resolv.conf), a file system, or a firewall that drops packets"
     found = _at_once({name: partial(_guarded, name, check, probes) for name, check in checks.items()}, patience)
@@ -112,7 +53,7 @@ def examine(probes: Probes, checks: dict[str, Check], patience: float = PATIENCE
     return findings
 
 
-def _guarded(name: str, check: Check, probes: Probes) -> list[Finding]:
+def _guarded(name: str, check: Check, probes: ThisHost) -> list[Finding]:
     try:
         return check(probes)
     except (OSError, ValueError, IpclockerError) as error:
@@ -135,15 +76,15 @@ def _at_once(calls: Mapping[str, Callable[[], T]], patience: float) -> dict[str,
     return dict(returned)
 
 
-def _answers(ask: Callable[[str], ServerAnswer], hosts: Iterable[str]) -> list[tuple[str, ServerAnswer]]:
+def _answers(ask: Callable[[str], PingStatus], hosts: Iterable[str]) -> list[tuple[str, PingStatus]]:
     """Ask the servers of these hosts, all at once."""
-    silent = ServerAnswer(False, f"no answer within {ANSWER_PATIENCE:g} s")
+    silent: PingStatus = {"ok": False, "status": f"no answer within {ANSWER_PATIENCE:g} s"}
     calls = {host: partial(ask, host) for host in hosts}
     found = _at_once(calls, ANSWER_PATIENCE)
     return [(host, found.get(host, silent)) for host in calls]
 
 
-def python(probes: Probes) -> list[Finding]:
+def python(probes: ThisHost) -> list[Finding]:
     """Check the interpreter."""
     version, executable, isolated = probes.python()
     found = f"Python {'.'.join(map(str, version))}, {executable}"
@@ -156,7 +97,7 @@ def python(probes: Probes) -> list[Finding]:
     return [Finding("python", OK, f"{found}, isolated")]
 
 
-def unpacking(probes: Probes) -> list[Finding]:
+def unpacking(probes: ThisHost) -> list[Finding]:
     """Check that the compiled modules can be kept."""
     folder, possible = probes.cache()
     if folder:
@@ -168,67 +109,58 @@ def unpacking(probes: Probes) -> list[Finding]:
     return [Finding("unpacking", OK, "nothing to unpack: this is no built file")]
 
 
-def lockerd_port(probes: Probes) -> list[Finding]:
-    """Check that the lock server's port is free here, or that lockerd has it."""
-    return _port(probes, "lockerd", probes.lockerd, "IPCLOCKER_PORT")
-
-
-def pidstatd_port(probes: Probes) -> list[Finding]:
-    """Check that the pid server's port is free here, or that pidstatd has it."""
-    return _port(probes, "pidstatd", probes.pidstatd, "/etc/services")
-
-
-def _port(probes: Probes, service: str, ask: Callable[[str], ServerAnswer], setting: str) -> list[Finding]:
-    port, listeners = probes.listeners(service)
-    if not port:
+def port(probes: ThisHost, service: str, ask: Callable[[str], PingStatus], setting: str) -> list[Finding]:
+    """Check that a server's port is free here, or that the server has it: `ask` asks it, `setting` says the port."""
+    number, listeners = probes.listeners(service)
+    if not number:
         return []
-    name = f"port {port}"
+    name = f"port {number}"
     if listeners is None:
         return [Finding(name, OK, "who has it can't be seen on this system")]
     if not listeners:
         return [Finding(name, OK, f"free: no {service} runs here")]
     who = ", ".join(dict.fromkeys(str(listener) for listener in listeners))
-    if any(ask(listener.ask_at).ok for listener in listeners):
+    if any(ask(listener.ask_at)["ok"] for listener in listeners):
         return [Finding(name, OK, f"{service} has it: {who}")]
     advice = f"end that, or run {service} with another --port, which all hosts have to know ({setting})"
     return [Finding(name, FAILED, f"taken by one that does not answer as {service} does: {who}", advice)]
 
 
-def lockerd(probes: Probes) -> list[Finding]:
+def lockerd(probes: ThisHost) -> list[Finding]:
     """Check that the lock servers answer; one that does is enough."""
     answers = _answers(probes.lockerd, probes.hosts)
-    some = any(answer.ok for _, answer in answers)
+    some = any(answer["ok"] for _, answer in answers)
     advice = "start it there: ipclocker lockerd --host 0.0.0.0; let the network's firewalls pass its TCP port"
     if not probes.named:
         advice = "start it: ipclocker lockerd; or say where it is: IPCLOCKER_HOST=HOST, or doctor --host HOST"
     return [
-        Finding(f"lockerd of {host}", OK, answer.status)
-        if answer.ok
-        else Finding(f"lockerd of {host}", WARNING if some else FAILED, answer.status, advice)
+        Finding(f"lockerd of {host}", OK, answer["status"])
+        if answer["ok"]
+        else Finding(f"lockerd of {host}", WARNING if some else FAILED, answer["status"], advice)
         for host, answer in answers
     ]
 
 
-def pidstatd(probes: Probes) -> list[Finding]:
+def pidstatd(probes: ThisHost) -> list[Finding]:
     """Check that the pid servers answer: this host's, which the lock server asks, and those of the lock servers."""
     findings = []
     for host, answer in _answers(probes.pidstatd, [*probes.hosts, "localhost"]):
         name = f"pidstatd of {host}"
-        if answer.ok:
-            findings.append(Finding(name, OK, answer.status))
+        if answer["ok"]:
+            findings.append(Finding(name, OK, answer["status"]))
         elif host != "localhost":
             advice = "start it there: ipclocker pidstatd; let the network's firewalls pass its UDP port"
-            findings.append(Finding(name, FAILED, answer.status, advice))
+            findings.append(Finding(name, FAILED, answer["status"], advice))
         elif probes.named and probes.hosts != ["localhost"]:
             advice = "start it: ipclocker pidstatd; else locks of this host's processes stay when these are killed"
-            findings.append(Finding(name, WARNING, answer.status, advice))
+            findings.append(Finding(name, WARNING, answer["status"], advice))
         else:
-            found = f"{answer.status}; it is not needed as long as lockerd serves this host only"
+            found = f"{answer['status']}; it is not needed as long as lockerd serves this host only"
             findings.append(Finding(name, OK, found))
     return findings
 
 
-def host_name(probes: Probes) -> list[Finding]:
+def host_name(probes: ThisHost) -> list[Finding]:
     """Check that the host's name leads to the host, here and elsewhere."""
     name = probes.host_name()
     if name in ("", "localhost", "(none)"):
@@ -256,7 +188,7 @@ def host_name(probes: Probes) -> list[Finding]:
     return [Finding("host name", OK, shown)]
 
 
-def own_address(probes: Probes) -> list[Finding]:
+def own_address(probes: ThisHost) -> list[Finding]:
     """Check that a look-up of the host's addresses gives its name. A silent name server is a warning only."""
     name = probes.host_name()
     try:
@@ -288,7 +220,7 @@ def _short(name: str) -> str:
     return name.partition(".")[0].lower()
 
 
-def pidfd(probes: Probes) -> list[Finding]:
+def pidfd(probes: ThisHost) -> list[Finding]:
     """Check that there are pidfds, by which the end of a process is seen at once."""
     why = probes.pidfd()
     if why:
@@ -300,7 +232,7 @@ def pidfd(probes: Probes) -> list[Finding]:
 def clock(not_before: float) -> Check:
     """Make the check of the clocks; `not_before` is a time, in seconds since 1970, that is surely over."""
 
-    def check(probes: Probes) -> list[Finding]:
+    def check(probes: ThisHost) -> list[Finding]:
         wall, running, boot = probes.clocks()
         if running < 0 or boot + 1e-3 < running:
             found = f"the clocks of this kernel do not go together: monotonic {running:.3f}, since boot {boot:.3f} s"
@@ -318,7 +250,7 @@ def clock(not_before: float) -> Check:
     return check
 
 
-def namespace(probes: Probes) -> list[Finding]:
+def namespace(probes: ThisHost) -> list[Finding]:
     """Check that all processes of the host can be seen."""
     kind = probes.namespace()
     if kind == "host":
@@ -331,19 +263,17 @@ def namespace(probes: Probes) -> list[Finding]:
     return [Finding("pid namespace", WARNING, "unknown: /proc is not there, or is another namespace's", advice)]
 
 
-def descriptors(probes: Probes) -> list[Finding]:
+def descriptors(probes: ThisHost) -> list[Finding]:
     """Check how many descriptors, so how many clients, a server may have."""
     soft, hard = probes.descriptors()
     shown = "no limit" if hard < 0 else f"{hard} (soft limit {soft}, which servers raise): about as many clients"
     advice = "raise the hard limit: LimitNOFILE= in the unit, nofile in /etc/security/limits.conf"
-    if 0 <= hard < FEW_DESCRIPTORS:
-        return [Finding("descriptors", FAILED, shown, advice)]
-    if 0 <= hard < MANY_DESCRIPTORS:
-        return [Finding("descriptors", WARNING, shown, advice)]
-    return [Finding("descriptors", OK, shown)]
+    if not 0 <= hard < MANY_DESCRIPTORS:
+        return [Finding("descriptors", OK, shown)]
+    return [Finding("descriptors", FAILED if hard < FEW_DESCRIPTORS else WARNING, shown, advice)]
 
 
-def state_folder(probes: Probes) -> list[Finding]:
+def state_folder(probes: ThisHost) -> list[Finding]:
     """Check that a lockerd of this user can keep its state."""
     folder, kind, why = probes.state_folder()
     if why:
@@ -360,8 +290,8 @@ def all_checks(not_before: float) -> dict[str, Check]:
     return {
         "python": python,
         "unpacking": unpacking,
-        "port of lockerd": lockerd_port,
-        "port of pidstatd": pidstatd_port,
+        "port of lockerd": lambda probes: port(probes, "lockerd", probes.lockerd, "IPCLOCKER_PORT"),
+        "port of pidstatd": lambda probes: port(probes, "pidstatd", probes.pidstatd, "/etc/services"),
         "lockerd": lockerd,
         "pidstatd": pidstatd,
         "host name": host_name,
@@ -372,10 +302,3 @@ def all_checks(not_before: float) -> dict[str, Check]:
         "descriptors": descriptors,
         "state folder": state_folder,
     }
-
-
-def existing_parent(path: str) -> str:
-    """Return the folder itself, or the nearest one above it that is there."""
-    while not os.path.exists(path) and path != os.path.dirname(path):
-        path = os.path.dirname(path)
-    return path

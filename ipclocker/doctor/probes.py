@@ -1,4 +1,4 @@
-"""The probes of this host: they find the facts that checks.py judges (checks.Probes says what each is)."""
+"""The probes of this host: they find the facts that checks.py judges."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from typing import Any
 
 from ..daemon.state_dir import default_state_folder
 from ..errors import IpclockerError, ServerUnavailable
-from ..lock.client.connection import wait_ready
-from ..lock.client.locker import Locker
+from ..lock.client.connection import wait_until
+from ..lock.client.locker import Locker, PingStatus
 from ..lock.client.settings import host_names
 from ..lock.endpoint import endpoint
 from ..net.address import find_addresses, own_host_name
 from ..pid.client import PidStat
 from ..pid.endpoint import pid_endpoint
 from ..process import identity
-from .checks import ServerAnswer, existing_parent
 from .listening_ports import ListeningPort, listeners
 
 _PATIENCE = 5.0  # seconds for an answer of a server
@@ -29,20 +28,26 @@ _TIME_ERROR = 5  # TIME_ERROR of adjtimex(2): no time service keeps the clock ri
 
 
 class ThisHost:
-    """The facts about this host; `host` and the ports are as the tools' options have them."""
+    """The facts about this host; `host` and the ports are as the tools' options have them.
+
+    Each method may raise OSError, and may block.
+    """
 
     def __init__(self, host: str | None = None, port: str | None = None, pid_port: str | None = None) -> None:
         """Find the places of the servers. Raises UsageError."""
-        self.hosts = host_names(host)
+        self.hosts = host_names(host)  # of lockerd, as tools would ask them
+        # They were named by an option or the environment; else it is this host.
         self.named = bool(host or os.environ.get("IPCLOCKER_HOST"))
         self._port = port
         self._pid_port = pid_port
         self._ports = {"lockerd": endpoint(port).port, "pidstatd": pid_endpoint(pid_port).port}
 
     def python(self) -> tuple[tuple[int, int, int], str, bool]:
+        """Get the interpreter's version and file, and True if it was started isolated."""
         return sys.version_info[:3], sys.executable, bool(sys.flags.isolated and sys.flags.no_site)
 
     def cache(self) -> tuple[str | None, list[str]]:
+        """Get the folder of the compiled modules ("" without a built file, None for nowhere), and the possible ones."""
         finder: Any  # one of them is the pack, which imports all that is ours
         for finder in sys.meta_path:
             if hasattr(finder, "folders"):
@@ -50,30 +55,31 @@ class ThisHost:
         return "", []
 
     def listeners(self, service: str) -> tuple[int, list[ListeningPort] | None]:
+        """Get the port of `lockerd` or `pidstatd` (0: it is a UNIX socket), and its sockets; None if unknown."""
         port = self._ports[service]
         return port, listeners("tcp" if service == "lockerd" else "udp", port) if port else None
 
-    def lockerd(self, host: str) -> ServerAnswer:
-        until = time.monotonic() + _PATIENCE
+    def lockerd(self, host: str) -> PingStatus:
+        """Ask a host's lock server."""
+        wait = wait_until(time.monotonic() + _PATIENCE)
+        locker = Locker(wait=wait, host=_listed(host), port=self._port, connect_tries=1)
+        status: PingStatus = locker.ping_status()
+        return status
 
-        def wait(sock: socket.socket | None, events: int, deadline: float) -> bool:
-            return wait_ready(sock, events, min(deadline, until))
-
-        ping = Locker(wait=wait, host=_listed(host), port=self._port, connect_tries=1).ping_status()
-        return ServerAnswer(ping["ok"], ping["status"])
-
-    def pidstatd(self, host: str) -> ServerAnswer:
+    def pidstatd(self, host: str) -> PingStatus:
+        """Ask a host's pid server."""
         with PidStat(host, self._pid_port, tries=int(_PATIENCE)) as stat:
             try:
-                ping = stat.ping_status()
+                return stat.ping_status()
             except IpclockerError as error:
-                return ServerAnswer(False, str(error))
-        return ServerAnswer(ping["ok"], ping["status"])
+                return {"ok": False, "status": str(error)}
 
     def host_name(self) -> str:
+        """Get the host's own name."""
         return own_host_name()
 
     def addresses(self, name: str) -> list[str]:
+        """Look up the addresses of a name. Raises OSError if it has none."""
         try:
             found = find_addresses(name, 0, socket.SOCK_DGRAM)
         except ServerUnavailable as error:
@@ -81,6 +87,7 @@ class ThisHost:
         return list(dict.fromkeys(str(address.sockaddr[0]) for address in found))
 
     def names(self, address: str) -> list[str]:
+        """Look up the names of an address."""
         try:
             name, others, _ = socket.gethostbyaddr(address)
         except OSError:
@@ -88,6 +95,7 @@ class ThisHost:
         return [name, *others]
 
     def is_own_address(self, address: str) -> bool:
+        """Return True if it is an address of this host."""
         host = socket.getaddrinfo(address, 0, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0]
         with socket.socket(host[0], socket.SOCK_DGRAM) as sock:
             try:
@@ -97,6 +105,7 @@ class ThisHost:
         return True
 
     def pidfd(self) -> str:
+        """Get the reason why pidfds do not work; "" if they do."""
         if not hasattr(os, "pidfd_open"):
             return "this Python does not know them"
         try:
@@ -106,11 +115,13 @@ class ThisHost:
         return ""
 
     def clocks(self) -> tuple[float, float, float]:
+        """Read the wall, monotonic and boot clocks, in seconds, in this order."""
         monotonic = time.monotonic()
         boot = getattr(time, "CLOCK_BOOTTIME", None)
         return time.time(), monotonic, time.monotonic() if boot is None else time.clock_gettime(boot)
 
     def synchronised(self) -> bool | None:
+        """Return True if a time service keeps the wall clock right; None if that is unknown."""
         try:
             adjtimex = ctypes.CDLL(None).adjtimex
         except (OSError, AttributeError):
@@ -119,14 +130,17 @@ class ThisHost:
         return None if state < 0 else state != _TIME_ERROR
 
     def namespace(self) -> str:
+        """Get the pid namespace: "host", "own", or "unknown"."""
         if identity.own_pidns() is None:
             return "unknown"
         return "own" if identity.in_container() else "host"
 
     def descriptors(self) -> tuple[int, int]:
+        """Get the soft and the hard limit of descriptors."""
         return resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def state_folder(self) -> tuple[str, str, str]:
+        """Get the folder, the kind of its file system, and the reason why it can't be written ("" if it can)."""
         folder = default_state_folder()
         there = existing_parent(folder)
         if not os.path.isdir(there):
@@ -162,3 +176,10 @@ def kind_of(path: str, mounts: str) -> str:
 def _listed(host: str) -> str:
     """Write a host as a list of hosts has it."""
     return f"[{host}]" if ":" in host else host
+
+
+def existing_parent(path: str) -> str:
+    """Return the folder itself, or the nearest one above it that is there."""
+    while not os.path.exists(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
+    return path

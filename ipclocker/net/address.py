@@ -91,8 +91,9 @@ def find_addresses(host: str, port: int, kind: socket.SocketKind) -> list[Addres
 def socket_path(path: str) -> Address:
     """Make the address of a UNIX socket. Raises UsageError if the name is empty or longer than the system allows."""
     if len(path.encode("utf-8", "surrogateescape")) > LONGEST_PATH or "\0" in path or not path:
-        problem = f"is empty or longer than {LONGEST_PATH} bytes"
-        raise UsageError(f"the UNIX socket's name '{path}' {problem}: choose another")
+        raise UsageError(
+            f"the UNIX socket's name '{path}' is empty or longer than {LONGEST_PATH} bytes: choose another"
+        )
     return Address(socket.AF_UNIX, path)
 
 

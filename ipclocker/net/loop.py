@@ -16,8 +16,9 @@ import time
 from collections import deque
 from math import inf
 from types import FrameType
-from typing import Callable
+from typing import Callable, Union
 
+Watchable = Union[int, socket.SocketType]  # a descriptor, or a socket
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 _AFTER_FAULT = 1.0  # seconds until a tick that has failed is tried again; at once, it could fail for ever
@@ -25,13 +26,13 @@ _LONGEST_WAIT = 3600.0  # seconds; a selector takes no infinity and no huge numb
 
 
 class Timer:
-    """A call that is due at a time (seconds, monotonic), unless it is cancelled before."""
+    """A call that is due at a time (seconds, monotonic), unless it is cancelled before; without one, nothing."""
 
     __slots__ = ("call", "when")
 
-    def __init__(self, when: float, call: Callable[[], None]) -> None:
+    def __init__(self, when: float = inf, call: Callable[[], None] | None = None) -> None:
         self.when = when
-        self.call: Callable[[], None] | None = call
+        self.call = call
 
     def cancel(self) -> None:
         """Cancel the call; for a timer that has called already this does nothing."""
@@ -61,15 +62,15 @@ class Loop:
         self._wake_sender.setblocking(False)  # a full pipe is no harm, one byte is enough to wake
         self.watch(self._wake_receiver, READ, self._woken)
 
-    def watch(self, sock: socket.SocketType, events: int, ready: Callable[[int], None]) -> None:
-        """Call `ready` with the events (READ, WRITE or both) whenever the socket is ready for one of them."""
+    def watch(self, sock: Watchable, events: int, ready: Callable[[int], None]) -> None:
+        """Call `ready` with the events (READ, WRITE or both) whenever the descriptor is ready for one of them."""
         self._selector.register(sock, events, ready)
 
-    def change(self, sock: socket.SocketType, events: int, ready: Callable[[int], None]) -> None:
+    def change(self, sock: Watchable, events: int, ready: Callable[[int], None]) -> None:
         """Wait for other events on a watched socket."""
         self._selector.modify(sock, events, ready)
 
-    def unwatch(self, sock: socket.SocketType) -> None:
+    def unwatch(self, sock: Watchable) -> None:
         """Stop watching a socket; call it before the socket is closed."""
         self._unwatched.add(self._selector.unregister(sock).fd)
 

@@ -117,9 +117,7 @@ class PidStat:
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when `recv_stat` has something to return or to look at."""
-        self._open()
-        assert self._selector is not None
-        return self._selector.fileno()  # type: ignore[attr-defined, no-any-return]
+        return self._open().fileno()  # type: ignore[attr-defined, no-any-return]
 
     def fh(self) -> PidStat:
         """Return what a select loop takes: this object, since it has a `fileno`."""
@@ -171,14 +169,15 @@ class PidStat:
 
     # Inside
 
-    def _open(self) -> None:
-        if self._selector is not None:
-            return
-        self._socket = self._new_socket()
-        self._wake_in, self._wake_out = socket.socketpair()  # makes `fileno` readable when answers wait here
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._socket, selectors.EVENT_READ)
-        self._selector.register(self._wake_in, selectors.EVENT_READ)
+    def _open(self) -> selectors.BaseSelector:
+        """Return what waits for the sockets, which are made when they are first needed."""
+        if self._selector is None:
+            self._socket = self._new_socket()
+            self._wake_in, self._wake_out = socket.socketpair()  # makes `fileno` readable when answers wait here
+            self._selector = selectors.DefaultSelector()
+            self._selector.register(self._socket, selectors.EVENT_READ)
+            self._selector.register(self._wake_in, selectors.EVENT_READ)
+        return self._selector
 
     def _new_socket(self) -> socket.socket:
         self._is_dual_stack = False
@@ -258,9 +257,7 @@ class PidStat:
         """Receive one datagram; return the secret and the answer if it answers an open question."""
         if not self._questions:
             return None
-        self._open()
-        assert self._selector is not None
-        if not any(key.fileobj is self._socket for key, _ in self._selector.select(timeout)):
+        if not any(key.fileobj is self._socket for key, _ in self._open().select(timeout)):
             return None
         try:
             datagram = self._socket.recv(MAX_DATAGRAM + 1)

@@ -11,7 +11,7 @@ import os
 import resource
 import select
 
-from ..process.identity import exists
+from ..process.identity import exists, open_pidfd
 
 _MOST = 16_384  # processes kept; more than most hosts run
 _SPARE = 4  # one in so many of the descriptors that this process may have is kept for other things
@@ -46,10 +46,10 @@ class PidfdCache:
         if self._epoll is None:
             return exists(int(number))
         try:
-            descriptor = os.pidfd_open(int(number))
-        except (ProcessLookupError, OverflowError):
+            descriptor = open_pidfd(int(number))
+        except ProcessLookupError:
             return False
-        except OSError:  # an older kernel, no descriptor left, a thread's number
+        if descriptor is None:
             return exists(int(number))
         self._epoll.register(descriptor, select.EPOLLIN)
         if len(self.alive) >= self._most:

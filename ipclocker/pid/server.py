@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
@@ -127,7 +128,8 @@ class PidServer(LoopServer):
         self._processes = PidfdCache()
         self._answers = AnswerServer(self._processes)
         for sock in self._sockets:
-            self._watch(sock)
+            batches = DatagramBatcher(sock, MAX_DATAGRAM + 1)
+            self._loop.watch(sock, READ, partial(self._serve, batches))
 
     @property
     def addresses(self) -> list[str]:
@@ -147,11 +149,7 @@ class PidServer(LoopServer):
         self._processes.close()
         super().close()
 
-    def _watch(self, sock: socket.socket) -> None:
-        batches = DatagramBatcher(sock, MAX_DATAGRAM + 1)
-        self._loop.watch(sock, READ, lambda events: self._serve(batches))
-
-    def _serve(self, batches: DatagramBatcher) -> None:
+    def _serve(self, batches: DatagramBatcher, events: int) -> None:
         """Answer the datagrams that have come, and those that come meanwhile."""
         # With one socket there is nothing else to wait for, so a short wait needs no turn of the loop.
         wait = len(self._sockets) == 1

@@ -29,9 +29,8 @@ from .workers import WorkerProcesses
 if TYPE_CHECKING:
     from typing import Unpack
 
-UP_AFTER = (
-    1.0  # seconds after which a program counts as up, unless start_delay is given: most that can't run end sooner
-)
+# Seconds after which a program counts as up, unless start_delay is given: most that can't run end sooner.
+UP_AFTER = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ class FastCgiManager(ProcManager):
         *,
         stop_signal: int = signal.SIGTERM,
         logs: bool = False,
-        notifier: SystemdNotifier | None = None,
+        notifier: SystemdNotifier,
         **parameters: Unpack[ManagerParameters],
     ) -> None:
         """Take the words to execute, the environment of the copies, and the socket that they share.
@@ -67,22 +66,20 @@ class FastCgiManager(ProcManager):
         self._notifier = notifier
         self._up_after = self.start_delay() if "start_delay" in parameters else UP_AFTER
         if self._program is None or not os.access(self._program, os.X_OK):
-            problem = UsageError(f"cannot execute '{words[0]}': there is no such program, or it is not executable")
-            problem.exit_code = NOT_FOUND if self._program is None else CANNOT_EXECUTE
-            raise problem
+            problem = f"cannot execute '{words[0]}': there is no such program, or it is not executable"
+            raise UsageError(problem, NOT_FOUND if self._program is None else CANNOT_EXECUTE)
 
     def managing_init(self) -> None:
         """Prepare the manager as ProcManager does, and tell where the programs listen."""
         super().managing_init()
         self.pm_notify(f"listening on {self._listen_socket}")
-        if self._notifier is not None and self._workers is not None:
-            self._notifier.ready(f"listening on {self._listen_socket}")
+        self._notifier.ready(f"listening on {self._listen_socket}")
+        if self._workers is not None:
             self._notifier.keep_alive(self._workers.loop)
 
     def pm_die(self, msg: str = "", n: int = 0) -> NoReturn:
         """End as ProcManager does; a service manager is told before."""
-        if self._notifier is not None:
-            self._notifier.stopping()
+        self._notifier.stopping()
         super().pm_die(msg, n)
 
     def pm_write_pid_file(self, fname: str | None = None) -> None:

@@ -9,7 +9,7 @@ import os
 import pwd
 import socket
 from pathlib import Path
-from typing import NamedTuple, Optional, Union
+from typing import Callable, NamedTuple, Optional, Union
 
 from ..errors import UsageError
 from ..net.address import find_addresses, port_number, socket_path
@@ -78,7 +78,8 @@ def parse_access(mode: str | None, owner: str | None) -> Access:
         user, _, group = owner.partition(":")
         if not user and not group:
             raise UsageError(f"the socket's owner can't be '{owner}': it is USER, USER:GROUP or :GROUP")
-        access = access._replace(user=_user_id(user), group=_group_id(group))
+        uid = _id(user, "owner", "user", lambda name: pwd.getpwnam(name).pw_uid)
+        access = access._replace(user=uid, group=_id(group, "group", "group", lambda name: grp.getgrnam(name).gr_gid))
     return access
 
 
@@ -168,15 +169,8 @@ def _inherited(number: int) -> socket.socket:
     return listener
 
 
-def _user_id(name: str) -> int | None:
+def _id(name: str, what: str, kind: str, look_up: Callable[[str], int]) -> int | None:
     try:
-        return None if not name else int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+        return None if not name else int(name) if name.isdigit() else look_up(name)
     except KeyError:
-        raise UsageError(f"the socket's owner can't be '{name}': there is no such user") from None
-
-
-def _group_id(name: str) -> int | None:
-    try:
-        return None if not name else int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise UsageError(f"the socket's group can't be '{name}': there is no such group") from None
+        raise UsageError(f"the socket's {what} can't be '{name}': there is no such {kind}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, Callable, ClassVar, Generic, TypedDict, TypeVar, Union
 
 from ..errors import UsageError
@@ -50,18 +50,15 @@ class ManagerParameters(TypedDict, total=False):
     request_timeout: float
 
 
-def _process_count(value: Any) -> int:
+def _whole(value: Any, rule: str, lowest: float = -inf, highest: float = inf) -> int:
     number = int(value)
-    if number != float(value) or number > MOST_PROCESSES:
-        raise ValueError(f"it is a whole number up to {MOST_PROCESSES}")
+    if number != float(value) or not lowest <= number <= highest:
+        raise ValueError(f"it is a whole number {rule}")
     return number
 
 
-def _count(value: Any) -> int:
-    number = int(value)
-    if number != float(value) or number < 0:
-        raise ValueError("it is a whole number from 0 on")
-    return number
+_process_count = partial(_whole, rule=f"up to {MOST_PROCESSES}", highest=MOST_PROCESSES)
+_count = partial(_whole, rule="from 0 on", lowest=0)
 
 
 def _seconds(value: Any) -> float:

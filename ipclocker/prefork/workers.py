@@ -16,11 +16,12 @@ from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from math import inf
-from typing import Any, Callable, NamedTuple, cast
+from typing import Callable, NamedTuple
 
 from ..net.loop import READ, Loop
 from ..net.tcp_listener import raise_descriptor_limit
 from ..process.signal_names import signal_name
+from ..process.wait import ended_children
 from .pool import Pool
 from .worker_channel import ASKED, READY, TIMED, ManagerEnd
 
@@ -51,7 +52,7 @@ class WorkerProcesses:
         self._notify = notify
         self._stop_signal = stop_signal
         self._groups = groups
-        self._loop = Loop()
+        self.loop = Loop()  # in which all happens
         self._on_signal(signal.SIGCHLD, self._reap)
         self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)  # that the workers may have, too
         raise_descriptor_limit()
@@ -66,11 +67,6 @@ class WorkerProcesses:
         self._ending = False
         self._deadline = inf
         self._next_check = inf
-
-    @property
-    def loop(self) -> Loop:
-        """The loop in which all happens."""
-        return self._loop
 
     def take_signals(self, numbers: Iterable[int]) -> None:
         """Keep these signals for `next_signal`. Only in the main thread."""
@@ -104,7 +100,7 @@ class WorkerProcesses:
         channel.worker.close()
         self._channels[pid] = channel
         self.pool.started(pid, time.monotonic())
-        self._loop.watch(cast(Any, channel.pipe), READ, lambda events: self._read(pid, channel))
+        self.loop.watch(channel.pipe, READ, lambda events: self._read(pid, channel))
 
     def start_failed(self) -> float:
         """Take note that a wanted worker could not be started; return the seconds until it is tried again."""
@@ -114,7 +110,7 @@ class WorkerProcesses:
         """Wait for the next event, unless one is kept already that nobody has asked for."""
         until = self._deadline if self._ending else self.pool.next_change()
         if not (self._exits or self._signals):
-            self._loop.turn(min(until, self._next_check) - time.monotonic())
+            self.loop.turn(min(until, self._next_check) - time.monotonic())
         if not self._ending:
             self.tell_to_stop(self.pool.take_over(time.monotonic()))
         if self._next_check <= time.monotonic():
@@ -149,13 +145,13 @@ class WorkerProcesses:
             self._kill(pid)
         deadline = time.monotonic() + _KILL_WITHIN
         while self._channels and time.monotonic() < deadline:
-            self._loop.turn(deadline - time.monotonic())
+            self.loop.turn(deadline - time.monotonic())
 
     def detach_after_fork(self) -> None:
         """Give up the workers, which are the parent's, in a process that was forked with signals blocked."""
         for channel in self._channels.values():
             channel.close()
-        self._loop.detach_after_fork()
+        self.loop.detach_after_fork()
         resource.setrlimit(resource.RLIMIT_NOFILE, self._descriptors)
 
     def close(self) -> None:
@@ -163,10 +159,10 @@ class WorkerProcesses:
         for channel in self._channels.values():
             channel.close()
         self._channels.clear()
-        self._loop.close()
+        self.loop.close()
 
     def _on_signal(self, number: int, call: Callable[[], None]) -> None:
-        self._loop.on_signal(number, call)
+        self.loop.on_signal(number, call)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])  # the caller may have blocked it
 
     def _read(self, pid: int, channel: ManagerEnd) -> None:
@@ -178,7 +174,7 @@ class WorkerProcesses:
             self._timed.add(pid)
             self._check_soon()
         if not words:
-            self._loop.unwatch(cast(Any, channel.pipe))  # SIGCHLD tells of its end
+            self.loop.unwatch(channel.pipe)  # SIGCHLD tells of its end
 
     # Exits
 
@@ -192,15 +188,10 @@ class WorkerProcesses:
                 continue
             if found:
                 self._has_ended(pid, status)
-        while os.getpid() == 1:  # of a container: all orphans are ours
-            try:
-                found, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if not found:
-                return
-            if found in self._channels:
-                self._has_ended(found, status)
+        if os.getpid() == 1:  # of a container: all orphans are ours
+            for pid, status in ended_children():
+                if pid in self._channels:
+                    self._has_ended(pid, status)
 
     def _end_group(self, pid: int) -> None:
         """If the worker has ended, tell those that it has left in its group to stop: they have the socket, too."""
@@ -216,7 +207,7 @@ class WorkerProcesses:
         asked = ASKED in channel.read() or status in (signal.SIGTERM, self._stop_signal)
         served = channel.served > 0
         with contextlib.suppress(KeyError):  # it was closed before
-            self._loop.unwatch(cast(Any, channel.pipe))
+            self.loop.unwatch(channel.pipe)
         channel.close()
         for some in (self._reporting, self._timed, self._mentioned):
             some.discard(pid)

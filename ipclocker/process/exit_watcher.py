@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import resource
 from collections import deque
-from typing import Any, Callable, cast
+from typing import Callable, NamedTuple
 
 from ..net.loop import READ, Loop
 from .identity import ProcessIdentity, exists, open_pidfd
@@ -19,14 +19,11 @@ _PAUSE = 0.25  # seconds between two rounds of polling
 _MOST_POLLED = 250  # processes in a round, at 20 us each: 5 ms in which the loop does nothing else
 
 
-class Subscription:
+class Subscription(NamedTuple):
     """A wish to hear of the end of one process; `ExitWatcher.remove` takes it back."""
 
-    __slots__ = ("gone", "process")
-
-    def __init__(self, process: ProcessIdentity, gone: Callable[[], None]) -> None:
-        self.process = process
-        self.gone = gone
+    process: ProcessIdentity
+    gone: Callable[[], None]
 
 
 class _Entry:
@@ -71,7 +68,7 @@ class ExitWatcher:
             self._polled.append(process)
             self._poll_later()
         else:
-            self._loop.watch(cast(Any, entry.descriptor), READ, lambda events: self._end(process, entry))
+            self._loop.watch(entry.descriptor, READ, lambda events: self._end(process, entry))
         return subscription
 
     def remove(self, subscription: Subscription) -> None:
@@ -102,7 +99,7 @@ class ExitWatcher:
     def _drop(self, process: ProcessIdentity, entry: _Entry) -> None:
         del self._entries[process]
         if entry.descriptor is not None:
-            self._loop.unwatch(cast(Any, entry.descriptor))
+            self._loop.unwatch(entry.descriptor)
             os.close(entry.descriptor)
             self._free += 1
 

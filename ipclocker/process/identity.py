@@ -115,7 +115,7 @@ def exists(pid: int, start: int | None = None) -> bool | None:
 
 
 def has_number(pid: int) -> bool:
-    """Tell if any process, or a zombie, has this positive number now. One system call."""
+    """Tell if any process, or a zombie, has this number now; any of its group if it is negative. One system call."""
     if pid > MAX_PID:
         return False
     try:

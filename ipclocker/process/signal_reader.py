@@ -93,20 +93,18 @@ class SignalReader:
     @contextlib.contextmanager
     def by_default(self) -> Iterator[None]:
         """Let a deadly signal end this process at once within the `with` block."""
+        self._take_deadly(False)
+        try:
+            yield
+        finally:
+            self._take_deadly(True)
+
+    def _take_deadly(self, take: bool) -> None:
         if self._read == self._read_descriptor:
-            before = signal.pthread_sigmask(signal.SIG_UNBLOCK, self._deadly)
-            try:
-                yield
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_BLOCK if take else signal.SIG_UNBLOCK, self._deadly)
         else:
             for number in self._deadly:
-                signal.signal(number, signal.SIG_DFL)
-            try:
-                yield
-            finally:
-                for number in self._deadly:
-                    signal.signal(number, _do_nothing)
+                signal.signal(number, _do_nothing if take else signal.SIG_DFL)
 
     def _read_descriptor(self, data: bytes) -> list[Signal]:
         return [

@@ -40,6 +40,7 @@ from ..process.signal_reader import (
 )
 from ..process.spawn import CommandProcess
 from ..process.tree import descends_from
+from ..process.wait import ended_children
 
 Result = TypeVar("Result")
 _STOPPED_BY_TERMINAL = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
@@ -173,13 +174,7 @@ class Foreground:
 
     def _look_at_children(self) -> None:
         ended = False
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
-            except ChildProcessError:
-                break
-            if pid == 0:
-                break
+        for pid, status in ended_children(os.WUNTRACED | os.WCONTINUED):
             if pid != self._child.pid:
                 continue
             if os.WIFSTOPPED(status):

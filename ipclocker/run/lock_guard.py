@@ -72,7 +72,7 @@ class LockGuard:
 
     @property
     def is_late(self) -> bool:
-        """True if the command would have to be ended as soon as it is started."""
+        """True if the lease was not renewed for so long that the command has to be ended."""
         return self._lease is not None and time.monotonic() >= self._lease.stop_at
 
     def step(self) -> None:
@@ -92,8 +92,8 @@ class LockGuard:
 
     def finish(self) -> None:
         """End what a command that was made to end has left behind, and the watchdog: the command has ended."""
-        if self._lease is not None and self.loss is None and self._was_killed_by_watchdog():
-            self._lose(self._overdue(self._lease))
+        if self.loss is None and self._was_killed_by_watchdog():
+            self._lose(self._overdue())
         if self.is_ending:
             self._tree_killer.signal_rest(self._options.lost_signal)
             pause = _FIRST_PAUSE
@@ -118,26 +118,21 @@ class LockGuard:
             self._hook.wait(lambda until: (self._foreground.wait(None, 0, until), None)[1])
 
     def _check_time(self) -> None:
-        now = time.monotonic()
-        if (
-            self._lease is not None
-            and self.loss is None
-            and now >= self._lease.stop_at
-            and not self._tree_killer.has_ended
-        ):
-            self._lose(self._overdue(self._lease))
-        if now >= self._kill_at and not self._killed:
+        if self.is_late and self.loss is None and not self._tree_killer.has_ended:
+            self._lose(self._overdue())
+        if time.monotonic() >= self._kill_at and not self._killed:
             self._kill()
             self._report("the command has not ended in time: it is killed, and all that it has started")
 
-    def _overdue(self, lease: Lease) -> LockLoss:
-        since = time.monotonic() - lease.sent
+    def _overdue(self) -> LockLoss:
+        assert self._lease is not None
+        since = time.monotonic() - self._lease.sent
         problem = self._keepalive.problem or "lockersh itself was stopped"
         return LockLoss(self._names, f"it could not be renewed for {since:.0f} s ({problem})")
 
     def _was_killed_by_watchdog(self) -> bool:
-        assert self._lease is not None
-        return time.monotonic() >= self._lease.kill_at and self._foreground.was_ended_by(signal.SIGKILL)
+        is_over = self._lease is not None and time.monotonic() >= self._lease.kill_at
+        return is_over and self._foreground.was_ended_by(signal.SIGKILL)
 
     def _lose(self, loss: LockLoss) -> None:
         """Act on a loss: end the command first, then report it."""

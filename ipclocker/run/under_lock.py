@@ -24,18 +24,16 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """Prints on stderr how the acquisition of the lock goes on: what matters always, the rest if `verbose`."""
+    """Prints on stderr how the acquisition of the lock goes on: what matters always, the rest if `verbose`.
+
+    `on_terminal`: True if there is something to show every second.
+    """
 
     def __init__(self, verbose: bool) -> None:
         self._verbose = verbose
-        self._on_terminal = verbose and sys.stderr.isatty()
+        self.on_terminal = verbose and sys.stderr.isatty()
         self._waiting_for = ""
         self._since = time.monotonic()
-
-    @property
-    def ticks(self) -> bool:
-        """True if there is something to show every second."""
-        return self._on_terminal
 
     def waiting(self, name: str, holder: str) -> None:
         """Print that the lock is busy and waited for."""
@@ -60,7 +58,7 @@ class Reporter:
 
     def report(self, text: str) -> None:
         """Print a message that the user should see."""
-        start = "\r\033[K" if self._on_terminal else ""
+        start = "\r\033[K" if self.on_terminal else ""
         print_stderr(f"{start}lockersh: {text}")
 
     def _trace(self, text: str) -> None:
@@ -94,7 +92,7 @@ def run_locked(child: CommandProcess, settings: LockSettings, options: RunOption
     ServerUnavailable, ServerRefused.
     """
     reporter = Reporter(options.verbose)
-    foreground = Foreground(child, reporter.tick if reporter.ticks else None)
+    foreground = Foreground(child, reporter.tick if reporter.on_terminal else None)
     acquisition = LockAcquisition(settings, reporter, foreground.wait)
     acquisition.subscribes = True
     acquisition.connector.look_up = lambda server: foreground.interruptibly(lambda: settings.addresses(server))
@@ -123,13 +121,9 @@ def _is_stale(acquisition: LockAcquisition) -> bool:
 
 
 def _busy_message(acquisition: LockAcquisition, wait: float | None) -> str:
-    names = (
-        os.fsdecode(acquisition.busy)
-        if acquisition.settings.all
-        else ", ".join(map(os.fsdecode, acquisition.settings.names))
-    )
+    names = (acquisition.busy,) if acquisition.settings.all else acquisition.settings.names
     waited = f" after {wait:g} s" if wait else ""
-    return f"lock {names} is busy{waited}: {acquisition.holder} holds it"
+    return f"lock {', '.join(map(os.fsdecode, names))} is busy{waited}: {acquisition.holder} holds it"
 
 
 class _Run:

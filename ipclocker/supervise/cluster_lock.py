@@ -59,7 +59,7 @@ class ClusterLock:
         `parameters` are those of a Locker, with a lease; they were checked. `chance` is that of a RestartPolicy.
         `kill` is called in the watchdog's process, if this one can't end the programs in time.
         """
-        self.name = ""  # of the lock that is held
+        self.name = ""  # of the lock that is held, while programs may run
         self.token: int | None = None
         self._loop = loop
         self._lease = float(parameters["lease"])
@@ -70,15 +70,10 @@ class ClusterLock:
         self._may_ask = threading.Event()  # what ran under the lock has ended
         self._is_lost = False  # and what ran under it has not ended yet
         self._ending = False
-        self._timer: Timer | None = None
+        self._timer = Timer()  # of the next check
         self._kill = kill
         self._watchdog: Watchdog | None = None
         threading.Thread(target=self._run, daemon=True).start()
-
-    @property
-    def is_held(self) -> bool:
-        """True while programs may run."""
-        return bool(self.name)
 
     def ask_again(self) -> None:
         """Ask for a lost lock again: what ran under it has ended. Does nothing if none was lost."""
@@ -90,9 +85,9 @@ class ClusterLock:
     def give_back(self) -> None:
         """Give the lock back: what ran under it has ended for good."""
         self._ending = True
-        self._stop_checking()
+        self._timer.cancel()
         self._disarm()
-        if self.is_held or self._is_lost:
+        if self.name or self._is_lost:
             self._wake()
         else:
             self._loop.call_at(self._loop.now, self._listener.given_back)
@@ -100,7 +95,7 @@ class ClusterLock:
     def close(self) -> None:
         """End the use of the loop, which is closed next. A thread that gets the lock later gives it back."""
         self._ending = True
-        self._stop_checking()
+        self._timer.cancel()
         self._wake()
 
     # In the loop
@@ -116,16 +111,15 @@ class ClusterLock:
         self.name, self.token = name, token
         log.info("the lock %s is ours%s", name, "" if token is None else f", token {token}")
         self._check()
-        if self.is_held:
+        if self.name:
             self._listener.granted(name, token)
 
     def _was_lost(self) -> None:
         """The server has said so, or nothing for too long."""
-        if self.is_held and not self._ending:
+        if self.name and not self._ending:
             self._lose()
 
     def _check(self) -> None:
-        self._timer = None
         until = self._locker.until
         if until > 0.0:
             self._until = until
@@ -140,7 +134,7 @@ class ClusterLock:
         lease = self._known_lease()
         lease.end(self._loop.now)
         log.error("the lock %s is lost: the programs are ended", self.name)
-        self._stop_checking()
+        self._timer.cancel()
         if self._watchdog is not None:
             self._watchdog.set_deadline(lease.kill_at)
         self.name, self.token = "", None
@@ -149,11 +143,10 @@ class ClusterLock:
 
     def _set_watchdog(self, kill_at: float) -> bool:
         """Let the watchdog kill programs at that time; return False if there can't be one."""
-        if self._watchdog is not None:
-            self._watchdog.set_deadline(kill_at)
-            return True
         try:
-            self._watchdog = Watchdog(kill_at, self._kill)
+            if self._watchdog is None:
+                self._watchdog = Watchdog(kill_at, self._kill)
+            self._watchdog.set_deadline(kill_at)
         except IpclockerError as error:
             log.error("%s", error)
             return False
@@ -166,11 +159,6 @@ class ClusterLock:
 
     def _known_lease(self) -> Lease:
         return Lease(self._lease, self._until - self._lease)
-
-    def _stop_checking(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     # In the thread
 

@@ -15,9 +15,8 @@ import os
 import signal
 import stat
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
 
-from ..daemon import daemonize as background
+from ..daemon import daemonize
 from ..daemon.monitor import MonitorOptions
 from ..errors import IpclockerError, UsageError
 from ..net.tcp_listener import raise_descriptor_limit
@@ -31,15 +30,6 @@ from .spawn import CallerContext
 
 log = logging.getLogger(__name__)
 _LARGEST_FILE = 1 << 20  # bytes: thousands of programs; what is longer is another file, given by mistake
-
-
-class DaemonOptions(NamedTuple):
-    """The options that every server has: to run in the foreground or not, its pid file and its log."""
-
-    foreground: bool = False
-    pid_file: Optional[str] = None
-    log_file: Optional[str] = None
-    debug: bool = False
 
 
 class ProgramSource:
@@ -76,7 +66,7 @@ class ProgramSource:
 
 
 def run_supervisor(
-    settings: SupervisorSettings, source: ProgramSource, exit_hook: str | None, daemon: DaemonOptions
+    settings: SupervisorSettings, source: ProgramSource, exit_hook: str | None, daemon: daemonize.DaemonOptions
 ) -> int:
     """Run a supervisor until it ends or, in the background, until it has started; return the exit code."""
     caller = CallerContext.here()
@@ -104,15 +94,8 @@ def run_supervisor(
         return service
 
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the supervisor takes it
-    return background.run(
-        start,
-        name="supervise",
-        foreground=daemon.foreground,
-        pid_file=daemon.pid_file,
-        log_file=daemon.log_file,
-        debug=daemon.debug,
-        monitoring=MonitorOptions(signals=(signal.SIGUSR1,), patient=True, sweep=sweep),
-    )
+    monitoring = MonitorOptions(signals=(signal.SIGUSR1,), patient=True, sweep=sweep)
+    return daemonize.run(start, "supervise", daemon, monitoring)
 
 
 def _read(path: str) -> list[Program]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from ..process.identity import ProcessIdentity, exists, identify
 from ..process.kill_until_gone import kill_until_gone
 from ..process.tree import marked, with_descendants
+from ..process.wait import ended_children
 from .process_groups import MARKS
 
 _WITHIN = 5.0  # seconds; what has not ended by then is stuck in the kernel
@@ -22,9 +22,7 @@ def sweep() -> None:
     this = identify(os.getpid())
 
     def find() -> list[ProcessIdentity]:
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+        list(ended_children())
         return _living(with_descendants([this])[1:])
 
     kill_until_gone(find, _WITHIN)

@@ -83,7 +83,7 @@ class ManagedProgram:
         self._machine = states.ProgramStateMachine(policy, stop_timeout=stop_policy.stop_timeout, allowed=allowed)
         self._leader: GroupLeader | None = None  # the latest
         self._started_at = 0.0
-        self._timer: Timer | None = None
+        self._timer = Timer()
         self._shown = states.STOPPED
 
     @property
@@ -218,9 +218,7 @@ class ManagedProgram:
         return f"; it is started again in {max(0.0, self._machine.next_start - self._shared.loop.now):.1f} s"
 
     def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
         due = self._machine.due
         if self._machine.has_orphans:
             due = min(due, self._shared.loop.now + _LOOK_AGAIN)
@@ -228,7 +226,6 @@ class ManagedProgram:
             self._timer = self._shared.loop.call_at(due, self._tick)
 
     def _tick(self) -> None:
-        self._timer = None
         self.check_orphans()
         self._do(self._machine.tick(self._shared.loop.now))
 

@@ -14,7 +14,7 @@ import os
 from typing import NamedTuple
 
 from ..net.loop import Loop
-from ..process.identity import ProcessIdentity, Status
+from ..process.identity import ProcessIdentity, Status, has_number
 from ..process.send_signal import send_signal
 from ..process.tree import all_processes, below_any, can_be_seen, marks_of
 
@@ -56,13 +56,7 @@ class ProcessGroups:
         """Tell if a leader that is dead has left others behind."""
         if self._can_see:
             return any(self._belongs(orphan, leader) for orphan in self._find_orphans())
-        try:
-            os.killpg(leader.pid, 0)
-        except ProcessLookupError:
-            return False
-        except OSError:  # they are another user's
-            return True
-        return True
+        return has_number(-leader.pid)
 
     def signal(self, leader: GroupLeader, number: int) -> list[int]:
         """Send a signal to all processes of a program, as far as that is allowed; return their pids."""

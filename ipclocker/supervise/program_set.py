@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from typing import Callable
 
 from ..errors import UsageError
 from ..process.restart_policy import RestartPolicy
+from ..process.wait import ended_children
 from .managed_program import ManagedProgram, SharedResources, StopPolicy
 from .program_list import Program
 from .state_machine import ALLOW, FORBID, RESTART, STOP, STOPPED
@@ -96,7 +96,7 @@ class ProgramSet:
 
     def reap(self) -> None:
         """Ask for the status of each child that has ended; to be called on SIGCHLD."""
-        ended = _ended_children()
+        ended = list(ended_children())
         for pid, _ in ended:  # all of them, before anybody looks for orphans
             self._shared.groups.remove(pid)
         by_pid = {managed.pid: managed for managed in self._all()}
@@ -122,15 +122,3 @@ class ProgramSet:
 
     def _drop_ended(self) -> None:
         self._removed = {name: managed for name, managed in self._removed.items() if not managed.is_gone}
-
-
-def _ended_children() -> list[tuple[int, int]]:
-    ended: list[tuple[int, int]] = []
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return ended
-        if pid == 0:
-            return ended
-        ended.append((pid, status))

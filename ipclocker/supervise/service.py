@@ -14,10 +14,12 @@ from __future__ import annotations
 import logging
 import os
 import random
+from functools import partial
 from math import inf
-from signal import SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1
+from signal import SIGCHLD, SIGUSR1
 from typing import Any, Callable, NamedTuple, Optional
 
+from ..daemon.loop_server import LoopServer
 from ..errors import IpclockerError, ProgramFailed, UsageError
 from ..net.address import LONGEST_PATH
 from ..net.loop import READ, Loop
@@ -62,7 +64,7 @@ class RunContext(NamedTuple):
     alone: bool = False
 
 
-class SupervisorService:
+class SupervisorService(LoopServer):
     """Keeps programs alive from `run` until it is told to end."""
 
     def __init__(
@@ -76,8 +78,7 @@ class SupervisorService:
         self._programs = programs
         self._read = read
         self._context = context
-        self._loop = loop = Loop()
-        self._ending = False
+        super().__init__(loop := Loop())
         self._hook: ExitHook | None = None  # while it runs
         self._hook_began = False
         self._failure: IpclockerError | None = None
@@ -102,23 +103,14 @@ class SupervisorService:
             self._listen()
         except BaseException:
             self._output.close()
-            loop.close()
+            super().close()
             raise
 
     def handle_signals(self) -> None:
         """Take the signals above from now on. In the main thread only."""
-        self._loop.on_signal(SIGTERM, self.stop)
-        self._loop.on_signal(SIGINT, self.stop)
-        self._loop.on_signal(SIGHUP, self.reload)
+        super().handle_signals()
         self._loop.on_signal(SIGUSR1, self._output.reopen)
         self._loop.on_signal(SIGCHLD, self._reap)
-
-    # As a service of daemon/service.py
-
-    @property
-    def loop(self) -> Loop:
-        """The loop in which all happens."""
-        return self._loop
 
     def describe(self) -> str:
         """Return the list of programs and the control socket, for the log."""
@@ -132,7 +124,7 @@ class SupervisorService:
         Raises ProgramFailed, and IpclockerError if the monitor has gone or there can be no further process.
         """
         if self._context.lifeline is not None:
-            self._loop.watch(self._context.lifeline, READ, self._monitor_gone)  # type: ignore[arg-type]
+            self._loop.watch(self._context.lifeline, READ, self._monitor_gone)
         else:  # somebody else has to end what is left if this process is killed
             self._watchdog = Watchdog(inf, self._kill_programs)
         libc.adopt_orphans()
@@ -156,7 +148,7 @@ class SupervisorService:
         if self._lock is not None:
             self._lock.close()
         self._output.close()
-        self._loop.close()
+        super().close()
         if self._watchdog is not None:
             self._watchdog.disarm()
         libc.adopt_orphans(False)
@@ -303,7 +295,7 @@ class SupervisorService:
 
     def _output_sink(self) -> MakeSink:
         if self._settings.output_dir is not None:
-            return to_files(self._settings.output_dir)
+            return partial(to_files, self._settings.output_dir)
         if self._settings.output is not None:
-            return to_file(self._settings.output)
+            return partial(to_file, self._settings.output)
         return to_log if self._context.output_to_log else to_stdout

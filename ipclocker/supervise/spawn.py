@@ -8,6 +8,7 @@ import signal
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
+from ..daemon.monitor import fork_with_signals_blocked
 from ..daemon.sd_notify import for_programs
 from ..errors import INTERNAL
 from ..process import libc
@@ -63,13 +64,7 @@ def start_process(command: str, caller: CallerContext, additions: dict[str, str]
     words = command_line([command], environment)
     parent = os.getpid()
     # A signal to the new process waits until that has none of our handlers any more.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    pid = -1
-    try:
-        pid = os.fork()
-    finally:
-        if pid != 0:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    pid = fork_with_signals_blocked(signal.valid_signals())
     if pid == 0:
         _become_program(words, environment, caller, output, parent)
     return pid

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,18 +15,19 @@ from ipclocker.doctor.checks import (
     OK,
     WARNING,
     Finding,
-    ServerAnswer,
     all_checks,
     examine,
 )
 from ipclocker.doctor.listening_ports import ListeningPort
+from ipclocker.doctor.probes import ThisHost
+from ipclocker.lock.client.locker import PingStatus
 
 NOT_BEFORE = 1_000_000.0
-GOOD = ServerAnswer(True, "0.001 second response on h")
-BAD = ServerAnswer(False, "no server answers")
+GOOD: PingStatus = {"ok": True, "status": "0.001 second response on h"}
+BAD: PingStatus = {"ok": False, "status": "no server answers"}
 
 
-class FakeHost:
+class FakeHost(ThisHost):
     """A host with which all is well, but for what a test says: a value, or an error to be raised."""
 
     FACTS: dict[str, Any] = {  # noqa: RUF012
@@ -49,16 +51,14 @@ class FakeHost:
     def __init__(self, hosts: tuple[str, ...] = ("lockhost",), named: bool = True, **facts: Any) -> None:
         self.hosts = list(hosts)
         self.named = named
-        self._facts = {**self.FACTS, **facts}
+        for name, fact in {**self.FACTS, **facts}.items():
+            setattr(self, name, partial(_probe, fact))
 
-    def __getattr__(self, name: str) -> Any:
-        def probe(*words: str) -> Any:
-            fact = self._facts[name]
-            if isinstance(fact, Exception):
-                raise fact
-            return fact(*words) if callable(fact) else fact
 
-        return probe
+def _probe(fact: Any, *words: str) -> Any:
+    if isinstance(fact, Exception):
+        raise fact
+    return fact(*words) if callable(fact) else fact
 
 
 def check(which: str, host: FakeHost) -> list[Finding]:
@@ -163,7 +163,7 @@ def test_one_lock_server_that_answers_is_enough() -> None:
 
 
 def test_the_pid_server_of_this_host_is_for_lock_servers_elsewhere() -> None:
-    def mine(host: str) -> ServerAnswer:
+    def mine(host: str) -> PingStatus:
         return BAD if host == "localhost" else GOOD
 
     found = check("pidstatd", FakeHost(pidstatd=mine))

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ipclocker.doctor.checks import existing_parent
 from ipclocker.doctor.listening_ports import ListeningPort, listeners, listening, written
-from ipclocker.doctor.probes import ThisHost, file_system, kind_of
+from ipclocker.doctor.probes import ThisHost, existing_parent, file_system, kind_of
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 TABLE = (

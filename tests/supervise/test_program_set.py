@@ -133,7 +133,7 @@ class AnyOverlap(RuleBasedStateMachine):
         self.allowed = True
         self.wanted: dict[str, bool] = {}
         self.others: list[int] = []
-        self.patch = patch.object(program_set, "_ended_children", self.processes.take_exits)
+        self.patch = patch.object(program_set, "ended_children", self.processes.take_exits)
         self.patch.start()
         self.programs = ProgramSet(
             self.processes,  # type: ignore[arg-type]

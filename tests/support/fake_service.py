@@ -23,43 +23,33 @@ import time
 from pathlib import Path
 
 from ipclocker.daemon import daemonize, monitor
+from ipclocker.daemon.loop_server import LoopServer
 from ipclocker.errors import ServerUnavailable
 from ipclocker.net.loop import READ, Loop
 
 
-class FakeService:
+class FakeService(LoopServer):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._ending = False
         with (folder / "pids").open("a") as pids:
             pids.write(f"{os.getpid()}\n{os.getppid()}\n")
         (folder / "environment").write_text(" ".join(os.environ))
-        self._loop = Loop()
+        super().__init__(Loop())
         _misbehave(folder)
         self._socket = socket.socket(socket.AF_UNIX)
         (folder / "socket").unlink(missing_ok=True)
         self._socket.bind(str(folder / "socket"))
         self._socket.listen()
         self._loop.watch(self._socket, READ, self._answer)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.on_signal(number, self._end)
-        self._loop.on_signal(signal.SIGHUP, self._start_again)
+        self.handle_signals()
 
     def describe(self) -> str:
         return "listening on a socket"
 
-    @property
-    def loop(self) -> Loop:
-        return self._loop
-
-    def run(self) -> bool:
-        self._loop.run()
-        return not self._ending
-
     def close(self) -> None:
         self._socket.close()
         (self._folder / "socket").unlink()
-        self._loop.close()
+        super().close()
 
     def _answer(self, events: int) -> None:
         connection, _ = self._socket.accept()
@@ -70,13 +60,9 @@ class FakeService:
         with connection:
             connection.sendall(b"%d" % os.getpid())
 
-    def _end(self) -> None:
+    def stop(self) -> None:
         if not (self._folder / "deaf").exists():
-            self._ending = True  # also when it is to be started again in the same moment
-            self._loop.stop()
-
-    def _start_again(self) -> None:
-        self._loop.stop()
+            super().stop()
 
 
 def _misbehave(folder: Path) -> None:
@@ -103,10 +89,8 @@ def main() -> int:
     os.chdir(folder)  # so that the names of files are relative ones
     return daemonize.run(
         lambda: FakeService(folder),
-        name="fake",
-        foreground=options.foreground,
-        pid_file=options.pid_file,
-        log_file=options.log_file,
+        "fake",
+        daemonize.DaemonOptions(options.foreground, options.pid_file, options.log_file),
     )
 
 

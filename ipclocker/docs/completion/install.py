@@ -27,20 +27,18 @@ def install(shell: str, script: str, names: Sequence[str]) -> list[str]:
 
 
 def _folder(shell: str) -> Path:
+    data = _named("XDG_DATA_HOME", Path("~/.local/share"))
     if shell == "bash":
-        named = os.environ.get("BASH_COMPLETION_USER_DIR", "")
-        return (Path(named) if named.startswith("/") else _xdg("XDG_DATA_HOME", ".local/share") / "bash-completion") / (
-            "completions"
-        )
+        return _named("BASH_COMPLETION_USER_DIR", data / "bash-completion") / "completions"
     if shell == "fish":
-        return _xdg("XDG_CONFIG_HOME", ".config") / "fish" / "completions"
-    return _xdg("XDG_DATA_HOME", ".local/share") / "zsh" / "site-functions"
+        return _named("XDG_CONFIG_HOME", Path("~/.config")) / "fish" / "completions"
+    return data / "zsh" / "site-functions"
 
 
-def _xdg(variable: str, otherwise: str) -> Path:
-    """Find a folder by the XDG Base Directory Specification, which says that a relative one is to be ignored."""
+def _named(variable: str, otherwise: Path) -> Path:
+    """Find a folder by a variable; a relative one is ignored, as the XDG Base Directory Specification has it."""
     named = os.environ.get(variable, "")
-    return Path(named) if named.startswith("/") else Path(os.path.expanduser("~")) / otherwise
+    return Path(named) if named.startswith("/") else Path(os.path.expanduser(otherwise))
 
 
 def _write(file: Path, text: str) -> None:

@@ -34,7 +34,7 @@ from ..model import HeldGrant
 from ..wire.replies import Answer, LookFor, Lost, Recall, Reply, Waiting
 from ..wire.requests import encode_command
 from .connection import ConnectionLost, DeadlineExceeded, ServerConnection, Value, Wait, wait_ready
-from .connector import ANSWER_WITHIN, FIRST_PAUSE, ServerConnector, prompt_reply
+from .connector import ANSWER_WITHIN, FIRST_PAUSE, ServerConnector, prompt_answer, prompt_reply
 from .settings import LockSettings, session_name
 
 # Seconds to reach the server again and release a lock. A caller waits for it at its end, so it is shorter than the
@@ -74,7 +74,6 @@ class LockAcquisition:
         self.busy = b""  # the lock that was busy when it was last asked for
         self.holder = ""  # who held it
         self.subscribes = False
-        self._settings = settings
         self._listener = listener
         self._session = session_name()
         self._suffix = suffix
@@ -85,11 +84,11 @@ class LockAcquisition:
     @property
     def settings(self) -> LockSettings:
         """The parameters of the request: which locks, from which servers, for how long."""
-        return self._settings
+        return self.connector.settings
 
     @settings.setter
     def settings(self, settings: LockSettings) -> None:
-        self._settings = self.connector.settings = settings
+        self.connector.settings = settings
 
     @property
     def held(self) -> HeldGrant | None:
@@ -160,7 +159,7 @@ class LockAcquisition:
         connection = self._connection(inf)
         for names in self.settings.groups:
             connection.send_request(b"UNLOCK", **self._who(), locks=names)
-            self._refuse_error(self._answer(connection))
+            self._refuse_error(prompt_answer(connection))
         self._has_part = False
         return False
 
@@ -240,7 +239,7 @@ class LockAcquisition:
             lines = b"".join(grant.line(word) for grant in named)
             tell: dict[str, Value] = {"tell": 1} if self.subscribes else {}
             connection.send_request(lines[:-1], first, **tell)
-            answers = [self._answer(connection) for _ in named]
+            answers = [prompt_answer(connection) for _ in named]
             if not all(answer.renewed or answer.current for answer in answers):
                 raise _AskAgain
         return [self._held_since(asked, grant.name, grant.token) for grant in grants]
@@ -371,14 +370,6 @@ class LockAcquisition:
                     raise connector.unavailable(problem) from None
             connector.wait(None, 0, time.monotonic() + pause)
             pause *= 2
-
-    # Replies and connections
-
-    def _answer(self, connection: ServerConnection) -> Answer:
-        while True:
-            reply = prompt_reply(connection)
-            if isinstance(reply, Answer):
-                return reply
 
     def _connection(self, deadline: float) -> ServerConnection:
         """Return the connection; a new one to the same server if it was closed. Raises ConnectionLost."""

@@ -54,6 +54,11 @@ def wait_ready(sock: socket.socket | None, events: int, deadline: float) -> bool
     return bool(poll_until(poller, deadline))
 
 
+def wait_until(latest: float) -> Wait:
+    """Make a `wait_ready` that gives up at `latest` (monotonic seconds), whatever the deadline."""
+    return lambda sock, events, deadline: wait_ready(sock, events, min(deadline, latest))
+
+
 def poll_until(poller: select.poll, deadline: float) -> list[tuple[int, int]]:
     """Poll until something is ready, and return that as `poll` does; the empty list if the deadline passes before."""
     while True:

@@ -16,7 +16,7 @@ from typing import Callable
 
 from ...errors import ServerUnavailable
 from ...net.address import Address
-from ..wire.replies import Reply
+from ..wire.replies import Answer, Broke, Reply
 from .connection import ConnectionLost, DeadlineExceeded, ServerConnection, Wait, wait_ready
 from .settings import LockSettings
 
@@ -188,3 +188,16 @@ def prompt_reply(connection: ServerConnection, deadline: float = inf) -> Reply:
         return connection.reply(min(now + ANSWER_WITHIN, max(now + 1, deadline)))
     except DeadlineExceeded:
         raise ConnectionLost(errno.ETIMEDOUT, "it does not answer") from None
+
+
+def prompt_answer(connection: ServerConnection, on_broken: Callable[[bytes], None] = lambda holder: None) -> Answer:
+    """Wait for the answer to a request that depends on no other client, as `prompt_reply` does.
+
+    `on_broken` is called with each holder from whom a lock was taken; other replies before the answer are skipped.
+    """
+    while True:
+        reply = prompt_reply(connection)
+        if isinstance(reply, Answer):
+            return reply
+        if isinstance(reply, Broke):
+            on_broken(reply.holder)

@@ -91,22 +91,15 @@ class KeepAlive:
 
     def _receive(self, connection: ServerConnection, until: float) -> None:
         """Handle what has arrived; if nothing has, wait until something does or a request is due."""
-        if self._handle_all(connection):
-            return
-        renew_at = inf if self.lease is None else self.lease.renew_at
-        due = self._sent_at + self._patience if self._unanswered else renew_at
-        if self._connector.wait(connection.sock, READ, min(until, due)):
-            connection.receive()
-            self._handle_all(connection)
-        elif self._unanswered and time.monotonic() >= due:
-            raise ConnectionLost(errno.ETIMEDOUT, "it does not answer")
-
-    def _handle_all(self, connection: ServerConnection) -> bool:
-        found = False
+        if not connection.has_unread:
+            renew_at = inf if self.lease is None else self.lease.renew_at
+            due = self._sent_at + self._patience if self._unanswered else renew_at
+            if self._connector.wait(connection.sock, READ, min(until, due)):
+                connection.receive()
+            elif self._unanswered and time.monotonic() >= due:
+                raise ConnectionLost(errno.ETIMEDOUT, "it does not answer")
         for reply in connection.pending():
-            found = True
             self._handle(reply)
-        return found
 
     def _handle(self, reply: Reply) -> None:
         if isinstance(reply, (Lost, Recall)):

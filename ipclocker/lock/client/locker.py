@@ -79,7 +79,7 @@ class Locker:
 
     def _reset(self) -> None:
         self._process = os.getpid()
-        self._acquisition = self._new_acquisition()
+        self._acquisition = LockAcquisition(self._settings, _Messages(self), self._wait, self._suffix)
         self._thread_lock = ThreadLock()  # taken by the thread that asks for the lock, until it releases it
         self._holding_thread = 0  # the identity of that thread
         self._renewal: RenewalThread | None = None
@@ -326,9 +326,6 @@ class Locker:
             on_broken=messages.broke,
             suffix=self._suffix,
         )
-
-    def _new_acquisition(self) -> LockAcquisition:
-        return LockAcquisition(self._settings, _Messages(self), self._wait, self._suffix)
 
 
 class _Messages:

@@ -11,9 +11,9 @@ from math import inf
 from typing import Callable
 
 from ...errors import ServerRefused
-from ..wire.replies import Answer, Broke
-from .connection import ConnectionLost, ServerConnection, Wait, wait_ready
-from .connector import Retry, ServerConnector, prompt_reply
+from ..wire.replies import Answer
+from .connection import ConnectionLost, Wait, wait_ready
+from .connector import Retry, ServerConnector, prompt_answer
 from .settings import LockSettings, session_name
 
 
@@ -37,7 +37,7 @@ def query(
             connection.send_request(
                 command, user=settings.user_name(suffix), session=session_name(), locks=settings.names
             )
-            answer = _read_answer(connection, on_broken)
+            answer = prompt_answer(connection, on_broken)
         except ConnectionLost as problem:
             connector.reasons.append(f"{connection.address}: {problem.strerror}")
             continue
@@ -47,12 +47,3 @@ def query(
             raise ServerRefused(os.fsdecode(answer.error), connector.server)
         return answer, connector.server
     raise AssertionError("each_server raises when there is no server left")
-
-
-def _read_answer(connection: ServerConnection, on_broken: Callable[[bytes], None]) -> Answer:
-    while True:
-        reply = prompt_reply(connection)
-        if isinstance(reply, Answer):
-            return reply
-        if isinstance(reply, Broke):
-            on_broken(reply.holder)

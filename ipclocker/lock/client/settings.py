@@ -124,10 +124,8 @@ class LockSettings:
         self.verbose = bool(chosen["verbose"])
         self.print_down = chosen["print_down"]
         self.messages: dict[str, Message | None] = {  # what Locker calls as it goes on
-            "print_broke": chosen["print_broke"],
-            "print_obtained": chosen["print_obtained"],
-            "print_retry": chosen["print_retry"],
-            "print_waiting": chosen["print_waiting"],
+            name: chosen[name]  # type: ignore[literal-required]
+            for name in ("print_broke", "print_obtained", "print_retry", "print_waiting")
         }
 
     def changed(self, **given: Unpack[LockerParameters]) -> LockSettings:

@@ -63,31 +63,33 @@ class SqliteStore:
         except OSError as error:
             raise self._problem(f"can't be made: {error.strerror}") from error
         self._reserved = 0
-        try:
+        with self._errors_explained():
             self._file = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise self._problem(_reason(error)) from error
-        try:
-            self._open()
-        except BaseException as error:
-            self._file.close()
-            if isinstance(error, sqlite3.Error):
-                raise self._problem(_reason(error)) from error
-            raise
+            try:
+                self._open()
+            except BaseException:
+                self._file.close()
+                raise
 
     def load(self) -> StoredState:
         """All that was committed."""
-        try:
+        with self._errors_explained():
             grants = [Record(*row) for row in self._file.execute(f"SELECT {', '.join(Record._fields)} FROM grants")]
             tokens = [token for (token,) in self._file.execute("SELECT last FROM tokens")]
-        except sqlite3.Error as error:
-            raise self._problem(_reason(error)) from error
         if len(tokens) != 1 or not isinstance(tokens[0], int) or not all(map(_is_sound, grants)):
             raise self._problem(_DAMAGED)
         return StoredState(grants, tokens[0])
 
     def commit(self, changed: Sequence[Record], freed: Sequence[int], last_token: int) -> None:
         """Write these grants in the place of what has their tokens, delete those tokens; on return it is on disk."""
+        with self._errors_explained():
+            self._write(changed, freed, last_token)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def _write(self, changed: Sequence[Record], freed: Sequence[int], last_token: int) -> None:
         execute = self._file.execute
         try:
             execute("BEGIN IMMEDIATE")
@@ -101,16 +103,10 @@ class SqliteStore:
                 execute("UPDATE tokens SET last = ?", (reserved,))
             execute("COMMIT")
             self._reserved = reserved
-        except BaseException as error:
+        except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise self._problem(_reason(error)) from error
             raise
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
 
     def _open(self) -> None:
         execute = self._file.execute
@@ -139,6 +135,14 @@ class SqliteStore:
         if version > _VERSION:
             raise self._problem(f"is of version {version}, and this lockerd knows {_VERSION}: use a newer lockerd")
         return int(version)
+
+    @contextlib.contextmanager
+    def _errors_explained(self) -> Iterator[None]:
+        """Turn SQLite's errors within the `with` block into StateErrors for the administrator."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._problem(_reason(error)) from error
 
     def _problem(self, reason: str) -> StateError:
         return StateError(f"the state file {self.location} {reason}")

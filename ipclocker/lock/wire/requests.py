@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import partial
 from typing import Callable
 
 from ..model import HolderProcess, LockRequest
@@ -54,12 +55,25 @@ class RequestVariables:
 # Request lines, as a server reads them. A setter raises ValueError or IndexError for a value that means nothing.
 
 
-def _set_user(variables: RequestVariables, words: list[bytes]) -> None:
-    variables.user = words[1] if len(words) > 1 else b""
+Setter = Callable[[RequestVariables, list[bytes]], None]
 
 
-def _set_session(variables: RequestVariables, words: list[bytes]) -> None:
-    variables.session = words[1] if len(words) > 1 else b""
+def _word(name: str) -> Setter:
+    """Make the setter of a variable that is one word, which may be missing."""
+
+    def set_word(variables: RequestVariables, words: list[bytes]) -> None:
+        setattr(variables, name, words[1] if len(words) > 1 else b"")
+
+    return set_word
+
+
+def _value(name: str, read: Callable[[bytes], object]) -> Setter:
+    """Make the setter of a variable whose word `read` turns into its value."""
+
+    def set_value(variables: RequestVariables, words: list[bytes]) -> None:
+        setattr(variables, name, read(words[1]))
+
+    return set_value
 
 
 def _set_locks(variables: RequestVariables, words: list[bytes]) -> None:
@@ -70,55 +84,6 @@ def _set_locks(variables: RequestVariables, words: list[bytes]) -> None:
     if len(names) > MAX_NAMES:
         raise ValueError
     variables.names = names
-
-
-def _set_block(variables: RequestVariables, words: list[bytes]) -> None:
-    variables.waits = _flag(words[1])
-
-
-def _set_timeout(variables: RequestVariables, words: list[bytes]) -> None:
-    seconds = words[1]
-    if not ((seconds.isdigit() and len(seconds) <= 12) or _DECIMAL.fullmatch(seconds)):
-        raise ValueError
-    variables.hold = float(seconds)
-
-
-def _set_autounlock(variables: RequestVariables, words: list[bytes]) -> None:
-    variables.autounlock = _flag(words[1])
-
-
-def _set_pid(variables: RequestVariables, words: list[bytes]) -> None:
-    variables.pid = _whole(words[1])
-    if variables.pid > MAX_PID:
-        raise ValueError
-
-
-def _set_hostname(variables: RequestVariables, words: list[bytes]) -> None:
-    variables.hostname = words[1] if len(words) > 1 else b""
-
-
-def _set_start(variables: RequestVariables, words: list[bytes]) -> None:
-    variables.start = _whole(words[1])
-
-
-def _set_boot(variables: RequestVariables, words: list[bytes]) -> None:
-    variables.boot = words[1] if len(words) > 1 else b""
-
-
-def _set_pidns(variables: RequestVariables, words: list[bytes]) -> None:
-    variables.pidns = _whole(words[1])
-
-
-def _set_token(variables: RequestVariables, words: list[bytes]) -> None:
-    variables.confirms = _flag(words[1])
-
-
-def _set_lease(variables: RequestVariables, words: list[bytes]) -> None:
-    variables.lease = _flag(words[1])
-
-
-def _set_tell(variables: RequestVariables, words: list[bytes]) -> None:
-    variables.tells = _flag(words[1])
 
 
 def _set_command(variables: RequestVariables, words: list[bytes]) -> None:
@@ -133,27 +98,33 @@ def _flag(word: bytes) -> bool:
     return bool(_whole(word)) if flag is None else flag
 
 
-def _whole(word: bytes) -> int:
-    if not _WHOLE.fullmatch(word) or int(word) > MAX_NUMBER:
+def _seconds(word: bytes) -> float:
+    if not ((word.isdigit() and len(word) <= 12) or _DECIMAL.fullmatch(word)):
+        raise ValueError
+    return float(word)
+
+
+def _whole(word: bytes, most: int = MAX_NUMBER) -> int:
+    if not _WHOLE.fullmatch(word) or int(word) > most:
         raise ValueError
     return int(word)
 
 
-VARIABLES: dict[bytes, Callable[[RequestVariables, list[bytes]], None]] = {
-    b"user": _set_user,
+VARIABLES: dict[bytes, Setter] = {
+    b"user": _word("user"),
     b"locks": _set_locks,
-    b"block": _set_block,
-    b"timeout": _set_timeout,
-    b"autounlock": _set_autounlock,
-    b"pid": _set_pid,
-    b"hostname": _set_hostname,
-    b"session": _set_session,
-    b"start": _set_start,
-    b"boot": _set_boot,
-    b"pidns": _set_pidns,
-    b"token": _set_token,
-    b"lease": _set_lease,
-    b"tell": _set_tell,
+    b"block": _value("waits", _flag),
+    b"timeout": _value("hold", _seconds),
+    b"autounlock": _value("autounlock", _flag),
+    b"pid": _value("pid", partial(_whole, most=MAX_PID)),
+    b"hostname": _word("hostname"),
+    b"session": _word("session"),
+    b"start": _value("start", _whole),
+    b"boot": _word("boot"),
+    b"pidns": _value("pidns", _whole),
+    b"token": _value("confirms", _flag),
+    b"lease": _value("lease", _flag),
+    b"tell": _value("tells", _flag),
     b"command": _set_command,
 }
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from typing import Any, cast
 
 from ...net.loop import READ, Loop
 from .sinks import MakeSink, Take
@@ -71,10 +70,7 @@ class OutputCollector:
         return ((name, pipe) for name, pipes in self._pipes.items() for pipe in pipes)
 
     def _watch(self, name: str, pipe: _Pipe) -> None:
-        self._loop.watch(cast(Any, pipe.descriptor), READ, lambda events: self._read(name, pipe))
-
-    def _unwatch(self, pipe: _Pipe) -> None:
-        self._loop.unwatch(cast(Any, pipe.descriptor))
+        self._loop.watch(pipe.descriptor, READ, lambda events: self._read(name, pipe))
 
     def _read(self, name: str, pipe: _Pipe) -> None:
         if pipe.read() is None:
@@ -83,7 +79,7 @@ class OutputCollector:
         if self._sink.is_full and self._reading:
             self._reading = False
             for _, each in self._all():
-                self._unwatch(each)
+                self._loop.unwatch(each.descriptor)
 
     def _resume(self) -> None:
         if not self._reading:
@@ -93,7 +89,7 @@ class OutputCollector:
 
     def _close(self, pipe: _Pipe) -> None:
         if self._reading:
-            self._unwatch(pipe)
+            self._loop.unwatch(pipe.descriptor)
         pipe.close()
 
 

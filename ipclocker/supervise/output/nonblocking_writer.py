@@ -9,7 +9,7 @@ import select
 import socket
 import stat
 import time
-from typing import Any, Callable, cast
+from typing import Callable
 
 from ...net.loop import WRITE, Loop
 
@@ -64,7 +64,7 @@ class NonblockingWriter:
             return
         self._pending = self._write(data)
         if self._pending:
-            self._loop.watch(cast(Any, self._descriptor), WRITE, self._ready)
+            self._loop.watch(self._descriptor, WRITE, self._ready)
 
     def reopen(self) -> None:
         """Open the file that has the name now, and write there; in the old one if that can't be opened."""
@@ -102,7 +102,7 @@ class NonblockingWriter:
 
     def _unwatch(self) -> None:
         if self._pending:
-            self._loop.unwatch(cast(Any, self._descriptor))
+            self._loop.unwatch(self._descriptor)
 
     def _ready(self, events: int) -> None:
         left = self._write(self._pending)

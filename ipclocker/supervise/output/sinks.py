@@ -115,27 +115,19 @@ def to_log(loop: Loop, drained: Callable[[], None]) -> Sink:
     return LogSink()
 
 
-def to_file(path: str) -> MakeSink:
-    """Return what makes a sink of lines in a file. That raises UsageError if the file can't be written."""
-
-    def make(loop: Loop, drained: Callable[[], None]) -> Sink:
-        try:
-            return LineSink(NonblockingWriter(loop, path, lambda: open_file(path), drained))
-        except OSError as error:
-            raise UsageError(f"the output file {path} can't be written ({error.strerror}): name another") from None
-
-    return make
+def to_file(path: str, loop: Loop, drained: Callable[[], None]) -> Sink:
+    """Make a sink of lines in a file. Raises UsageError if the file can't be written."""
+    try:
+        return LineSink(NonblockingWriter(loop, path, lambda: open_file(path), drained))
+    except OSError as error:
+        raise UsageError(f"the output file {path} can't be written ({error.strerror}): name another") from None
 
 
-def to_files(directory: str) -> MakeSink:
-    """Return what makes a sink of a file for each program. That raises UsageError if no files can be made there."""
-
-    def make(loop: Loop, drained: Callable[[], None]) -> Sink:
-        if not os.access(directory, os.W_OK | os.X_OK) or not os.path.isdir(directory):
-            raise UsageError(f"no files can be made in the output folder {directory}: name another, or make it")
-        return DirectorySink(loop, directory, drained)
-
-    return make
+def to_files(directory: str, loop: Loop, drained: Callable[[], None]) -> Sink:
+    """Make a sink of a file for each program. Raises UsageError if no files can be made in the directory."""
+    if not os.access(directory, os.W_OK | os.X_OK) or not os.path.isdir(directory):
+        raise UsageError(f"no files can be made in the output folder {directory}: name another, or make it")
+    return DirectorySink(loop, directory, drained)
 
 
 def timestamp() -> str:

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def write(output: OutputCollector, name: str, *pieces: bytes) -> None:
 
 def test_lines_with_names_and_times(loop: Loop, tmp_path: Path) -> None:
     path = tmp_path / "out"
-    output = OutputCollector(loop, to_file(str(path)))
+    output = OutputCollector(loop, partial(to_file, str(path)))
     web, mail = output.open("web"), output.open("mail")
     os.write(web, b"one\ntwo")
     turn_until(loop, lambda: path.read_bytes(), "the first line")
@@ -64,7 +65,7 @@ def test_lines_with_names_and_times(loop: Loop, tmp_path: Path) -> None:
 
 
 def test_what_was_written_last_is_taken_at_the_end(loop: Loop, tmp_path: Path) -> None:
-    output = OutputCollector(loop, to_file(str(tmp_path / "out")))
+    output = OutputCollector(loop, partial(to_file, str(tmp_path / "out")))
     held = output.open("held")  # by a process that is left
     os.write(held, b"a\nb")
     write(output, "web", b"x" * 50_000)
@@ -77,7 +78,7 @@ def test_what_was_written_last_is_taken_at_the_end(loop: Loop, tmp_path: Path) -
 
 def test_files_are_opened_anew(loop: Loop, tmp_path: Path) -> None:
     path, moved = tmp_path / "out", tmp_path / "out.1"
-    output = OutputCollector(loop, to_file(str(path)))
+    output = OutputCollector(loop, partial(to_file, str(path)))
     write(output, "web", b"one\n")
     turn_until(loop, lambda: path.read_bytes(), "the first line")
     path.rename(moved)
@@ -93,7 +94,7 @@ def test_files_are_opened_anew(loop: Loop, tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened_anew_is_gone_on_with(loop: Loop, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    output = OutputCollector(loop, to_file(str(folder / "out")))
+    output = OutputCollector(loop, partial(to_file, str(folder / "out")))
     folder.rename(tmp_path / "moved")
     output.reopen()
     write(output, "web", b"one\n")
@@ -102,7 +103,7 @@ def test_a_file_that_cannot_be_opened_anew_is_gone_on_with(loop: Loop, tmp_path:
 
 
 def test_a_file_for_each_program(loop: Loop, tmp_path: Path) -> None:
-    output = OutputCollector(loop, to_files(str(tmp_path)))
+    output = OutputCollector(loop, partial(to_files, str(tmp_path)))
     write(output, "web", b"one\n\0\xff", b"\r\nno end")
     write(output, "mail", b"mail\n")
     write(output, "web", b" of it\n")
@@ -119,10 +120,10 @@ def test_a_file_for_each_program(loop: Loop, tmp_path: Path) -> None:
 
 def test_places_that_cannot_be_written(loop: Loop, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the output file /nonexistent/x can't be written"):
-        OutputCollector(loop, to_file("/nonexistent/x"))
+        OutputCollector(loop, partial(to_file, "/nonexistent/x"))
     for folder in ("/nonexistent", "/dev/null"):
         with pytest.raises(UsageError, match=f"no files can be made in the output folder {folder}"):
-            OutputCollector(loop, to_files(folder))
+            OutputCollector(loop, partial(to_files, folder))
     assert not any(tmp_path.iterdir())
 
 
@@ -136,7 +137,7 @@ def test_lines_in_the_log(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_full_disk_costs_lines_and_is_told_once(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
-    output = OutputCollector(loop, to_file("/dev/full"))
+    output = OutputCollector(loop, partial(to_file, "/dev/full"))
     for _ in range(3):
         write(output, "web", b"one\n")
         turn_until(loop, lambda: caplog.messages, "the complaint")
@@ -229,7 +230,7 @@ def test_a_reader_that_is_gone(loop: Loop, caplog: pytest.LogCaptureFixture) -> 
 def test_earlier_lives_that_keep_their_pipes_are_cut_off(loop: Loop, tmp_path: Path) -> None:
     """Each start leaves a pipe behind if something holds it: they must not be without bound."""
     before = len(os.listdir("/dev/fd"))
-    output = OutputCollector(loop, to_file(str(tmp_path / "out")))
+    output = OutputCollector(loop, partial(to_file, str(tmp_path / "out")))
     held = [output.open("web") for _ in range(30)]
     for number, descriptor in enumerate(held[-5:]):
         os.write(descriptor, b"%d\n" % number)
