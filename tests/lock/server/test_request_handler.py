@@ -404,6 +404,79 @@ def test_who_has_ended_is_told_nothing_more() -> None:
     assert not server.service.subscribers
 
 
+def test_who_gives_its_lock_back_is_not_told_that_it_is_lost() -> None:
+    server = MemoryServer()
+    peer = subscriber(server)
+    other = server.connect()
+    other.say("user ann; locks x; UNLOCK")
+    assert peer.take() == b"" and set(server.service.subscribers) == {2}
+    other.say("locks y; BREAK_LOCK")
+    assert peer.take() == b"lost y 2\n"
+
+
+# One command each
+
+
+def test_a_lock_that_is_recalled_can_not_be_asked_for_again() -> None:
+    server = MemoryServer()
+    peer = subscriber(server)
+    server.connect().say("locks x; RECALL")
+    peer.take()
+    assert peer.ask("locks x; LOCK; locks y; LOCK")[:5] == ["error recalled", "", "", "owner ann", "locked 1"]
+    assert peer.ask("RENEW x 1")[0] == "error recalled"
+
+
+@pytest.mark.parametrize("session", ["", "s"])
+def test_a_lock_of_a_session_that_has_hung_up_meanwhile_is_not_granted(session: str) -> None:
+    server = MemoryServer()
+    peer = server.connect()
+    peer.gone = True
+    peer.say(f"user a; session {session}; locks x; LOCK; locks y; LOCK")
+    assert set(server.held()) == (set() if session else {b"x", b"y"})
+
+
+def test_each_command_that_changes_a_grant_has_it_written() -> None:
+    server = MemoryServer()
+    written: list[set[int]] = []
+    server.service.record = lambda images: written.append(set(images))
+    peer = server.connect()
+    peer.say(f"user a; {HELD_BY_7}; locks x; LOCK; LOCK; UNLOCK; LOCK; BREAK_LOCK; LOCK; DEAD_PID h 7; LOCK; RECALL")
+    assert written == [{1}, {1}, {2}, {2}, {3}, {3}, {4}, {4}]
+
+
+def test_of_a_process_that_is_said_to_be_dead_the_locks_of_others_are_only_looked_at() -> None:
+    server = MemoryServer()
+    suspects = suspects_of(server)
+    held_by(server, more=HELD_BY_7)
+    peer = server.connect("127.0.0.2")
+    assert peer.ask("DEAD_PID h 7; DEAD_PID h 8; user b; locks y; LOCK")[1] == "locked 1"
+    assert suspects == [PROCESS_7] and server.held() == {b"x": b"ann", b"y": b"b"}
+
+
+def test_lock_info_tells_of_all_or_of_those_that_are_named_and_of_their_waiters() -> None:
+    server = MemoryServer()
+    peer = server.connect()
+    peer.say("user ann; locks x; LOCK; locks y; LOCK; locks z; LOCK")
+    waiting(server, "bob", "y")
+    assert " 127.0.0.1" in server.connect().ask("LOCK_INFO y")[1]
+    asker = server.connect()
+
+    def told(asks: str) -> list[list[str]]:
+        return [line.split()[:2] for line in asker.ask(asks) if line]
+
+    assert told("LOCK_INFO") == [["held", "x"], ["held", "y"], ["waiter", "y"], ["held", "z"]]
+    assert told("LOCK_INFO z none x") == [["held", "z"], ["held", "x"]]
+    assert told("LOCK_INFO y") == [["held", "y"], ["waiter", "y"]]
+
+
+@pytest.mark.parametrize("command", ["LOCK", "UNLOCK", "STATUS", "BREAK_LOCK", "RECALL"])
+def test_a_command_about_no_locks_is_an_error_and_the_next_is_run(command: str) -> None:
+    peer = MemoryServer().connect()
+    assert peer.ask(f"user a; {command}; {command}") == ["error no_locks", "", ""] * 2
+    if command.endswith("LOCK") and "_" not in command:
+        assert peer.ask(f"user; locks x; {command}; {command}") == ["error no_user", "", ""] * 2
+
+
 # What waits for the disk
 
 
