@@ -477,6 +477,84 @@ def test_a_command_about_no_locks_is_an_error_and_the_next_is_run(command: str) 
         assert peer.ask(f"user; locks x; {command}; {command}") == ["error no_user", "", ""] * 2
 
 
+def test_a_session_that_has_hung_up_has_nothing_done_that_stood_behind_its_lock() -> None:
+    server = MemoryServer()
+    held_by(server)
+    peer = server.connect()
+    peer.gone = True
+    peer.say("user a; session s; locks x; LOCK; BREAK_LOCK")
+    assert server.held() == {b"x": b"ann"} and peer.closed
+
+
+def test_a_fault_in_a_command_is_not_taken_for_a_bad_value() -> None:
+    server = MemoryServer()
+
+    def fail(images: object) -> None:
+        raise ValueError("planted")
+
+    server.service.record = fail
+    with pytest.raises(ValueError, match="planted"):
+        server.connect().say("user a; locks x; LOCK")
+
+
+def test_of_several_bad_values_one_is_named_and_always_the_same() -> None:
+    asked = "timeout x; lease x; pid x"
+    assert MemoryServer().connect().ask(f"{asked}; STATUS; timeout 1; lease 1; STATUS") == [
+        *("error bad_lease", "", ""),
+        *("error bad_pid", "", ""),
+    ]
+
+
+def test_several_locks_are_recalled_with_one_command() -> None:
+    server = MemoryServer()
+    subscriber(server)
+    assert server.connect().ask("locks x y; RECALL")[:3] == ["print_recalled ann", "print_recalled ann", "owner ann"]
+
+
+@pytest.mark.parametrize("command", ["RENEW", "CHECK"])
+def test_who_asks_after_a_grant_is_told_of_its_end(command: str) -> None:
+    server = MemoryServer()
+    first, last, silent = subscriber(server), server.connect(), server.connect()
+    last.say(f"tell 1; {command} x 1; {command} z 3")
+    silent.say(f"{command} y 2")
+    for peer in (last, silent):
+        peer.take()
+    server.connect().say("locks x y; BREAK_LOCK")
+    assert (first.take(), last.take(), silent.take()) == (b"lost y 2\n", b"lost x 1\n", b"")
+
+
+@pytest.mark.parametrize("command", ["GOT", "RENEW"])
+def test_the_first_sign_of_life_behind_a_waited_grant_is_written(command: str) -> None:
+    server = MemoryServer()
+    holder = held_by(server)
+    peer = waiting(server, "bob", more=NEW)
+    holder.say("UNLOCK")
+    written: list[set[int]] = []
+    server.service.record = lambda images: written.append(set(images))
+    peer.say(f"{command} x 2; {command} x 2")
+    assert written == [{2}]
+
+
+@pytest.mark.parametrize("host", ["", "h"])
+def test_a_process_is_to_be_looked_for_only_where_it_may_be(host: str) -> None:
+    server = MemoryServer()
+    held_by(server, more=f"autounlock 1; pid 7; hostname {host}")
+    answer = server.connect().ask("user b; autounlock 1; pid 8; hostname h; locks x; LOCK")
+    assert answer[0] == ("autounlock_check x h 7 2" if host else "owner ann")
+
+
+def test_what_has_ended_since_a_list_was_begun_is_not_told_of() -> None:
+    server = MemoryServer()
+    holder, peer = server.connect(), server.connect()
+    holder.send(b"user a\n" + b"".join(b"locks n%d\nLOCK\n" % number for number in range(2500)))
+    peer.reads = False
+    peer.say("LOCK_INFO")
+    holder.say("locks n2499; UNLOCK")
+    peer.reads = True
+    peer.flush()
+    assert peer.take().count(b"held n") == 2499
+
+
 # What waits for the disk
 
 
