@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterable
 from copy import copy
@@ -1095,3 +1096,16 @@ def test_time_costs_nothing_however_often_locks_come_and_go() -> None:
     assert table.expire(1e6 - 1) == []
     assert len(table.expire(1e6)) == 1
     assert not table._expiries and not table._by_process and not table._queues
+
+
+def test_hold_times_end_on_time_whatever_was_given_back_before() -> None:
+    table = Table()
+    numbers = random.Random(1)
+    times = numbers.sample(range(1, 100_000), 3000)
+    grants = [table.acquire(Client(ANN, (b"n%d" % time,), hold=time), 0) for time in times]
+    for grant in grants[:2500]:
+        assert grant is not None
+        table.release(Client(ANN, (grant.name,)), 0)
+    for time in sorted(times[2500:]):
+        assert table.next_expiry <= time and table.expire(time - 0.5) == []
+        assert [grant.name for grant in table.expire(time)] == [b"n%d" % time]
