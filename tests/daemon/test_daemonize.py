@@ -65,7 +65,7 @@ def test_foreground_error_for_the_journal_is_marked_as_one(fake: Fake, tmp_path:
 def test_foreground_stopped_while_starting_ends_at_once(fake: Fake) -> None:
     fake.tell("hang")
     process = fake.launch("--foreground")
-    wait_for(lambda: bool(fake.pids()), "the start")
+    wait_for((fake.folder / "pids").exists, "the start")
     process.send_signal(signal.SIGHUP)  # means nothing yet
     process.send_signal(signal.SIGTERM)
     assert process.wait(DEADLINE) == 0
@@ -169,7 +169,7 @@ def test_background_server_that_is_killed_before_it_is_ready(fake: Fake) -> None
 def test_background_guardian_that_is_killed_before_it_is_ready(fake: Fake) -> None:
     fake.tell("hang")
     process = fake.launch()
-    wait_for(lambda: bool(fake.pids()), "the start")
+    wait_for((fake.folder / "pids").exists, "the start")
     os.kill(fake.pid_file(), signal.SIGKILL)
     _, stderr = process.communicate(timeout=DEADLINE)
     assert process.returncode == 70
@@ -179,7 +179,7 @@ def test_background_guardian_that_is_killed_before_it_is_ready(fake: Fake) -> No
 def test_background_stopped_before_it_is_ready(fake: Fake) -> None:
     fake.tell("hang")
     process = fake.launch()
-    wait_for(lambda: bool(fake.pids()), "the start")
+    wait_for((fake.folder / "pids").exists, "the start")
     os.kill(fake.pid_file(), signal.SIGTERM)
     _, stderr = process.communicate(timeout=DEADLINE)
     assert (process.returncode, stderr) == (70, "fake: ended before it was ready\n")
