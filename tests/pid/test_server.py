@@ -42,7 +42,11 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The server's way with datagrams and processes."""
     way: str = request.param
     if way == "one by one":
-        monkeypatch.setattr(batches, "_AT_ONCE", 1)
+
+        def missing(*_: object) -> None:
+            raise AttributeError
+
+        monkeypatch.setattr(batches, "_ManyAtOnce", missing)
     if way == "without pidfds":
         monkeypatch.delattr(os, "pidfd_open")
     return way
