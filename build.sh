@@ -14,6 +14,6 @@ trap 'rm -rf "$work"' EXIT
 
 "$python" -m ipclocker.zipapp.build stage "$work/site"
 "$python" -m shiv --site-packages "$work/site" --reproducible --entry-point ipclocker.__main__:main \
-    --python '/usr/bin/python3 -IS' --output-file "$work/ipclocker"
+    --python '/usr/bin/python3 -ISXutf8' --output-file "$work/ipclocker"
 "$python" -m ipclocker.zipapp.build finish "$work/ipclocker"
 mv "$work/ipclocker" dist/ipclocker # at once: a run or a build at the same time sees a whole file

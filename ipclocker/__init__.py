@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         ProgramFailed,
         ServerRefused,
         ServerUnavailable,
+        StateError,
         UsageError,
     )
     from .lock.client.locker import Locker
@@ -33,6 +34,7 @@ __all__ = [
     "ProgramFailed",
     "ServerRefused",
     "ServerUnavailable",
+    "StateError",
     "Supervisor",
     "UsageError",
 ]
@@ -47,10 +49,17 @@ _MODULES = {  # where the names are
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: a tool pays only for what it needs."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # so that a type checker knows the names above only, and reports a misspelt one
 
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used: a tool pays only for what it needs."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, also those that nobody has used yet."""
+    return sorted({*globals(), *__all__})

@@ -31,14 +31,14 @@ class IpclockerError(Exception):
             self.exit_code = exit_code
 
 
-class UsageError(IpclockerError):
-    """A parameter, an option or an environment variable has a value that means nothing."""
+class UsageError(IpclockerError, ValueError):
+    """A parameter, an option or an environment variable has a value that means nothing (a ValueError)."""
 
     exit_code = USAGE
 
 
-class ServerUnavailable(IpclockerError):
-    """No server could be reached, or it went away and did not come back."""
+class ServerUnavailable(IpclockerError, ConnectionError):
+    """No server could be reached, or it went away and did not come back (a ConnectionError, so an OSError, too)."""
 
     exit_code = UNAVAILABLE
 
@@ -49,6 +49,11 @@ class ServerRefused(IpclockerError):
     def __init__(self, word: str, server: str) -> None:
         super().__init__(f"the lock server {server} refused the request: {word}")
         self.word = word
+        self.server = server
+
+    def __reduce__(self) -> tuple[type[ServerRefused], tuple[str, str]]:
+        """Pickle it by what it was made of: its text alone would not make it again."""
+        return type(self), (self.word, self.server)
 
 
 class StateError(IpclockerError):
@@ -57,8 +62,8 @@ class StateError(IpclockerError):
     exit_code = OUTPUT
 
 
-class LockBusy(IpclockerError):
-    """The lock is held by another one, and the wait for it is over."""
+class LockBusy(IpclockerError, TimeoutError):
+    """The lock is held by another one, and the wait for it is over (a TimeoutError, so an OSError, too)."""
 
     exit_code = TEMPORARY
 

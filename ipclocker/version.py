@@ -1,4 +1,4 @@
 """The version, alone in a file so that reading it imports nothing."""
 
 VERSION = "1.0.0"
-NOT_BEFORE = "2026-01-01"  # all builds are younger: a clock that shows less is wrong
+BUILT_AFTER = "2026-01-01"  # all builds are younger: a clock that shows less is wrong

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,35 @@ def pytest_configure(config: pytest.Config) -> None:
                 signal.signal(number, lambda *_: None)
 
 
+_LONGEST = ("proof/", "test_makefile.py", "run/", "end_to_end/", "lock/")  # that begin first, or they would end last
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes long first: each file is run by one process, and the last ones would keep it alone."""
+
+    def place(item: pytest.Item) -> int:
+        path = item.nodeid.removeprefix("tests/")
+        return next((number for number, begin in enumerate(_LONGEST) if path.startswith(begin)), len(_LONGEST))
+
+    items.sort(key=place)
+
+
+_FOUND = 6  # exit code: a proof has found a fault
+_found: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note a proof that has failed, unless it is only that too little has happened."""
+    if report.failed and "tests/proof/" in report.nodeid and "Stuck" not in report.longreprtext:
+        _found.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Say by another exit code that a proof has failed: what it has found may come once in a thousand runs."""
+    if _found:
+        session.exitstatus = _FOUND
+
+
 @pytest.fixture(scope="session")
 def built_file() -> Path:
     """The one file that is copied to hosts, built again if any source is newer."""
@@ -52,3 +83,12 @@ def run(built_file: Path, tmp_path: Path) -> Run:
     cache = tmp_path / "cache"
     cache.mkdir()
     return Run(built_file, cache)
+
+
+@pytest.fixture(autouse=True)
+def no_idle_connections_of_another_test() -> Iterator[None]:
+    """Close those of Lockers that were released: else a fork of a later test does so, which may count descriptors."""
+    yield
+    idle = sys.modules.get("ipclocker.lock.client.idle")
+    if idle is not None:
+        idle._close_all()

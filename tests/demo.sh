@@ -22,11 +22,11 @@ for _ in {1..200}; do
     sleep 0.05
 done
 
-say "ipclocker lockersh --path $folder/lockerd --lock demo --verbose COMMAND, for four at once"
+say "ipclocker lockersh --path $folder/lockerd --lock demo --verbose -- COMMAND, for four at once"
 workers=()
 for name in anna berta carla doris; do
     dist/ipclocker lockersh --path "$folder/lockerd" --lock demo --verbose \
-        "echo 'has the lock, works for a second'; sleep 1" > >(sed -u "s/^/$name: /") 2>&1 &
+        -- sh -c "echo 'has the lock, works for a second'; sleep 1" > >(sed -u "s/^/$name: /") 2>&1 &
     workers+=($!)
     sleep 0.1 # so that they come in this order
 done

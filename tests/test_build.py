@@ -62,7 +62,7 @@ def test_a_build_refuses_what_is_not_pinned(tmp_path: Path) -> None:
 def test_it_is_small_and_starts_isolated(built_file: Path) -> None:
     contents = built_file.read_bytes()
     assert len(contents) <= 700_000  # bytes: it is copied to many hosts, and read at each start
-    assert contents.startswith(b"#!/usr/bin/python3 -IS\n")
+    assert contents.startswith(b"#!/usr/bin/python3 -ISXutf8\n")
     assert built_file.stat().st_mode & 0o777 == 0o755
 
 

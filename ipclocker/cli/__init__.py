@@ -7,6 +7,7 @@ A tool is a module beside this one. Its COMMAND_LINES are the tool's own command
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -54,6 +55,7 @@ def run(argv: Sequence[str]) -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # ^C ends a tool; it prints no traceback
     _replace_closed_streams()
+    _print_any_text()
     called_as = argv[0].rpartition("/")[2]
     if called_as in TOOLS:
         tool, words = called_as, list(argv[1:])
@@ -145,6 +147,13 @@ def _guarded(name: str, call: Callable[[], int]) -> int:
 def _complain(name: str, text: str, code: int) -> int:
     print_stderr(f"{name}: {' '.join(text.split())}")
     return code
+
+
+def _print_any_text() -> None:
+    """Let `print` write names as they are, in UTF-8; bytes that are not UTF-8 come out as they came in."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def _replace_closed_streams() -> None:

@@ -22,6 +22,7 @@ from ..errors import UsageError
 from .quick_reader import read_quickly
 
 Self = TypeVar("Self", bound="CommandLine")
+MOST_SECONDS = 999_999_999_999  # as the lock protocol has it: 12 digits, and no fraction beyond
 
 
 class CommandLine:
@@ -75,9 +76,9 @@ class CommandLine:
         return UsageError(f"{problem}; see {self.SPEC.name} --help")
 
 
-def argument(word: str, text: str = "", *, many: bool = False, required: bool = False) -> Any:
+def argument(word: str, text: str = "", *, many: bool = False, required: bool = False, dashes: str = "") -> Any:
     """A row for words that are no option (Argument)."""
-    return Argument("", word, text, many, required)
+    return Argument("", word, text, many, required, dashes)
 
 
 def option(text: str, *names: str, value: str = "TEXT", **more: Any) -> Any:
@@ -106,7 +107,7 @@ def to_seconds(text: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0 <= number < 1e12:
+    if not 0 <= number <= MOST_SECONDS:
         raise ValueError(f"'{text}' is no number of seconds.")
     return number
 

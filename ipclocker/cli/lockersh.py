@@ -15,26 +15,30 @@ if TYPE_CHECKING:
 
 
 class Lockersh(
-    StayingCommandLine, name="lockersh", example="lockersh --dhost lockhost --lock nightly make -C /proj regress"
+    StayingCommandLine, name="lockersh", example="lockersh --dhost lockhost --lock nightly -- make -C /proj regress"
 ):
     """Run a command under a lock that holds across hosts.
 
     Waits until the lock is granted, runs the command in the foreground, gives the lock back when the command
     ends, and ends as it did: with its exit status, or by the same signal. The command's environment has the
-    lock's name in IPCLOCKER_LOCK and the number of the grant in IPCLOCKER_TOKEN. A command with shell characters
-    is run by /bin/sh -c, others directly.
+    lock's name in IPCLOCKER_LOCK, the grant's number in IPCLOCKER_TOKEN, and its lock space in IPCLOCKER_SPACE.
+
+    Behind -- the words are executed exactly as they are. Without --, as the Perl program has it, they are joined by
+    spaces: if that has shell characters, /bin/sh -c runs it, else it is executed directly.
 
     Other exit codes: 64 the command line is wrong, 69 no server, 70 an internal fault, 75 the lock is busy, 76 the
     lock was lost and the command ended, 126 the command can't be executed, 127 there is no such command.
     """
 
     command: list[str] = COMMAND
+    exact: bool
     lock: list[str] = option(
         "Name of the lock. Given several times, or with colons between names: the first that is free.", many=True
     )
     together: bool = flag("Take all of these locks, or none; not the first that is free.", "--all")
     dhost: str | None = lockerd_host(
-        "Host of lockerd, or several with colons between, to be tried in turn; IPv6 addresses in brackets."
+        "Host of lockerd, or several with colons between, to be tried in turn; IPv6 addresses in brackets. [HOST]:PORT "
+        "is that port of a host."
     )
     port: str | None = lockerd_port()
     path: str | None = PATH
@@ -57,15 +61,26 @@ class Lockersh(
         value="warn|kill|LINE",
         default="warn",
     )
+    nested: bool = flag(
+        "Within a run of the same lock, run the command under that lock, and end it when that is not held any more; "
+        "else this is an error, since it would wait for itself. Other options about the lock have no effect then."
+    )
     no_shell: bool = NO_SHELL
     locklist: bool = flag("Run nothing; print the locks that are held and their holders.")
     conflict_exit_code: int = number(
         "CODE", "Exit code if the lock stays busy.", default=TEMPORARY, lowest=0, highest=255
     )
-    connect_tries: int = number("N", "How often to try all hosts before giving up.", default=3, lowest=1)
-    connect_delay: float = seconds("Pause between these tries: at random, up to twice as long.", default=30.0)
+    connect_tries: int = number(
+        "N",
+        "While no host answers, go on for N times --connect-delay, with a try each 0.2 to 5 s; 1: try once.",
+        default=3,
+        lowest=1,
+    )
+    connect_delay: float = seconds("See --connect-tries.", default=30.0)
     release_tries: float = seconds(
-        "How long to try to give the lock back to a server that does not answer.", default=5.0
+        "How long to try to give the lock back to a server that does not answer; longer if another one may serve in "
+        "its place.",
+        default=5.0,
     )
     verbose: bool = flag("Say on stderr when the lock is waited for and obtained.")
     debug: bool = TRACE
@@ -81,17 +96,23 @@ class Lockersh(
         if not names or not all(names):
             raise self.wrong("the name of a lock is missing: give --lock NAME")
         if not any(self.command):
-            raise self.wrong("the command is missing: give it after the options")
+            raise self.wrong("the command is missing: give it after the options, behind --")
         if self.lease and self.hold_timeout:
             raise self.wrong("--lease and --hold-timeout are two ways to hold a lock: give one of them")
-        return self._stay(names, CommandProcess("lockersh", ExecSpec(self.command, self.no_shell)))
+        if self.lease or self.on_lost == "kill":
+            from ..process.tree import require_sight
+
+            require_sight("--lease" if self.lease else "--on-lost kill")
+        return self._stay(names, CommandProcess("lockersh", ExecSpec(self.command, self.exact or self.no_shell)))
 
     def _stay(self, names: list[str], child: CommandProcess) -> int:
         # Only now: meanwhile the child makes itself ready, and carries none of this.
         from ..run.options import RunOptions
         from ..run.under_lock import run_locked
 
-        options = RunOptions(self.timeout, self.release_tries, self.lost_signal, self.on_lost, self.verbose)
+        options = RunOptions(
+            self.timeout, self.release_tries, self.lost_signal, self.on_lost, self.verbose, self.nested
+        )
         try:
             return run_locked(child, self._settings(names, child.pid), options)
         except LockBusy as busy:

@@ -15,8 +15,10 @@ from ..lock import report
 from ..lock.client.breaker import LockBreaker
 from ..lock.client.connection import ServerConnection
 from ..lock.client.inspector import Inspector
+from ..lock.client.ping import ping_hosts, serving
 from ..lock.client.settings import LockSettings
 from ..lock.snapshot import FREE, HELD, Outcome
+from ..net.text import encode_text
 from ..process.stderr import print_stderr
 from ..version import VERSION
 from .command_line import CommandLine, argument, flag, seconds
@@ -29,7 +31,8 @@ class _Client(CommandLine):
     """The options that all sub-commands take."""
 
     dhost: str | None = lockerd_host(
-        "Host of lockerd, or several with colons between: the first that answers is asked; IPv6 addresses in brackets.",
+        "Host of lockerd, or several with colons between: the first that answers is asked; IPv6 addresses in brackets. "
+        "[HOST]:PORT is that port of a host.",
         "--dhost",
         "--host",
     )
@@ -38,11 +41,15 @@ class _Client(CommandLine):
     as_json: bool = flag("Print JSON; lockstat --help has its keys.", "--json")
     debug: bool = TRACE
 
-    def inspector(self) -> Inspector:
-        """Whom to ask."""
+    def settings(self) -> LockSettings:
+        """Whom to ask, and how."""
         if self.debug:
             ServerConnection.trace = _show_traffic
-        return Inspector(LockSettings(host=self.dhost, port=self.port, path=self.path, connect_tries=1))
+        return LockSettings(host=self.dhost, port=self.port, path=self.path, connect_tries=1)
+
+    def inspector(self) -> Inspector:
+        """The one that answers."""
+        return Inspector(self.settings())
 
     def show(self, document: dict[str, Any], text: str) -> None:
         """Print what was found out: as JSON if that was asked for, else as text."""
@@ -144,13 +151,17 @@ class Verify(_Client, name="lockstat verify", example="lockstat verify nightly $
 class Ping(_Client, name="lockstat ping", example="lockstat ping --dhost lockhost", interspersed=True):
     """Say whether a lock server answers, how fast, which version it is and since when it runs.
 
-    The exit code is 0 if one does, 69 if not.
+    Of several hosts, a line for each says whether it serves, stands by (another one serves the lock space that they
+    share), or is silent, and why.
+
+    The exit code is 0 if one serves, 69 if not.
     """
 
     def run(self) -> int:
-        """Ask the server; the exit code."""
-        pong = self.inspector().ping()
-        self.show(report.ping_document(pong), report.ping_line(pong) + "\n")
+        """Ask the servers; the exit code."""
+        hosts = ping_hosts(self.settings())
+        first = serving(hosts)
+        self.show(report.hosts_document(hosts, first), report.hosts_text(hosts))
         return OK
 
 
@@ -160,7 +171,7 @@ _COMMANDS = {
     "show NAME": "show all about one lock, and who waits for it",
     "break NAME...": "take locks from their holders",
     "verify NAME TOKEN": "whether a token is current",
-    "ping": "whether a server answers, and how fast",
+    "ping": "whether servers answer, and how fast",
 }
 
 # Parts of the help of the whole, which are parts of the manual page, too.
@@ -174,7 +185,10 @@ list, show  server, time, locks: none or more of
 break       server, locks: of name, holder,
               outcome: broken, recalled, free or held (still)
 verify      server, name, token, current
-ping        server, seconds, version, started, age
+ping        server, seconds, version, started, age: of the first that
+              serves; hosts: of server, state: serves, stands by or
+              silent, seconds, version, started, age, space,
+              replicated, problem
 since, started and time are seconds since 1970, the other times seconds.
 What is not known, or does not apply, is null. In text a byte that is no
 UTF-8, and the backslash, is written \xNN."""
@@ -244,7 +258,7 @@ def _print_outcomes(outcomes: Iterable[Outcome], as_json: bool) -> list[Outcome]
 
 def _print(text: str) -> None:
     """Write bytes as they came, but to a terminal nothing that it would take for a command."""
-    sys.stdout.buffer.write(report.encode(report.escape_controls(text) if sys.stdout.isatty() else text))
+    sys.stdout.buffer.write(encode_text(report.escape_controls(text) if sys.stdout.isatty() else text))
 
 
 def _print_json(document: dict[str, Any]) -> None:

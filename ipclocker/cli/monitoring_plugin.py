@@ -24,28 +24,28 @@ class Plugin(CommandLine):
     @classmethod
     def main(cls, words: list[str]) -> int:
         """Run the plugin; whatever is wrong comes out as one line on stdout, and 3."""
-        tool = cls.SPEC.name
-        name = tool.partition("-")[2].upper()
         try:
             return super().main(words)
         except SystemExit as end:
             if end.code != USAGE:
                 raise
-            print(f"{name} UNKNOWN - the command line is wrong; see {tool} --help")
+            return cls._print(UNKNOWN, f"the command line is wrong; see {cls.SPEC.name} --help")
         except IpclockerError as error:
-            print(f"{name} UNKNOWN - {error}")
-        return UNKNOWN
+            return cls._print(UNKNOWN, str(error))
 
     def report(self, ok: bool, status: str) -> int:
         """Print the line of a check whose `status` begins with the seconds that it took, if `ok`; the exit code."""
-        name = self.SPEC.name.partition("-")[2].upper()
         if not ok:
-            print(f"{name} {_WORDS[CRITICAL]} - {status}")
-            return CRITICAL
+            return self._print(CRITICAL, status)
         taken = float(status.split()[0])
         code = CRITICAL if _passed(taken, self.critical) else WARNING if _passed(taken, self.warning) else OK
         limits = f"{_written(self.warning)};{_written(self.critical)}"
-        print(f"{name} {_WORDS[code]} - {status} | time={taken:.3f}s;{limits}")
+        return self._print(code, f"{status} | time={taken:.3f}s;{limits}")
+
+    @classmethod
+    def _print(cls, code: int, text: str) -> int:
+        """Print the line with what was checked and its state; the exit code."""
+        print(f"{cls.SPEC.name.partition('-')[2].upper()} {_WORDS[code]} - {text}")
         return code
 
 

@@ -11,7 +11,7 @@ from .shared_options import pidstatd_port
 ALL_UP, SOME_DOWN, SOME_NOT_KNOWN = 0, 1, 2  # exit codes, as the classic pidstat has them
 
 
-class Pidstat(CommandLine, name="pidstat", example="pidstat exists 3459 host1:4220 host2:9821"):
+class Pidstat(CommandLine, name="pidstat", example="pidstat exists 3459 host1:4220 host2:9821", interspersed=True):
     """Say whether processes exist, here or on other hosts, as the pidstatd there sees them.
 
     Prints a line HOST:PID up, down, unknown or host_down for each, in their order. The exit code is 0 if all

@@ -6,8 +6,7 @@ from pathlib import Path
 from socket import SOCK_DGRAM
 
 from ..daemon import daemonize
-from ..net.socket_activation import copies, take_inherited
-from ..net.tcp_listener import raise_descriptor_limit
+from ..daemon.inheritance import Inheritance
 from ..pid.endpoint import pid_endpoint
 from ..pid.server import PidServer
 from .command_line import CommandLine, option
@@ -18,7 +17,7 @@ class Pidstatd(CommandLine, name="pidstatd", example="pidstatd --pid-file /run/p
     """Say which processes of this host exist, to whoever asks by UDP.
 
     Goes to the background once it is listening, where it is started again if it dies. SIGTERM and SIGINT end it,
-    SIGHUP starts it anew.
+    SIGHUP starts the file as it is now in its place.
     """
 
     port: str | None = pidstatd_port(
@@ -37,17 +36,13 @@ class Pidstatd(CommandLine, name="pidstatd", example="pidstatd --pid-file /run/p
     def run(self) -> int:
         """Serve until told to end; the exit code."""
         where = pid_endpoint(self.port)
-        inherited = take_inherited(SOCK_DGRAM)
         place = str(where.port) if where.path is None else str(Path(where.path).absolute())
 
-        def start() -> PidServer:
-            raise_descriptor_limit()
-            server = PidServer(place, self.host or None, copies(inherited))
-            server.handle_signals()
-            return server
+        def start(inherited: Inheritance) -> PidServer:
+            return PidServer(place, self.host or None, None, inherited)
 
         options = daemonize.DaemonOptions(self.nofork, self.pid_file, self.log_file, self.debug)
-        return daemonize.run(start, "pidstatd", options)
+        return daemonize.run(start, "pidstatd", options, kind=SOCK_DGRAM)
 
 
 COMMAND_LINES = (Pidstatd,)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 
 from ..errors import UsageError
+from ..net.address import Host, split_hosts
 from ..pid.endpoint import pid_endpoint
 from ..process.identity import MAX_PID
 from ..process.spawn import CommandProcess, ExecSpec
 from ..process.termination import KillPolicy
-from ..run.remote_monitor import WatchTarget
+from ..process.tree import require_sight
+from ..run.remote_monitor import WatchTarget, is_this_host
 from ..run.while_alive import run_watched, watch_in_background
 from .command_line import flag, number, option, seconds, to_some_seconds
 from .shared_options import COMMAND, NO_SHELL, pidstatd_port, signal_option
@@ -19,29 +21,35 @@ from .staying import StayingCommandLine
 class Pidwatch(
     StayingCommandLine,
     name="pidwatch",
-    example="ssh worker pidwatch --kill-tree --host $(hostname) --pid $$ make -C /proj regress",
+    example="ssh worker pidwatch --kill-tree --host $(hostname) --pid $$ -- make -C /proj regress",
 ):
     """Run a command, and end it when a process, which may be of another host, is gone.
 
     Runs the command in the foreground, as if pidwatch were not there, and ends as it did: with its exit status, or
     by the same signal, which is also what pidwatch ends by (HUP) when the process was gone. If it is gone at the
-    start, the command is ended as it begins. A command with shell characters is run by /bin/sh -c, others directly;
-    it is the shell, then, that gets the signal, and what it runs does with --kill-tree only.
+    start, the command is ended as it begins.
 
-    As a barrier: `pidwatch --host HOST --pid PID sleep 9999999` returns when the process is gone.
+    Behind -- the words are executed exactly as they are. Without --, as the Perl program has it, they are joined by
+    spaces: if that has shell characters, /bin/sh -c runs it, else it is executed directly. It is the shell, then,
+    that gets the signal, and what it runs does with --kill-tree only.
+
+    As a barrier: `pidwatch --host HOST --pid PID -- sleep 9999999` returns when the process is gone.
 
     The end of a process of this host is seen at once, and so is another process under its number. Of another host's
     process nothing but the number is known, and its host is asked. If that does not answer, or does not know, that is
-    said once and the command goes on.
+    said once and the command goes on. With --port the server at that port is asked in any case, even about a process
+    of this host.
 
     Other exit codes: 64 the command line is wrong, 70 an internal fault, 126 the command can't be executed,
     127 there is no such command. With --foreground: 0.
     """
 
     command: list[str] = COMMAND
+    exact: bool
     pid: int | None = number("PID", "The process to watch. It has to be given.", lowest=1, highest=MAX_PID)
     host: str | None = option(
-        "The host of that process, where pidstatd has to run unless it is this host.", otherwise="this host"
+        "The host of that process, where pidstatd has to run unless it is this host; or [HOST]:PORT.",
+        otherwise="this host",
     )
     port: str | None = pidstatd_port("UDP port number or service name of pidstatd there.")
     foreground: int | None = number(
@@ -71,33 +79,45 @@ class Pidwatch(
         """Run the command, or watch in the background; the exit code, unless it ends as the command did."""
         if self.pid is None:
             raise self.wrong("the process to watch is missing: give --pid PID")
-        target = WatchTarget(self.pid, _one_host(self.host), _udp_port(self.port), self.interval, self.down_after)
+        host = _one_host(self.host)
+        target = WatchTarget(self.pid, host.name, _port_to_ask(host, self.port), self.interval, self.down_after)
         # The killer's name is to be good in another folder, too.
         killer = os.path.abspath(self.killer) if self.killer and "/" in self.killer else self.killer
+        if self.kill_tree:
+            require_sight("--kill-tree")
         policy = KillPolicy(self.signal, killer, self.kill_tree, self.grace)
         if self.foreground is None:
             if not any(self.command):
-                raise self.wrong("the command is missing: give it after the options")
-            run_watched(
-                CommandProcess("pidwatch", ExecSpec(self.command, self.no_shell, self.cd)), target, policy, self.debug
-            )
+                raise self.wrong("the command is missing: give it after the options, behind --")
+            spec = ExecSpec(self.command, self.exact or self.no_shell, self.cd)
+            run_watched(CommandProcess("pidwatch", spec), target, policy, self.debug)
         if self.command:
             raise self.wrong("with --foreground there is no command: leave out one of them")
         return watch_in_background(self.foreground, target, policy, self.debug)
 
 
-def _one_host(host: str | None) -> str:
-    if host is None:
-        return "localhost"
-    if not host or len(host.split()) != 1:
-        raise UsageError(f"'{host}' is no host: give its name or its address by --host")
-    return host.strip("[]")
+def _one_host(text: str | None) -> Host:
+    if text is None:
+        return Host("localhost")
+    if len(text.split()) == 1:
+        is_ipv6 = text.count(":") > 1 and "[" not in text
+        hosts = [Host(text)] if is_ipv6 else split_hosts(text)
+        if len(hosts) == 1:
+            return hosts[0]
+    raise UsageError(f"'{text}' is not a host: give its name or its address by --host")
 
 
-def _udp_port(port: str | None) -> int:
+def _port_to_ask(host: Host, port: str | None) -> int:
+    """Find the port of the server to be asked; 0 if it is the kernel that is asked."""
+    if host.port is not None:
+        return host.port
     where = pid_endpoint(port)
+    if port is None and is_this_host(host.name):
+        return 0
     if where.path is not None:
         raise UsageError(f"the port '{port}' is a UNIX socket's: another host is asked at a UDP port")
+    if not where.port:
+        raise UsageError(f"the port '{port}' can't be asked: no server has that number")
     return where.port
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from contextlib import closing
 from socket import SOCK_STREAM
 
 from ..daemon.log import set_up
@@ -10,7 +10,7 @@ from ..daemon.sd_notify import for_programs, take_notifier
 from ..errors import UsageError
 from ..net.socket_activation import take_inherited
 from ..prefork.fastcgi_program import UP_AFTER, FastCgiManager
-from ..prefork.listen_socket import BACKLOG, MODE, InheritedDescriptor, ListenSocket, parse_access, parse_listen
+from ..prefork.listen_socket import BACKLOG, MODE, ListenSocket, parse_access, parse_listen
 from ..prefork.parameters import MOST_PROCESSES, ManagerParameters
 from ..process.spawn import caller_environment
 from .command_line import CommandLine, argument, flag, number, option, seconds
@@ -23,11 +23,11 @@ class Prefork(CommandLine, name="prefork", example="prefork --listen unix:/run/p
     Each copy has the listening socket as its descriptor 0, as the FastCGI specification asks. One that ends is
     replaced, after a pause that grows if it fails again and again. Stays in the foreground.
 
-    Signals: TERM or INT tells the copies to stop, and ends when they have; HUP renews them; TTIN adds one, TTOU takes
-    one away. If prefork is killed, the copies get the stop signal.
+    Signals: TERM or INT tells the copies to stop, and ends when they have, with all that they have started; HUP renews
+    them; TTIN adds one, TTOU takes one away. If prefork is killed, the copies get the stop signal.
 
-    Exit codes: 0 all copies ended when they were told to, 1 some had to be killed, 64 the command line is wrong,
-    126 the program can't be executed, 127 there is no such program.
+    Exit codes: 0 all ended when they were told to, 1 some had to be killed, 64 the command line is wrong, 126 the
+    program can't be executed, 127 there is no such program.
     """
 
     command: list[str] = argument("[COMMAND]...", "The program and its arguments, executed as they are.", many=True)
@@ -68,15 +68,16 @@ class Prefork(CommandLine, name="prefork", example="prefork --listen unix:/run/p
         inherited = take_inherited(SOCK_STREAM)
         if len(inherited) > 1:
             raise UsageError(f"{len(inherited)} sockets were handed over: a FastCGI program serves on one")
+        listen = self.listen
         if inherited:  # whose mode and owner are for him to say who has made it
-            listening = partial(ListenSocket, InheritedDescriptor(inherited[0].detach()), None, self.backlog)
-        else:
-            listening = partial(ListenSocket, parse_listen(self.listen), access, self.backlog)
+            listen, access = f"fd:{inherited[0].detach()}", None
+        address = parse_listen(listen)
         if self.log_file is not None:
             set_up("prefork", foreground=True, log_file=self.log_file, debug=False)
-        return self._manage(listening)
+        with closing(ListenSocket(address, access, self.backlog)) as listening:
+            return self._manage(listening)
 
-    def _manage(self, listen: partial[ListenSocket]) -> int:
+    def _manage(self, listening: ListenSocket) -> int:
         parameters: ManagerParameters = {
             "n_processes": self.processes,
             "die_timeout": self.die_timeout,
@@ -86,21 +87,16 @@ class Prefork(CommandLine, name="prefork", example="prefork --listen unix:/run/p
         }
         if self.start_delay is not None:
             parameters["start_delay"] = self.start_delay
-        manager = take_notifier()
-        listening = listen()
-        try:
-            program = FastCgiManager(
-                self.command,
-                for_programs(caller_environment()),
-                listening,
-                stop_signal=self.stop_signal,
-                logs=self.log_file is not None,
-                notifier=manager,
-                **parameters,
-            )
-            return program.pm_manage()
-        finally:
-            listening.close()
+        manager = FastCgiManager(
+            self.command,
+            for_programs(caller_environment()),
+            listening,
+            stop_signal=self.stop_signal,
+            logs=self.log_file is not None,
+            notifier=take_notifier(),
+            **parameters,
+        )
+        return manager.pm_manage()
 
 
 COMMAND_LINES = (Prefork,)

@@ -22,23 +22,29 @@ class _Declined(Exception):
 def read_quickly(command: Command, words: list[str]) -> dict[str, Any] | None:
     """The values of options and words by their attributes; None if typer is to read the line."""
     try:
-        given, others = _split(command, words)
+        given, others, dashes = _split(command, words)
         values = {option.attribute: _value(option, given) for option in command.options if option.attribute}
         values.update(_arguments(command.arguments, others))
+        values.update({argument.dashes: dashes for argument in command.arguments if argument.dashes})
     except _Declined:
         return None
     return values
 
 
-def _split(command: Command, words: list[str]) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
-    """The options that are given, each a list of its names and values as they came, by attributes; other words."""
+def _split(command: Command, words: list[str]) -> tuple[dict[str, list[tuple[str, str]]], list[str], bool]:
+    """The options that are given, each a list of its names and values as they came, by attributes; other words.
+
+    With them, whether `--` ended the options.
+    """
     options = {name: option for option in command.options if option.attribute for name in option.names}
     given: dict[str, list[tuple[str, str]]] = {}
     others: list[str] = []
+    dashes = False
     rest = list(reversed(words))
     while rest:
         word = rest.pop()
         if word == "--":
+            dashes = True
             break
         if word[:1] != "-" or word == "-":
             others.append(word)
@@ -54,7 +60,7 @@ def _split(command: Command, words: list[str]) -> tuple[dict[str, list[tuple[str
                 raise _Declined
             value = rest.pop()
         given.setdefault(option.attribute, []).append((name, value))
-    return given, [*others, *reversed(rest)]
+    return given, [*others, *reversed(rest)], dashes
 
 
 def _value(option: Option, given: dict[str, list[tuple[str, str]]]) -> Any:

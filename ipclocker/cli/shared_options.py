@@ -14,8 +14,14 @@ LOG_FILE = option("Log there.", otherwise="stderr with --nofork, else syslog")
 DEBUG = flag("Log what is of use only to find a fault.")
 
 # Of what runs a command.
-COMMAND = argument("[COMMAND]...", "The command. It begins with the first word that is no option.", many=True)
-NO_SHELL = flag("Execute the words as they are, whatever characters they have.")
+COMMAND = argument(
+    "[--] [COMMAND]...",
+    "The command. Behind -- its words are executed exactly as they are. Without --, which is for lines of a shell, it "
+    "begins with the first word that is not an option.",
+    many=True,
+    dashes="exact",
+)
+NO_SHELL = flag("Execute the words as they are, as behind --.")
 
 # Of clients of lockerd.
 PATH = option("Name of lockerd's UNIX socket.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..daemon.daemonize import DaemonOptions
 from ..supervise.control_socket import COMMANDS
 from ..supervise.daemon import ProgramSource, run_supervisor
-from ..supervise.settings import LEASE, SupervisorParameters, SupervisorSettings
+from ..supervise.settings import SupervisorSettings
+from ..supervise.supervisor import LEASE, PARAMETERS
 from .command_line import CommandLine, argument, flag, option, seconds
 from .shared_options import DEBUG, LOG_FILE, NOFORK, PATH, PID_FILE, lockerd_host, lockerd_port
 from .supervise_control import Restart, Start, Status, Stop
@@ -76,7 +77,7 @@ class Supervise(
             raise self.wrong(f"'{word}' is no option: programs are given by --program, each in quotes")
         source = ProgramSource(self.program, self.file)
         # Options are called as the parameters of a Supervisor, but for these two.
-        named = {name: value for name, value in vars(self).items() if name in SupervisorParameters.__annotations__}
+        named = {name: value for name, value in vars(self).items() if name in PARAMETERS}
         names = [name for given in self.lock for name in given.split(":")]
         settings = SupervisorSettings(**{**named, "lock": names or None, "host": self.dhost})
         daemon = DaemonOptions(self.nofork, self.pid_file, self.log_file, self.debug)

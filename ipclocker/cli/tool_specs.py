@@ -26,7 +26,8 @@ def _family() -> Command:
         f"{SUMMARY.capitalize()}. Each tool has a page of its own, which `ipclocker man TOOL` shows, and --help. A "
         "link to this file that is named after a tool is that tool."
     )
-    return Command(FAMILY, "TOOL [OPTIONS] [ARGUMENTS]", text, (), tuple(options), "ipclocker lockersh --lock a true")
+    example = "ipclocker lockersh --lock a -- true"
+    return Command(FAMILY, "TOOL [OPTIONS] [ARGUMENTS]", text, (), tuple(options), example)
 
 
 def _shown(command: Command) -> Command:

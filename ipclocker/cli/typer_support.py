@@ -10,7 +10,7 @@ import click
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from ..docs.tool_spec import VERSION_OPTION, Argument, Command, Option
-from ..errors import USAGE
+from ..errors import USAGE, UsageError
 from ..process.stderr import print_stderr
 from ..version import VERSION
 
@@ -21,7 +21,7 @@ def read_by_typer(command: Command, words: list[str]) -> dict[str, Any]:
     Ends by SystemExit, with what there was to say printed, if the line is wrong, or asks for help or the version.
     """
     try:
-        values = typer_command(command).make_context(command.name, list(words)).params
+        context = typer_command(command).make_context(command.name, list(words))
     except click.exceptions.Exit as end:  # the help or the version was shown
         sys.stdout.flush()
         raise SystemExit(end.exit_code) from None
@@ -29,7 +29,26 @@ def read_by_typer(command: Command, words: list[str]) -> dict[str, Any]:
         _end(command.name, error.format_message())
     several = {option.attribute for option in command.options if option.many}
     several |= {argument.attribute for argument in command.arguments if argument.many}
-    return {name: list(value or ()) if name in several else value for name, value in values.items()}
+    values = {name: list(value or ()) if name in several else value for name, value in context.params.items()}
+    for argument in command.arguments:
+        if argument.dashes:
+            values[argument.dashes] = _has_dashes(context, words, values[argument.attribute])
+    return values
+
+
+def _has_dashes(context: click.Context, words: list[str], arguments: list[str]) -> bool:
+    """Tell whether `--` stood in front of the arguments, which click does not say.
+
+    There it can be an option's value, too: then the line would be wrong without it.
+    """
+    before = words[: len(words) - len(arguments)]
+    if before[-1:] != ["--"]:
+        return False
+    try:
+        context.command.make_parser(context).parse_args(before[:-1])
+    except click.UsageError:
+        return False
+    return True
 
 
 def typer_command(command: Command) -> TyperCommand:
@@ -104,6 +123,8 @@ class _Value(click.ParamType):
             return value
         try:
             return self._option.read(value)
+        except UsageError:
+            raise
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -6,10 +6,11 @@ import os
 import sys
 
 from ..errors import OK, UsageError
+from ..net.text import encode_text
 from ..process.stderr import print_stderr
 from ..service_files.init_script import init_script
 from ..service_files.own_command import own_command
-from ..service_files.systemd_units import DAEMONS, hides, service_unit, socket_unit
+from ..service_files.systemd_units import DAEMONS, etcd_files, hides, service_unit, socket_unit
 from . import TOOLS, command_lines
 from .command_line import CommandLine, argument, flag
 
@@ -26,7 +27,8 @@ class Units(
 
     The daemon is this very file, at the place where it is now; its first lines say where to put what is printed. With
     --socket systemd opens the sockets that the options name, so that no client is turned away while the daemon is
-    started or restarted; the .service unit is the same with and without it.
+    started or restarted; the .service unit is the same with and without it. (Not for lockerd with --etcd: one that
+    stands by has to refuse clients.)
     """
 
     words: list[str] = argument(
@@ -53,11 +55,15 @@ class Units(
         elif self.socket:
             text = socket_unit(tool, options, meaning)
         else:
-            text = service_unit(tool, program, options)
+            text = service_unit(tool, program, options, meaning)
+            files = etcd_files(meaning) if meaning.get("etcd") else []
+            for path in files:
+                if hides(tool, path):
+                    print_stderr(f"units: the service will not see {path}: have it below /etc")
             for path in filter(os.path.isabs, program):
                 if hides(tool, path):
                     print_stderr(f"units: the service will not see {path}: have it below /usr/local, and call it there")
-        sys.stdout.buffer.write(os.fsencode(text))  # a name may have bytes that are no characters
+        sys.stdout.buffer.write(encode_text(text))  # a name may have bytes that are no characters
         return OK
 
 

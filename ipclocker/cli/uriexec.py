@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
-from typing import NoReturn
 
-from ..errors import CANNOT_EXECUTE, NOT_FOUND, OK, IpclockerError, UsageError
+from ..errors import CANNOT_EXECUTE, OK, IpclockerError, UsageError
 from ..process.command_line import find_program
-from ..process.spawn import caller_environment, restore_signals
+from ..process.spawn import become, caller_environment, restore_signals
 from ..run.uri_command import SHELL, DecodedCommand, decode_command, encode, show
 from .command_line import CommandLine, argument, flag, option
 
@@ -52,16 +50,16 @@ class Uriexec(CommandLine, name="uriexec", example="uriexec --cd /tmp echo %24HO
         if self.show:
             for line in show(command):
                 _print(line)
-        else:
-            _become(command)
-        return OK
+            return OK
+        return _become(command)
 
 
 def _print(line: bytes) -> None:
     sys.stdout.buffer.write(line + b"\n")
 
 
-def _become(command: DecodedCommand) -> NoReturn:
+def _become(command: DecodedCommand) -> int:
+    """Execute the command; the exit code if that fails."""
     environment = caller_environment()
     restore_signals()
     words = [os.fsdecode(word) for word in command.argv()]
@@ -74,14 +72,7 @@ def _become(command: DecodedCommand) -> NoReturn:
             why = getattr(problem, "strerror", None) or problem
             text = f"cannot change to the folder '{os.fsdecode(command.folder)}': {why}"
             raise IpclockerError(text, CANNOT_EXECUTE) from None
-    program = find_program(words[0], environment)
-    try:
-        if program is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        os.execve(program, words, environment)
-    except OSError as problem:
-        code = NOT_FOUND if problem.errno == errno.ENOENT else CANNOT_EXECUTE
-        raise IpclockerError(f"cannot execute '{words[0]}': {problem.strerror}", code) from None
+    return become("uriexec", find_program(words[0], environment), words, None, environment)
 
 
 COMMAND_LINES = (Uriexec,)

@@ -4,7 +4,9 @@ It does nothing else, so that little in it can fail: it waits for signals, for t
 start, and for the pauses of the restart policy.
 
 - SIGTERM, SIGINT: the server is told to end, and killed if it does not within END_WITHIN. Then the monitor ends.
-- SIGHUP: the server restarts itself. If there is none, because it died, the next one is started at once.
+- SIGHUP: the server restarts itself, from its file as that is now; when it serves again, and a trial of the file goes
+  well, the monitor does the same. If there is no server, because it died, the next one is started at once,
+  from the file if a trial of that goes well.
 - A server that ends with status 0 was told to end by somebody else: the monitor ends too. It also ends after GAVE_UP,
   which says that another server would end in the same way.
 - A server that dies before it was ready for the first time is a failed start: the monitor ends and reports the reason.
@@ -30,9 +32,12 @@ from typing import Callable, NamedTuple, NoReturn, Optional
 from ..errors import GAVE_UP, INTERNAL, OK
 from ..net.loop import READ, Loop, Timer
 from ..process.restart_policy import RestartPolicy
-from ..process.wait import ended_children
+from ..process.wait import ended_children, how_it_ended
+from .trial import Done, Trial
 
+_LONGEST_STATUS = 65_536  # bytes
 END_WITHIN = 10.0  # seconds from the signal to end until a server is killed: time to flush and to answer its clients
+TAKEN_OVER = "taken over"  # the text of OK from a server that has become another version of itself
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 log = logging.getLogger(__name__)
@@ -45,51 +50,73 @@ class StartupStatus(NamedTuple):
     text: str = ""
 
 
-ReportStatus = Callable[[StartupStatus], None]  # only the first status counts; one that nobody reads is dropped
-
-
 class MonitorOptions(NamedTuple):
-    """Options for a server with processes of its own.
+    """Options for a server, above all for one with processes of its own.
 
     signals: the signals that are passed on to it, besides the usual ones
     patient: it may take its own time to end, and is not killed after END_WITHIN
     sweep: called when it has ended, to end the processes that it has left
     restart: another server is started when it dies
+    renews: SIGHUP starts it, and the monitor, from the file as it is now
     """
 
     signals: tuple[int, ...] = ()
     patient: bool = False
     sweep: Optional[Callable[[], object]] = None
     restart: bool = True
+    renews: bool = False
+
+
+Serve = Callable[[socket.socket], int]  # be the server: report a status to the socket, and return the exit code
+
+
+class Renewal(NamedTuple):
+    """How a monitor becomes the version that its file has now.
+
+    attempt: start a trial, which calls back with None or the reason why it failed. It may raise OSError, ImportError
+    become: become that version, as the monitor of the server with this pid and socket, or of none (0, None); return if
+        that can't be. Called with SIGNALS blocked
+    """
+
+    attempt: Callable[[Loop, Done], Trial]
+    become: Callable[[int, Optional[socket.socket]], None]
 
 
 class ServerMonitor:
     """The monitor of one server.
 
-    `serve` runs in the server process: it reports a status and returns the exit code. `ready` is called when the first
-    server has reported OK; if it raises OSError, the process that wanted a server is gone, and the monitor ends.
+    `serve` runs in the server process. `ready` is called when the first server has reported OK; if it raises OSError,
+    the process that wanted a server is gone, and the monitor ends.
     """
 
     def __init__(
-        self, serve: Callable[[ReportStatus], int], ready: Callable[[], None], options: MonitorOptions
+        self,
+        serve: Serve,
+        options: MonitorOptions,
+        ready: Callable[[], None] = lambda: None,
+        renewal: Renewal | None = None,
     ) -> None:
         self._serve = serve
         self._ready = ready
+        self._renewal = renewal
+        self._trial: Trial | None = None
         self._options = options
         self.was_ready = False  # the first server has reported OK
         self._loop = Loop()
         self._policy = RestartPolicy(_random)
         self._server = 0  # its pid; 0 while there is none
         self._status_socket: socket.socket | None = None
-        self._received = b""
+        self._reported: StartupStatus | None = None  # by this server, last
+        self._outdated = False  # there is a newer version, which the server is already if there is one
         self._restart_timer: Timer | None = None
         self._stopping = False
         self._result = StartupStatus(OK)
 
-    def run(self) -> StartupStatus:
+    def run(self, server: tuple[int, socket.socket] | None = None, takes_over: bool = False) -> StartupStatus:
         """Monitor until the end, and return the status to report; call it with SIGNALS blocked.
 
-        Raises OSError if the first fork fails.
+        A server is started, unless this process has one already: its pid and socket. It is not the first one if the
+        process `takes_over` from a monitor. Raises OSError if the first fork fails.
         """
         loop = self._loop
         loop.on_signal(signal.SIGTERM, self._stop)
@@ -102,14 +129,33 @@ class ServerMonitor:
             from ..process import libc  # only here: others do without what that imports
 
             libc.adopt_orphans()
-        self._fork()
+        self.was_ready = takes_over
+        if server is not None:
+            self._take(*server)
+            self._reap()  # its end may have been told to the program that was here before
+        elif takes_over:
+            self._fork_again()
+        else:
+            self._fork()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         loop.run()
+        while self._outdated:
+            self._become_newer()
+            loop.run()
         loop.close()
         return self._result
 
+    def _become_newer(self) -> None:
+        """Do what has been asked for until now, and then become the new version of the monitor."""
+        self._outdated = False
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        self._loop.turn(0.0)
+        if self._renewal is not None and (self._server != 0 or self._restart_timer is not None) and not self._stopping:
+            self._renewal.become(self._server, self._status_socket)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
     def _fork(self) -> None:
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM)  # one for each status
         self._policy.started(self._loop.now)
         try:
             pid = fork_with_signals_blocked()
@@ -121,9 +167,13 @@ class ServerMonitor:
             ours.close()
             self._become_server(theirs)
         theirs.close()
-        ours.setblocking(False)
-        self._server, self._status_socket, self._received = pid, ours, b""
-        self._loop.watch(ours, READ, self._read_status)
+        self._take(pid, ours)
+
+    def _take(self, pid: int, status: socket.socket) -> None:
+        """Have this server from now on."""
+        status.setblocking(False)
+        self._server, self._status_socket, self._reported = pid, status, None
+        self._loop.watch(status, READ, self._read_status)
 
     def _become_server(self, monitor: socket.socket) -> NoReturn:
         """Be the server, in the new process; the signals stay blocked until there are handlers for them."""
@@ -136,29 +186,42 @@ class ServerMonitor:
                 signal.signal(number, signal.SIG_DFL)
             for further in self._options.signals:
                 signal.signal(further, signal.SIG_IGN)  # until it has handlers of its own
-            status = self._serve(lambda status: send_status(monitor, status))
+            status = self._serve(monitor)
         except BaseException:
             log.exception("the server ends by an error of its own")
         finally:
             os._exit(status)
 
     def _read_status(self, events: int = READ) -> None:
-        """Read what the server has reported so far about its start."""
+        """Read what the server has reported about its start."""
         assert self._status_socket is not None
-        try:
-            while chunk := self._status_socket.recv(4096):
-                self._received += chunk
-        except BlockingIOError:
-            return
-        self._loop.unwatch(self._status_socket)
-        self._status_socket.close()
-        self._status_socket = None
-        self._report_ready()
+        with contextlib.suppress(OSError):
+            while received := self._status_socket.recv(_LONGEST_STATUS):
+                self._reported = parse_status(received)
+                if self._reported == StartupStatus(OK, TAKEN_OVER):
+                    self._follow_server()
+                elif self._reported == StartupStatus(OK) and not self.was_ready:
+                    self._report_ready()
+
+    def _follow_server(self) -> None:
+        """Become the version that the server is, unless the file was damaged since, which would end it."""
+        if self._trial is not None:
+            self._trial.close()
+        if self._renewal is not None:
+            try:
+                self._trial = self._renewal.attempt(self._loop, self._followed)
+            except (OSError, ImportError) as error:
+                self._followed(str(error))
+
+    def _followed(self, problem: str | None) -> None:
+        self._trial = None
+        if problem is None:
+            self._outdated = True
+            self._loop.stop()
+        else:
+            log.error("the file can't be started any more, and the monitor stays the version before: %s", problem)
 
     def _report_ready(self) -> None:
-        status = parse_status(self._received)
-        if status is None or status.code != OK or self.was_ready:
-            return
         self.was_ready = True
         try:
             self._ready()
@@ -175,14 +238,18 @@ class ServerMonitor:
         self._server = 0
         if self._status_socket is not None:
             self._read_status()
+            self._loop.unwatch(self._status_socket)
+            self._status_socket.close()
+            self._status_socket = None
         if self._options.sweep is not None:
             self._options.sweep()
         how = how_it_ended(status)
         if self._stopping or status == 0:
             self._finish(StartupStatus(OK) if self.was_ready else StartupStatus(INTERNAL, "ended before it was ready"))
         elif not self.was_ready:
-            reported = parse_status(self._received)
-            self._finish(reported or StartupStatus(INTERNAL, f"the server process died before it was ready ({how})"))
+            self._finish(
+                self._reported or StartupStatus(INTERNAL, f"the server process died before it was ready ({how})")
+            )
         elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == GAVE_UP:
             self._finish(StartupStatus(GAVE_UP))
         elif not self._options.restart:
@@ -208,7 +275,29 @@ class ServerMonitor:
             return
         if self._server != 0:
             os.kill(self._server, signal.SIGHUP)
-        elif self._restart_timer is not None:
+        elif self._restart_timer is None or self._trial is not None:
+            pass  # it is being done
+        elif self._renewal is None:
+            self._fork_now()
+        else:  # the pause goes on meanwhile
+            try:
+                self._trial = self._renewal.attempt(self._loop, self._tried)
+            except (OSError, ImportError) as error:
+                self._tried(str(error))
+
+    def _tried(self, problem: str | None) -> None:
+        self._trial = None
+        if self._server != 0:
+            os.kill(self._server, signal.SIGHUP)
+        elif problem is None:
+            self._outdated = True
+            self._loop.stop()
+        else:
+            log.error("the file as it is now can't be started, and the version before is: %s", problem)
+            self._fork_now()
+
+    def _fork_now(self) -> None:
+        if self._restart_timer is not None:
             self._restart_timer.cancel()
             self._fork_again()
 
@@ -235,6 +324,9 @@ class ServerMonitor:
         if self._restart_timer is not None:
             self._restart_timer.cancel()
             self._restart_timer = None
+        if self._trial is not None:
+            self._trial.close()
+            self._trial = None
         self._result = status
         self._loop.stop()
 
@@ -254,25 +346,24 @@ def fork_with_signals_blocked(numbers: Collection[int] = SIGNALS) -> int:
 def send_status(listener: socket.socket, status: StartupStatus) -> None:
     """Send the status and close the socket; nothing happens if nobody reads it."""
     with contextlib.suppress(OSError):
-        listener.sendall(f"{status.code} {status.text}".encode("utf-8", "backslashreplace"))
+        listener.sendall(_encoded(status))
     listener.close()
+
+
+def report_status(monitor: socket.socket, status: StartupStatus) -> None:
+    """Send the status of a server; nothing happens if nobody reads it, and a stopped monitor is not waited for."""
+    with contextlib.suppress(OSError):
+        monitor.send(_encoded(status), socket.MSG_DONTWAIT)
+
+
+def _encoded(status: StartupStatus) -> bytes:
+    return f"{status.code} {status.text}".encode("utf-8", "backslashreplace")[:_LONGEST_STATUS]
 
 
 def parse_status(received: bytes) -> StartupStatus | None:
     """Read a status that was sent; None if it is missing or only a part of it has come."""
     code, space, text = received.decode("utf-8", "replace").partition(" ")
     return StartupStatus(int(code), text) if space and code.isdecimal() else None
-
-
-def how_it_ended(status: int) -> str:
-    """Describe a status of waitpid in words, for a log."""
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exit status {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"
 
 
 def _random() -> float:

@@ -26,6 +26,15 @@ class PidFile:
         self._path = Path(os.path.realpath(path)) if path is not None else None
         self._locked: int | None = None  # the descriptor, closed in programs that this process executes
 
+    @property
+    def descriptor(self) -> int | None:
+        """The open file, which is locked; None if this process has none."""
+        return self._locked
+
+    def adopt(self, descriptor: int) -> None:
+        """Go on with the file that an earlier program of this process has acquired."""
+        self._locked = descriptor
+
     def acquire(self) -> None:
         """Take the file and write this process's pid. Raises UsageError if it is taken or not writable."""
         if self._path is None:
@@ -60,6 +69,20 @@ class PidFile:
             with contextlib.suppress(OSError):
                 self._path.unlink()
         self.close_in_parent()
+
+
+def remove_unheld(path: str) -> None:
+    """Remove a pid file that no server holds, whoever has written it. Raises OSError, also if one holds it."""
+    there = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        fcntl.flock(there, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not is_at(there, Path(path)):  # a server has just put its own there
+            raise BlockingIOError
+        os.unlink(path)
+    except BlockingIOError:
+        raise BlockingIOError(errno.EAGAIN, f"{_who(Path(path))} holds it") from None
+    finally:
+        os.close(there)
 
 
 def _take(path: Path) -> int:

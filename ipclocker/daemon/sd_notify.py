@@ -10,6 +10,7 @@ gives. So a loop that hangs sends none, and the manager ends the server and star
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import time
@@ -46,6 +47,14 @@ class SystemdNotifier:
         """Say that the service serves; `status` is one line for people."""
         self._send("READY=1", f"STATUS={one_line(status)}")
 
+    def waiting(self, what: str) -> None:
+        """Say what the service waits for before it serves: the manager is to wait as well, for a minute from now on."""
+        self._send(f"STATUS={one_line(what)}", "EXTEND_TIMEOUT_USEC=60000000")
+
+    def status(self, status: str) -> None:
+        """Say in one line, for people, what the service does from now on."""
+        self._send(f"STATUS={one_line(status)}")
+
     def reloading(self) -> None:
         """Say that the service does not serve for a moment, until it is ready again."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
@@ -77,11 +86,22 @@ class SystemdNotifier:
     def _send(self, *lines: str, flags: int = 0) -> bool:
         if self._socket is None:
             return False
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # each one would begin the wait again
         try:
             self._socket.sendto("\n".join(lines).encode("utf-8", "backslashreplace"), flags, self._place)
         except OSError:
             return False
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return True
+
+
+def private_variables() -> dict[str, str]:
+    """Return what `take_notifier` takes from the environment, for this process to find there when it starts again."""
+    found = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    if found.pop("WATCHDOG_PID", "") not in ("", str(os.getpid())):
+        found.pop("WATCHDOG_USEC", None)
+    return found
 
 
 def take_notifier() -> SystemdNotifier:

@@ -20,7 +20,7 @@ MEANINGS = {
     USAGE: "the command line is wrong",
     UNAVAILABLE: "no server could be reached",
     INTERNAL: "a fault of ours",
-    OUTPUT: "the output could not be written; lockerd: its state can't be read or written",
+    OUTPUT: "the output could not be written; lockerd: its state can't be read or written, or etcd can't be used",
     TEMPORARY: "the lock is busy",
     LOST: "the lock was lost while the command ran",
     GAVE_UP: "a program that was to be kept alive died too often",
@@ -50,7 +50,8 @@ _OF = {
     "lockersh": {
         **_RUNS_A_COMMAND,
         UNAVAILABLE: "no lock server could be reached",
-        TEMPORARY: "the lock is busy, unless --conflict-exit-code says another one",
+        TEMPORARY: "the lock is busy, or held by the run that this one is part of, unless --conflict-exit-code says "
+        "another one",
         LOST: "the lock was lost and the command was ended",
     },
     "lockstat": {

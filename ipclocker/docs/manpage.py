@@ -60,13 +60,25 @@ class Reference(NamedTuple):
 
 
 ENVIRONMENT = {
-    "IPCLOCKER_HOST": Reference("Where lockerd is, unless an option says it: a host, or several with colons between."),
+    "IPCLOCKER_HOST": Reference(
+        "Where lockerd is, unless an option says it: a host, or [HOST]:PORT, or several with colons between."
+    ),
     "IPCLOCKER_PORT": Reference(
         "Port number or service name of lockerd, or the name of its UNIX socket, unless an option says it."
     ),
     "IPCLOCKER_LOCK": Reference("Set for the command: the name of the lock that was granted."),
     "IPCLOCKER_TOKEN": Reference("Set for the command: the number of the grant, which grows with each."),
+    "IPCLOCKER_SPACE": Reference(
+        "Set for the command: the identity of the lock space in which the lock was granted, which all servers of that "
+        "space share; of a classic server HOST:PORT or the path of its UNIX socket. With the two before it says to a "
+        "lockersh within the command under which lock it runs."
+    ),
     "IPCLOCKER_PROGRAM": Reference("Set for a program that is kept alive: its name."),
+    "IPCLOCKER_ETCD": Reference("The etcd that lockerd keeps its locks in, unless --etcd says it."),
+    **{
+        f"IPCLOCKER_ETCD_{name.upper().replace('-', '_')}": Reference(f"The same for --etcd-{name}.")
+        for name in ("prefix", "cacert", "cert", "key", "user", "password-file")
+    },
     "STATE_DIRECTORY": Reference("The state folder, as systemd sets it, unless an option says it.", "state folder"),
     "XDG_STATE_HOME": Reference("For other users than root: below it is the state folder.", "state folder"),
     "IPCLOCKER_CACHE": Reference("Below it the compiled modules are kept, which must be a folder of the user.", ""),

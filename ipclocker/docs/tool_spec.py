@@ -32,6 +32,7 @@ class Argument(NamedTuple):
     help: what it is; "": it is not shown
     many: any number of words
     required: there has to be one
+    dashes: the attribute that tells whether `--` stood in front of the words; "": it makes no difference
     """
 
     attribute: str
@@ -39,6 +40,7 @@ class Argument(NamedTuple):
     help: str
     many: bool = False
     required: bool = False
+    dashes: str = ""
 
     @property
     def text(self) -> str:
@@ -125,11 +127,6 @@ class Tool(NamedTuple):
         return (self.command, *self.subcommands) if self.command.text else self.subcommands
 
 
-def called(tool: str) -> str:
-    """The words that a tool is called by."""
-    return f"{FAMILY} {tool}" if tool in UNLINKED else tool
-
-
 def page_name(tool: str) -> str:
     """The name of a tool's manual page."""
-    return called(tool).replace(" ", "-")
+    return f"{FAMILY}-{tool}" if tool in UNLINKED else tool

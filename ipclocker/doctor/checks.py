@@ -7,22 +7,29 @@ a silent resolver for example; so all checks run at once, each in a thread, and 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from calendar import timegm
+from collections.abc import Iterable
 from functools import partial
-from threading import Thread
-from time import monotonic
-from typing import Callable, NamedTuple, TypeVar
+from time import strptime
+from typing import Callable
 
 from ..errors import IpclockerError
 from ..lock.client.locker import PingStatus
+from ..lock.snapshot import SERVES, STANDS_BY, HostState
+from ..version import BUILT_AFTER
+from .at_once import at_once
+from .etcd_checks import judge
+from .finding import FAILED as FAILED  # these are for those who call `examine`, too
+from .finding import OK as OK
+from .finding import WARNING as WARNING
+from .finding import Finding as Finding
 from .probes import ThisHost
 
-T = TypeVar("T")
-OK, WARNING, FAILED = "ok", "warning", "failed"
 PATIENCE = 10.0  # seconds for all checks together: a person waits for them
 REVERSE_PATIENCE = 4.0  # seconds for the names of addresses, on which nothing depends
 ANSWER_PATIENCE = 8.0  # seconds for servers; less than PATIENCE, so that a silent one is reported by its name
 OLDEST = (3, 9)
+NOT_BEFORE = timegm(strptime(BUILT_AFTER, "%Y-%m-%d"))  # seconds since 1970: a time that is surely over
 FEW_DESCRIPTORS, MANY_DESCRIPTORS = 256, 4096  # less than the first: too few for a cluster; up to the second: few
 # Locks, and flushes to the disk, are not reliable on these (sqlite.org/howtocorrupt.html).
 NETWORK_FILE_SYSTEMS = {
@@ -31,22 +38,13 @@ NETWORK_FILE_SYSTEMS = {
 }
 
 
-class Finding(NamedTuple):
-    """The result of a check: its name, OK, WARNING or FAILED, the fact, and what to do if that is not OK."""
-
-    name: str
-    state: str
-    found: str
-    advice: str = ""
-
-
 Check = Callable[[ThisHost], list[Finding]]
 
 
 def examine(probes: ThisHost, checks: dict[str, Check], patience: float = PATIENCE) -> list[Finding]:
     """Run all checks at once; return their findings in order. It takes `patience` seconds at most."""
     advice = "find out what hangs: the resolver (/etc/resolv.conf), a file system, or a firewall that drops packets"
-    found = _at_once({name: partial(_guarded, name, check, probes) for name, check in checks.items()}, patience)
+    found = at_once({name: partial(_guarded, name, check, probes) for name, check in checks.items()}, patience)
     findings: list[Finding] = []
     for name in checks:
         findings += found.get(name, [Finding(name, FAILED, f"no answer within {patience:g} s", advice)])
@@ -60,27 +58,11 @@ def _guarded(name: str, check: Check, probes: ThisHost) -> list[Finding]:
         return [Finding(name, FAILED, f"could not be checked: {error}", "look for what denies it")]
 
 
-def _at_once(calls: Mapping[str, Callable[[], T]], patience: float) -> dict[str, T]:
-    """Call all at once, and return the results of those that ended in time. The threads of the others are left."""
-    returned: dict[str, T] = {}
-
-    def call(name: str) -> None:
-        returned[name] = calls[name]()
-
-    threads = [Thread(target=call, args=(name,), daemon=True) for name in calls]
-    for thread in threads:
-        thread.start()
-    until = monotonic() + patience
-    for thread in threads:
-        thread.join(max(0.0, until - monotonic()))
-    return dict(returned)
-
-
 def _answers(ask: Callable[[str], PingStatus], hosts: Iterable[str]) -> list[tuple[str, PingStatus]]:
     """Ask the servers of these hosts, all at once."""
     silent: PingStatus = {"ok": False, "status": f"no answer within {ANSWER_PATIENCE:g} s"}
     calls = {host: partial(ask, host) for host in hosts}
-    found = _at_once(calls, ANSWER_PATIENCE)
+    found = at_once(calls, ANSWER_PATIENCE)
     return [(host, found.get(host, silent)) for host in calls]
 
 
@@ -127,18 +109,43 @@ def port(probes: ThisHost, service: str, ask: Callable[[str], PingStatus], setti
 
 
 def lockerd(probes: ThisHost) -> list[Finding]:
-    """Check that the lock servers answer; one that does is enough."""
+    """Check that the lock servers answer; one that does is enough. If they share a lock space, it has to be one."""
     answers = _answers(probes.lockerd, probes.hosts)
     some = any(answer["ok"] for _, answer in answers)
     advice = "start it there: ipclocker lockerd --host 0.0.0.0; let the network's firewalls pass its TCP port"
     if not probes.named:
         advice = "start it: ipclocker lockerd; or say where it is: IPCLOCKER_HOST=HOST, or doctor --host HOST"
-    return [
-        Finding(f"lockerd of {host}", OK, answer["status"])
-        if answer["ok"]
-        else Finding(f"lockerd of {host}", WARNING if some else FAILED, answer["status"], advice)
-        for host, answer in answers
-    ]
+    states = probes.lock_hosts() if some and len(answers) > 1 else []
+    standing_by = {host for host, state in zip(probes.hosts, states) if state.state == STANDS_BY}
+    findings = []
+    for host, answer in answers:
+        name = f"lockerd of {host}"
+        if answer["ok"]:
+            findings.append(Finding(name, OK, answer["status"]))
+        elif host in standing_by:
+            findings.append(Finding(name, OK, "stands by: another one serves the lock space that they share"))
+        else:
+            findings.append(Finding(name, WARNING if some else FAILED, answer["status"], advice))
+    return findings + _lock_spaces(states)
+
+
+def _lock_spaces(states: list[HostState]) -> list[Finding]:
+    """Check that a list with hosts that share a lock space has no others: a lock there excludes nobody here."""
+    if not any(state.is_replicated for state in states):
+        return []
+    first = next(state for state in states if state.is_replicated)
+    others = [state.server for state in states if state.state == SERVES and state.space != first.space]
+    if not others:
+        return [Finding("lock space", OK, f"one for all that answer: {first.space}")]
+    found = f"{', '.join(others)} does not serve the lock space of {first.server} ({first.space})"
+    advice = "take it out of the list of hosts: two commands that reach different lock spaces do not exclude each other"
+    return [Finding("lock space", FAILED, found, advice)]
+
+
+def etcd(probes: ThisHost) -> list[Finding]:
+    """Check the etcd that a lockerd with these options would use."""
+    facts = probes.etcd()
+    return [] if facts is None else judge(facts)
 
 
 def pidstatd(probes: ThisHost) -> list[Finding]:
@@ -195,7 +202,7 @@ def own_address(probes: ThisHost) -> list[Finding]:
         addresses = [address for address in probes.addresses(name) if not _is_loopback(address)]
     except OSError:
         return []  # the check of the name reports that
-    found = _at_once({address: partial(probes.names, address) for address in addresses}, REVERSE_PATIENCE)
+    found = at_once({address: partial(probes.names, address) for address in addresses}, REVERSE_PATIENCE)
     findings = []
     for address in addresses:
         names = found.get(address)
@@ -229,25 +236,21 @@ def pidfd(probes: ThisHost) -> list[Finding]:
     return [Finding("pidfd", OK, "there are pidfds: the end of a process is seen at once")]
 
 
-def clock(not_before: float) -> Check:
-    """Make the check of the clocks; `not_before` is a time, in seconds since 1970, that is surely over."""
-
-    def check(probes: ThisHost) -> list[Finding]:
-        wall, running, boot = probes.clocks()
-        if running < 0 or boot + 1e-3 < running:
-            found = f"the clocks of this kernel do not go together: monotonic {running:.3f}, since boot {boot:.3f} s"
-            return [Finding("clock", FAILED, found, "hold times can't be kept here: report it to who made the kernel")]
-        if wall < not_before:
-            advice = "set it: date --set, or let a time service do so"
-            return [Finding("clock", FAILED, "the date is before this program was made", advice)]
-        synchronised = probes.synchronised()
-        if synchronised is False:
-            found = "nobody keeps the clock right; hold times are not touched by that, but the times in logs are"
-            return [Finding("clock", WARNING, found, "run a time service: systemd-timesyncd, chrony or ntpd")]
-        how = "kept right by a time service" if synchronised else "whether a time service keeps it can't be asked here"
-        return [Finding("clock", OK, f"monotonic; {how}")]
-
-    return check
+def clock(probes: ThisHost) -> list[Finding]:
+    """Check the clocks."""
+    wall, running, boot = probes.clocks()
+    if running < 0 or boot + 1e-3 < running:
+        found = f"the clocks of this kernel do not go together: monotonic {running:.3f}, since boot {boot:.3f} s"
+        return [Finding("clock", FAILED, found, "hold times can't be kept here: report it to who made the kernel")]
+    if wall < NOT_BEFORE:
+        advice = "set it: date --set, or let a time service do so"
+        return [Finding("clock", FAILED, "the date is before this program was made", advice)]
+    synchronised = probes.synchronised()
+    if synchronised is False:
+        found = "nobody keeps the clock right; hold times are not touched by that, but the times in logs are"
+        return [Finding("clock", WARNING, found, "run a time service: systemd-timesyncd, chrony or ntpd")]
+    how = "kept right by a time service" if synchronised else "whether a time service keeps it can't be asked here"
+    return [Finding("clock", OK, f"monotonic; {how}")]
 
 
 def namespace(probes: ThisHost) -> list[Finding]:
@@ -285,20 +288,19 @@ def state_folder(probes: ThisHost) -> list[Finding]:
     return [Finding("state folder", OK, f"{folder} can be written{f', {kind}' if kind else ''}")]
 
 
-def all_checks(not_before: float) -> dict[str, Check]:
-    """Return all checks by their names, which are reported for a check that does not end in time."""
-    return {
-        "python": python,
-        "unpacking": unpacking,
-        "port of lockerd": lambda probes: port(probes, "lockerd", probes.lockerd, "IPCLOCKER_PORT"),
-        "port of pidstatd": lambda probes: port(probes, "pidstatd", probes.pidstatd, "/etc/services"),
-        "lockerd": lockerd,
-        "pidstatd": pidstatd,
-        "host name": host_name,
-        "own address": own_address,
-        "pidfd": pidfd,
-        "clock": clock(not_before),
-        "pid namespace": namespace,
-        "descriptors": descriptors,
-        "state folder": state_folder,
-    }
+CHECKS: dict[str, Check] = {  # by the names that are reported for one that does not end in time
+    "python": python,
+    "unpacking": unpacking,
+    "port of lockerd": lambda probes: port(probes, "lockerd", probes.lockerd, "IPCLOCKER_PORT"),
+    "port of pidstatd": lambda probes: port(probes, "pidstatd", probes.pidstatd, "/etc/services"),
+    "lockerd": lockerd,
+    "etcd": etcd,
+    "pidstatd": pidstatd,
+    "host name": host_name,
+    "own address": own_address,
+    "pidfd": pidfd,
+    "clock": clock,
+    "pid namespace": namespace,
+    "descriptors": descriptors,
+    "state folder": state_folder,
+}

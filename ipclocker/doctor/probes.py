@@ -15,12 +15,16 @@ from ..daemon.state_dir import default_state_folder
 from ..errors import IpclockerError, ServerUnavailable
 from ..lock.client.connection import wait_until
 from ..lock.client.locker import Locker, PingStatus
-from ..lock.client.settings import host_names
+from ..lock.client.ping import ping_hosts
+from ..lock.client.settings import LockSettings, host_names
 from ..lock.endpoint import endpoint
-from ..net.address import find_addresses, own_host_name
+from ..lock.snapshot import HostState
+from ..lock.storage.etcd_settings import EtcdSettings
+from ..net.address import Host, find_addresses, own_host_name
 from ..pid.client import PidStat
 from ..pid.endpoint import pid_endpoint
-from ..process import identity
+from ..process.viewpoint import own_view
+from .etcd_probe import EtcdFacts, ask_etcd
 from .listening_ports import ListeningPort, listeners
 
 _PATIENCE = 5.0  # seconds for an answer of a server
@@ -33,9 +37,17 @@ class ThisHost:
     Each method may raise OSError, and may block.
     """
 
-    def __init__(self, host: str | None = None, port: str | None = None, pid_port: str | None = None) -> None:
+    def __init__(
+        self,
+        host: str | None = None,
+        port: str | None = None,
+        pid_port: str | None = None,
+        etcd: EtcdSettings | None = None,
+    ) -> None:
         """Find the places of the servers. Raises UsageError."""
-        self.hosts = host_names(host)  # of lockerd, as tools would ask them
+        self._etcd = etcd
+        self._lockerds = {host.name: host for host in host_names(host)}  # as tools would ask them
+        self.hosts = list(self._lockerds)
         # They were named by an option or the environment; else it is this host.
         self.named = bool(host or os.environ.get("IPCLOCKER_HOST"))
         self._port = port
@@ -62,9 +74,20 @@ class ThisHost:
     def lockerd(self, host: str) -> PingStatus:
         """Ask a host's lock server."""
         wait = wait_until(time.monotonic() + _PATIENCE)
-        locker = Locker(wait=wait, host=_listed(host), port=self._port, connect_tries=1)
+        locker = Locker(
+            wait_ready=wait, host=str(self._lockerds.get(host) or Host(host)), port=self._port, connect_tries=1
+        )
         status: PingStatus = locker.ping_status()
         return status
+
+    def lock_hosts(self) -> list[HostState]:
+        """Ask all lock servers which of them serves, and what."""
+        hosts = [str(host) for host in self._lockerds.values()]
+        return ping_hosts(LockSettings(host=hosts, port=self._port, connect_tries=1), _PATIENCE)
+
+    def etcd(self) -> EtcdFacts | None:
+        """Ask etcd; None if the options name none."""
+        return None if self._etcd is None else ask_etcd(self._etcd)
 
     def pidstatd(self, host: str) -> PingStatus:
         """Ask a host's pid server."""
@@ -131,9 +154,10 @@ class ThisHost:
 
     def namespace(self) -> str:
         """Get the pid namespace: "host", "own", or "unknown"."""
-        if identity.own_pidns() is None:
+        view = own_view()
+        if view.pidns is None:
             return "unknown"
-        return "own" if identity.in_container() else "host"
+        return "host" if view.sees_whole_host else "own"
 
     def descriptors(self) -> tuple[int, int]:
         """Get the soft and the hard limit of descriptors."""
@@ -171,11 +195,6 @@ def kind_of(path: str, mounts: str) -> str:
         if inside and len(point) >= len(best):
             best, kind = point, after.split()[0]
     return kind
-
-
-def _listed(host: str) -> str:
-    """Write a host as a list of hosts has it."""
-    return f"[{host}]" if ":" in host else host
 
 
 def existing_parent(path: str) -> str:

@@ -22,7 +22,8 @@ class Endpoint(NamedTuple):
 def endpoint(port: str | int | None = None, family: str = "INET", path: str | None = None) -> Endpoint:
     """Find the place of a server: `path`, else `port`, else IPCLOCKER_PORT, else the service `lockerd`, else 1751.
 
-    A port is a number, a service name, or the name of a UNIX socket if it has a slash or the family is UNIX.
+    A port is a number, a service name, or the name of a UNIX socket if it has a slash or the family is UNIX. The
+    service `lockerd` is 1751 where the services file does not have it.
     Raises UsageError.
     """
     if family not in ("INET", "UNIX"):
@@ -35,6 +36,6 @@ def endpoint(port: str | int | None = None, family: str = "INET", path: str | No
         return Endpoint(path=path)
     if family == "UNIX":
         raise UsageError("the family UNIX needs the name of a socket: give it as port or path")
-    if port is None:
+    if port is None or port == SERVICE:
         return Endpoint(service_port(SERVICE, "tcp", DEFAULT_PORT))
     return Endpoint(port_number(str(port), "tcp"))

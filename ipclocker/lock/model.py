@@ -7,13 +7,18 @@ number that no other grant has, before or after. So rows on disk, changes and an
 from __future__ import annotations
 
 from math import inf
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
+Place = tuple[float, int]  # in a queue: since when it has waited (seconds, monotonic), and the number of the request
 Owner = tuple[bytes, bytes]  # user and session (empty for a classic client): who may renew and release a grant
 
 
 class HolderProcess(NamedTuple):
-    """The process that a lock depends on, as far as its client told; `address` is the client's own."""
+    """The process that a lock depends on, as far as its client told (process/identity.py).
+
+    `address` is the client's own, empty for a UNIX socket; or the place of one that was on the server's host, where a
+    server on another host may read it (server/client_place.py).
+    """
 
     host: bytes
     pid: int
@@ -21,6 +26,8 @@ class HolderProcess(NamedTuple):
     boot: bytes
     pidns: Optional[int]
     address: str
+    machine: bytes = b""
+    timens: Optional[int] = None
 
 
 class LockRequest:
@@ -29,14 +36,28 @@ class LockRequest:
     `hold`: seconds that the lock may be held, 0 for ever; a `lease` is a hold that its holder renews.
     `process`: if set, the lock may be freed when that is gone. `command`: what runs under the lock, for people to read.
     `confirms`: the client confirms a grant that it has waited for; one without confirmation is taken back.
+    `waited`: for how many seconds the client has waited before it asked, as from a server that has ended since.
     Of one that waits, `address` is where its client is connected from, `queued_at` when it began to wait (seconds,
-    monotonic).
+    monotonic), `places` its place in the queue of each of its names (server/wait_queues.py).
     """
 
-    __slots__ = ("address", "command", "confirms", "hold", "lease", "names", "owner", "process", "queued_at")
+    __slots__ = (
+        "address",
+        "command",
+        "confirms",
+        "hold",
+        "lease",
+        "names",
+        "owner",
+        "places",
+        "process",
+        "queued_at",
+        "waited",
+    )
 
     address: str
     queued_at: float
+    places: tuple[Place, ...]
 
     def __init__(
         self,
@@ -47,6 +68,7 @@ class LockRequest:
         process: HolderProcess | None = None,
         command: bytes = b"",
         confirms: bool = False,
+        waited: float = 0.0,
     ) -> None:
         self.owner = owner
         self.names = names
@@ -55,6 +77,7 @@ class LockRequest:
         self.process = process
         self.command = command
         self.confirms = confirms
+        self.waited = waited
 
 
 class Grant:
@@ -64,20 +87,29 @@ class Grant:
     """
 
     __slots__ = (
+        "after",
+        "before",
         "command",
         "confirm_by",
         "deadline",
         "expiry",
+        "heard",
         "hold",
         "lease",
         "name",
         "outlived",
         "owner",
+        "passed_over",
         "process",
         "recalled",
+        "request",
         "since",
         "token",
+        "untold",
     )
+
+    after: Any  # its neighbours in the list of held locks (server/held_list.py), while it is in that
+    before: Any
 
     def __init__(self, name: bytes, token: int, request: LockRequest, now: float) -> None:
         self.name = name
@@ -92,6 +124,10 @@ class Grant:
         self.recalled = False  # the holder was asked to give it back; it can't be renewed
         self.deadline = now + hold if hold else inf
         self.confirm_by = inf
+        self.request: LockRequest | None = None  # that waited for it; until it is told, and confirmed if that is to be
+        self.untold = False  # it was waited for, and its client can't have been told yet: its times have not begun
+        self.passed_over = 0  # how many before it were granted the lock in a row, and have not confirmed that
+        self.heard: float | None = None  # when the client was last heard of, if it was not any more before a restart
         self.expiry: Expiry | None = None  # this grant's one valid entry in the heap
 
     @property
@@ -113,6 +149,8 @@ class Grant:
             self.lease,
             self.outlived,
             self.confirm_by == inf,
+            self.recalled,
+            None if self.heard is None else self.heard + clock,
             self.command,
             *process,
         )
@@ -122,11 +160,14 @@ class Grant:
         """Return the grant that was kept, confirmed or not; its hold time starts again, in full."""
         process = None
         if record.pid:
-            process = HolderProcess(record.host, record.pid, record.start, record.boot, record.pidns, record.address)
+            host, number, start, boot, pidns, address, machine, timens = record[-8:]
+            process = HolderProcess(host, number, start, boot, pidns, address, machine, timens)
         owner = (record.user, record.session)
         request = LockRequest(owner, (record.name,), record.hold, bool(record.lease), process, record.command)
         grant = cls(record.name, record.token, request, now)
         grant.since = record.since - clock
+        grant.recalled = bool(record.recalled)
+        grant.heard = None if record.heard is None else record.heard - clock
         if record.outlived:
             grant.outlived = True
             grant.deadline = inf
@@ -145,6 +186,8 @@ class Record(NamedTuple):
     lease: bool
     outlived: bool
     confirmed: bool
+    recalled: bool
+    heard: Optional[float]
     command: bytes
     host: bytes
     pid: int
@@ -152,6 +195,8 @@ class Record(NamedTuple):
     boot: bytes
     pidns: Optional[int]
     address: str
+    machine: bytes
+    timens: Optional[int]
 
 
 _NO_PROCESS = HolderProcess(b"", 0, None, b"", None, "")

@@ -1,8 +1,8 @@
 r"""Writing held locks down for lockstat: as a table, as the details of one lock, and as the objects of JSON.
 
-Text keeps the bytes of names and users, so it has to be written out with `encode` (UTF-8; bytes that are not UTF-8 as
-they came). For a terminal, and in commands, control characters stand as \xNN: no lock's name moves the cursor. JSON
-has text only, so there a byte that is not UTF-8, and the backslash, stand as \xNN.
+Text keeps the bytes of names and users, so it has to be written out with `encode_text`. For a terminal, and in
+commands, control characters stand as \xNN: no lock's name moves the cursor. JSON has text only, so there a byte that is
+not UTF-8, and the backslash, stand as \xNN.
 
 A fact that the server did not say is `-` in a table and null in JSON.
 """
@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any, Optional
 
-from .snapshot import BROKEN, HELD, RECALLED, Outcome, Ping, Snapshot
+from ..net.text import decode_text, encode_text
+from .snapshot import BROKEN, HELD, RECALLED, SILENT, HostState, Outcome, Ping, Snapshot
 from .wire.info import HeldInfo, WaiterInfo
 
 _COLUMNS = ("NAME", "HOLDER", "HOST", "PID", "SINCE", "HOLD", "TOKEN", "WAIT", "STATE")
@@ -29,13 +30,8 @@ _HALF_A_YEAR = 180 * 86400.0  # seconds; an older date is shown with its year
 
 
 def text(word: bytes | None) -> str:
-    """Decode a word of the protocol to text that `encode` turns back into the same bytes."""
-    return "-" if word is None else word.decode("utf-8", "surrogateescape")
-
-
-def encode(written: str) -> bytes:
-    """Encode text for the output, as UTF-8; escaped bytes come out as they were."""
-    return written.encode("utf-8", "surrogateescape")
+    """Decode a word of the protocol to text that `encode_text` turns back into the same bytes."""
+    return "-" if word is None else decode_text(word)
 
 
 def escape_controls(written: str) -> str:
@@ -84,7 +80,7 @@ def json_text(word: bytes | str | None) -> Optional[str]:
     if word is None:
         return None
     if isinstance(word, str):
-        word = encode(word)
+        word = encode_text(word)
     return word.replace(b"\\", b"\\x5c").decode("utf-8", "backslashreplace")
 
 
@@ -140,6 +136,40 @@ def ping_document(pong: Ping) -> dict[str, Any]:
         "version": json_text(pong.version),
         "started": pong.started,
         "age": None if pong.started is None else round(time.time() - pong.started, 3),
+    }
+
+
+def hosts_text(hosts: Sequence[HostState]) -> str:
+    """Write a line for each host: what it is, and what it has answered, or why not; one alone has no need of the first.
+
+    At least one has to serve.
+    """
+    if len(hosts) == 1 and hosts[0].ping is not None:
+        return ping_line(hosts[0].ping) + "\n"
+    return "".join(f"{host.state:<10} {_host_line(host)}\n" for host in hosts)
+
+
+def _host_line(host: HostState) -> str:
+    if host.ping is not None:
+        return ping_line(host.ping)
+    return f"{host.server} ({host.problem})" if host.state == SILENT else host.server
+
+
+def hosts_document(hosts: Sequence[HostState], first: HostState) -> dict[str, Any]:
+    """Make the JSON object of a ping of all hosts; `first` is the first that serves."""
+    assert first.ping is not None
+    return {**ping_document(first.ping), "hosts": [_host_document(host) for host in hosts]}
+
+
+def _host_document(host: HostState) -> dict[str, Any]:
+    pong = dict.fromkeys(("seconds", "version", "started", "age")) if host.ping is None else ping_document(host.ping)
+    return {
+        **pong,
+        "server": json_text(host.server),
+        "state": host.state,
+        "space": json_text(host.space or None),
+        "replicated": host.is_replicated if host.space else None,
+        "problem": json_text(host.problem or None),
     }
 
 

@@ -31,6 +31,25 @@ class Ping(NamedTuple):
     started: Optional[float]
 
 
+# States of a listed host: it serves; another one does in its place; it does not answer.
+SERVES, STANDS_BY, SILENT = "serves", "stands by", "silent"
+
+
+class HostState(NamedTuple):
+    """One of the listed hosts: SERVES, with a `ping`; STANDS_BY; or SILENT, for the reason `problem`.
+
+    `space` is the identity of the lock space that it serves or stands by for, "" if it did not say; it `is_replicated`
+    if others may serve it, too.
+    """
+
+    server: str
+    state: str
+    ping: Optional[Ping] = None
+    problem: str = ""
+    space: str = ""
+    is_replicated: bool = False
+
+
 class Taking(NamedTuple):
     """The server's answer to BREAK_LOCK or RECALL: `what` is BROKEN, RECALLED or FREE; `holder` had the lock."""
 

@@ -26,12 +26,11 @@ _LONGEST_WAIT = 3600.0  # seconds; a selector takes no infinity and no huge numb
 
 
 class Timer:
-    """A call that is due at a time (seconds, monotonic), unless it is cancelled before; without one, nothing."""
+    """A call that is due at some time, unless it is cancelled before; without one, nothing."""
 
-    __slots__ = ("call", "when")
+    __slots__ = ("call",)
 
-    def __init__(self, when: float = inf, call: Callable[[], None] | None = None) -> None:
-        self.when = when
+    def __init__(self, call: Callable[[], None] | None = None) -> None:
         self.call = call
 
     def cancel(self) -> None:
@@ -76,7 +75,7 @@ class Loop:
 
     def call_at(self, when: float, call: Callable[[], None]) -> Timer:
         """Call once, in the first turn at or after `when`."""
-        timer = Timer(when, call)
+        timer = Timer(call)
         self._timer_number += 1
         heapq.heappush(self._timers, (when, self._timer_number, timer))
         return timer
@@ -119,6 +118,14 @@ class Loop:
         self._calls.append(call)
         with contextlib.suppress(OSError):  # a full pipe wakes as well
             self._wake_sender.send(b"\0")
+
+    def run_calls(self) -> None:
+        """Run what other threads have asked for, in the loop's own thread: for a time in which no turns are run."""
+        while self._calls:
+            try:
+                self._calls.popleft()()
+            except Exception:  # noqa: BLE001
+                _report_fault()
 
     def fileno(self) -> int:
         """Return a descriptor for waiting elsewhere: it is readable when a turn has something to do."""
@@ -188,11 +195,7 @@ class Loop:
             call = self._signals.get(number)
             if call is not None:
                 call()
-        while self._calls:
-            try:
-                self._calls.popleft()()
-            except Exception:  # noqa: BLE001
-                _report_fault()
+        self.run_calls()
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:

@@ -1,6 +1,6 @@
 """Taking over sockets that a service manager has opened for this process (sd_listen_fds(3)).
 
-They stay open as long as this process: a server gets copies, so that a restarted server finds the sockets again, and
+They stay open as long as this process: a server gets copies, so that the next server finds the sockets again, and
 with them the clients that have connected meanwhile.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 
 from ..errors import UsageError
 
@@ -39,7 +40,7 @@ def take_inherited(kind: socket.SocketKind) -> list[socket.socket]:
     return taken
 
 
-def copies(sockets: list[socket.socket]) -> list[socket.socket]:
+def copies(sockets: Iterable[socket.socket]) -> list[socket.socket]:
     """Duplicate sockets, for a server that closes its own while these stay open."""
     return [sock.dup() for sock in sockets]
 

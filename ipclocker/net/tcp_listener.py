@@ -35,6 +35,45 @@ def tcp_listeners(hosts: list[str], port: int) -> list[socket.socket]:
     return bind_all((find_addresses(host, port, socket.SOCK_STREAM) for host in hosts), _listen)
 
 
+def bound_sockets(hosts: list[str], port: int) -> list[socket.socket]:
+    """Bind a port of each host as `tcp_listeners` does, and do not listen: who connects is refused.
+
+    Meanwhile no other program of this host can take the port.
+    """
+    return bind_all((find_addresses(host, port, socket.SOCK_STREAM) for host in hosts), _bind_alone)
+
+
+def start_listening(sock: socket.socket) -> None:
+    """Listen on a bound socket. Raises OSError if another program has come before."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier time may still be there
+    _tune(sock)
+    sock.listen(BACKLOG)
+
+
+def accept_silent(listener: socket.socket) -> None:
+    """Let those be accepted as well, from now on, who have connected and sent nothing yet: the listener is to end."""
+    if listener.family != socket.AF_UNIX and hasattr(socket, "TCP_DEFER_ACCEPT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 0)
+
+
+def stop_listening(sock: socket.socket) -> socket.socket:
+    """Stop listening, and return a socket that is bound to the same port; those not accepted yet are cut off.
+
+    Where the system can't do that (Linux can) it is a new socket, and in between the port is nobody's. One that does
+    not listen is returned as it is.
+    """
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return sock
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+        _reserve(sock)
+    except OSError:
+        address = Address(sock.family, sock.getsockname())
+        sock.close()
+        return _bind_alone(address)
+    return sock
+
+
 def bind_all(groups: Iterable[Iterable[Address]], bind: Callable[[Address], socket.socket]) -> list[socket.socket]:
     """Bind all addresses, at least one of each group; for port 0 all get the port that the first one got.
 
@@ -76,19 +115,39 @@ def advice(error: OSError) -> str:
 
 
 def _listen(address: Address) -> socket.socket:
-    listener = socket.socket(address.family, socket.SOCK_STREAM)
+    return _opened(address, lambda listener: listener.listen(BACKLOG))
+
+
+def _bind_alone(address: Address) -> socket.socket:
+    if address.sockaddr[1] == 0:  # a port that the system chose would not outlive `stop_listening`
+        with _opened(address, lambda sock: None) as chosen:
+            return _opened(Address(address.family, chosen.getsockname()), _reserve)
+    return _opened(address, _reserve)
+
+
+def _reserve(sock: socket.socket) -> None:
+    """Let no other socket be bound to the port of one that does not listen.
+
+    The option SO_REUSEADDR lets a socket share its port with connections of an earlier time; but also with others that
+    have it and do not listen either. So a socket has it while it is bound and while it listens, and not in between.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+
+
+def _opened(address: Address, finish: Callable[[socket.socket], None]) -> socket.socket:
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if address.family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        _tune(listener)
-        listener.bind(address.sockaddr)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _tune(sock)
+        sock.bind(address.sockaddr)
+        finish(sock)
+        sock.setblocking(False)
     except OSError:
-        listener.close()
+        sock.close()
         raise
-    return listener
+    return sock
 
 
 def _tune(listener: socket.socket) -> None:

@@ -16,9 +16,25 @@ import termios
 from .loop import READ, Loop, Timer
 
 PIECE = 65_536  # bytes read at a time
+_TCP_INFO = socket.TCP_INFO if sys.platform.startswith("linux") else -1
 DONTWAIT = int(socket.MSG_DONTWAIT)  # as an int: the flag of an enum costs half a microsecond at each call
 
+_LAST_DATA_RECEIVED, _LAST_ACK_RECEIVED = 52, 56  # where struct tcp_info has them, in milliseconds (linux/tcp.h)
+
 log = logging.getLogger(__name__)
+
+
+def silence(sock: socket.SocketType) -> float:
+    """Return for how many seconds the peer's kernel has sent nothing, not even an acknowledgement.
+
+    0 where that is not known: for a UNIX socket, and on systems other than Linux.
+    """
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _LAST_ACK_RECEIVED + 4)
+        received = (info[at : at + 4] for at in (_LAST_DATA_RECEIVED, _LAST_ACK_RECEIVED))
+        return min(int.from_bytes(field, sys.byteorder) for field in received) / 1000
+    except (OSError, ValueError):
+        return 0.0
 
 
 class Transport:

@@ -10,10 +10,12 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import UsageError
 from .address import socket_path
 
+Self = TypeVar("Self", bound="UnixSocket")
 BACKLOG = 4096  # connections that may wait to be accepted; the kernel lowers it to its own bound (net.core.somaxconn)
 _LOCK_WITHIN = 5.0  # seconds to wait for another server that is starting in the same folder; each takes milliseconds
 
@@ -31,13 +33,14 @@ class UnixSocket:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._advice = f"choose another with {self.option}"
         address = socket_path(path)
         self.socket = socket.socket(socket.AF_UNIX, self.kind)
         try:
             with _folder_locked(path):
                 self._remove_dead_socket()
                 self.socket.bind(address.sockaddr)
-                self._identity = _identity(path)
+                self.name = _identity(path)
                 self._give_access()
                 if self.kind == socket.SOCK_STREAM:
                     self.socket.listen(self.backlog)  # within the lock: a socket that does not listen looks dead
@@ -49,20 +52,24 @@ class UnixSocket:
             self.socket.close()
             raise
 
+    @classmethod
+    def adopt(cls: type[Self], path: str, sock: socket.socket, name: tuple[int, int]) -> Self:
+        """Go on with the socket of another one, and with its `name`, which tells it from others at that path."""
+        adopted = cls.__new__(cls)
+        adopted.path, adopted.socket, adopted.name = path, sock, name
+        sock.setblocking(False)
+        return adopted
+
     def close(self) -> None:
         """Close the socket, and remove its name unless another server has that by now."""
         with contextlib.suppress(OSError, UsageError), _folder_locked(self.path):
-            if _identity(self.path) == self._identity:
+            if _identity(self.path) == self.name:
                 Path(self.path).unlink()
         self.socket.close()
 
     def _give_access(self) -> None:
         """Let all users connect, as they can to a port; the permissions of its folder may say less."""
         Path(self.path).chmod(0o666)
-
-    @property
-    def _advice(self) -> str:
-        return f"choose another with {self.option}"
 
     def _remove_dead_socket(self) -> None:
         try:
@@ -71,18 +78,23 @@ class UnixSocket:
             return
         if not stat.S_ISSOCK(mode):
             raise UsageError(f"cannot listen on '{self.path}': it is a file, and no socket ({self._advice})")
+        if not self._is_dead():
+            raise UsageError(
+                f"cannot listen on '{self.path}': another server answers there (end that one, or {self._advice})"
+            )
+        Path(self.path).unlink()
+
+    def _is_dead(self) -> bool:
+        """Tell if no server has the socket of that name any more."""
         with socket.socket(socket.AF_UNIX, self.kind) as probe:
             probe.setblocking(False)
             try:
                 probe.connect(self.path)
             except ConnectionRefusedError:
-                Path(self.path).unlink()
-                return
+                return True
             except OSError:
                 pass  # its queue is full, it is of another kind, or not ours to connect to: a server has it
-        raise UsageError(
-            f"cannot listen on '{self.path}': another server answers there (end that one, or {self._advice})"
-        )
+        return False
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -33,12 +33,18 @@ class AsyncPidClient:
         self._sockets: dict[int, socket.socket] = {}
 
     def ask(
-        self, address: str, process: ProcessIdentity, answered: Callable[[PidAnswer | None], None], within: float = 1.0
+        self,
+        address: str,
+        process: ProcessIdentity,
+        answered: Callable[[PidAnswer | None], None],
+        within: float = 1.0,
+        silent: float | None = None,
     ) -> None:
         """Ask the server at an IPv4 or IPv6 address, once, about a process of its host.
 
         `answered` is called once, in a turn of the loop: with the answer, or with None when there was none
-        `within` so many seconds. Raises ValueError if the address is a name, which would have to be looked up.
+        `within` so many seconds. `silent`: for how long the process's kernel has not been heard of (seconds).
+        Raises ValueError if the address is a name, which would have to be looked up.
         """
         try:
             found = socket.getaddrinfo(address, self._port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
@@ -46,7 +52,7 @@ class AsyncPidClient:
             raise ValueError(f"'{address}' is no address") from None
         family, _, _, _, sockaddr = found[0]
         timer = self._loop.call_at(self._loop.now + within, lambda: self._give_up(secret, answered))
-        secret, datagram = self._questions.ask(process, _Asked(answered, timer))
+        secret, datagram = self._questions.ask(process, _Asked(answered, timer), silent=silent)
         with contextlib.suppress(OSError):  # no way there, no room: as if it had been lost on the way
             self._socket(family).sendto(datagram, sockaddr)
 

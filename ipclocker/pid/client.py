@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import socket
+import threading
 import time
-from collections import deque
 from collections.abc import Iterable
-from threading import Thread
+from math import inf
 from typing import Callable, Optional, TypedDict, Union
 
-from ..errors import ServerUnavailable, UsageError
+from ..errors import ServerUnavailable
 from ..net.address import Address, find_addresses, own_host_name, socket_path
-from ..process.identity import ProcessIdentity, exists, own_boot, own_pidns
+from ..parameters import check_call, check_seconds, check_text, check_whole
+from ..process.identity import ProcessIdentity, exists, parse_pid
+from ..process.relation import HERE, comparable_start, relation
+from ..process.viewpoint import own_view
 from .endpoint import pid_endpoint
-from .pending import PendingQueries
-from .protocol import IF_EXISTS, IF_GONE, IF_UNKNOWN, MAX_DATAGRAM, is_wanted
+from .exchange import AnswerExchange, Stat
+from .protocol import ALWAYS, IF_EXISTS, IF_GONE, IF_UNKNOWN, is_wanted
 
 PAUSE = 1.0  # seconds to wait for an answer before the question is sent again: a busy server needs some tenths
-
-Stat = tuple[int, Optional[bool], str]  # pid; whether it exists, None if that can't be known; host, as it was asked
 
 
 class PidPing(TypedDict):
@@ -41,30 +41,36 @@ class PidStat:
     A host's name is looked up once, and again after it has not answered; a question goes to all its addresses, and
     the first answer counts. A question is sent `tries` times, with PAUSE seconds for each. `trace` is called with each
     datagram that is sent or received, as a line.
+
+    Threads may share a PidStat. What a thread asks by `pid_request_recv` or `ping_status` is answered to that thread;
+    the answers to `pid_request` are one queue, for whichever threads call `recv_stat`. A fork begins as a new one.
     """
 
     def __init__(
         self,
         host: str = "localhost",
-        port: str | int | None = None,
+        port: Union[str, int, None] = None,
         tries: int = 5,
-        trace: Callable[[str], None] | None = None,
+        trace: Optional[Callable[[str], object]] = None,
     ) -> None:
+        """Raises UsageError for a value that means nothing."""
+        host = _host("localhost", host)
+        check_whole("tries", tries, 1)
+        check_call("trace", trace)
         self.host = host
         self.port, self._path = pid_endpoint(port)
         self.tries = tries
         self._trace = trace
-        self._questions: PendingQueries[str] = PendingQueries()
-        self._ready: deque[Stat] = deque()  # answers that wait to be fetched
         self._addresses: dict[str, list[Address]] = {}
-        self._selector: selectors.BaseSelector | None = None
+        # By process: a fork does not share its parent's. No lock guards it, which a fork could copy while it is held.
+        self._exchanges: dict[int, AnswerExchange] = {}
 
     # As IPC::PidStat has it
 
     def pid_request(
         self,
         host: str | None = None,
-        pid: int | ProcessIdentity | None = None,
+        pid: int | str | ProcessIdentity | None = None,
         *,
         return_exist: bool = True,
         return_doesnt: bool = True,
@@ -75,33 +81,50 @@ class PidStat:
         An answer of a kind that is not to be returned may not come at all. Raises UsageError for a pid that is no
         positive number, ServerUnavailable if the host is not known.
         """
-        host, process = host or self.host, _process(pid)
-        flags = IF_EXISTS * return_exist | IF_GONE * return_doesnt | IF_UNKNOWN * return_unknown
-        if not self._look_up_locally(host, process, flags):
-            self._send(self._questions.ask(process, host, flags)[1], host)
+        host, process = _host(self.host, host), _process(pid)
+        flags = _flags(return_exist, return_doesnt, return_unknown)
+        there = _look_up_locally(host, process)
+        if there is None:
+            addresses = self._find(host)
+            exchange = self._open()
+            exchange.send(exchange.open_question(process, host, flags, has_asker=False), addresses)
+        elif is_wanted(flags, there):
+            self._open().put((process.pid, there, host))
 
     def recv_stat(self, timeout: float | None = None) -> Stat | None:
-        """Wait for one datagram, `timeout` seconds at most, and return pid, existence, and the host as it was asked.
+        """Wait for an answer to a `pid_request`, and return pid, existence, and the host as it was asked.
 
-        None if none came, if it does not answer an open question, or if there is no open question.
+        None if a datagram comes that answers no open question, or if no answer came in `timeout` seconds. Without a
+        timeout it waits until something comes, which may be never; in a select loop give 0 if other threads ask, too,
+        since they may have taken what was there.
         """
-        if self._ready:
-            if len(self._ready) == 1:
-                self._wake_in.recv(1)
-            return self._ready.popleft()
-        found = self._receive(timeout)
-        return None if found is None else found[1]
+        if timeout is not None:
+            check_seconds("timeout", timeout, -inf)
+        return self._open().next_answer(inf if timeout is None else time.monotonic() + timeout)
 
-    def pid_request_recv(self, host: str | None = None, pid: int | ProcessIdentity | None = None) -> Stat | None:
-        """Ask and wait for the answer, a second for each of the tries; None if there is none. Raises as pid_request."""
-        host, process = host or self.host, _process(pid)
-        if self._look_up_locally(host, process):
-            return self._ready.pop() if len(self._ready) > 1 else self.recv_stat()
-        return self._ask_and_wait(host, process)
+    def pid_request_recv(
+        self,
+        host: str | None = None,
+        pid: int | str | ProcessIdentity | None = None,
+        *,
+        return_exist: bool = True,
+        return_doesnt: bool = True,
+        return_unknown: bool = True,
+    ) -> Stat | None:
+        """Ask and wait for the answer, a second for each of the tries; None if there is none. Raises as pid_request.
 
-    def ping_status(self, host: str | None = None, pid: int | ProcessIdentity = 1) -> PidPing:
+        An answer of a kind that is not to be returned does not come from another host: then it takes all of the tries.
+        """
+        host, process = _host(self.host, host), _process(pid)
+        flags = _flags(return_exist, return_doesnt, return_unknown)
+        there = _look_up_locally(host, process)
+        if there is None:
+            return self._ask_and_wait(host, process, flags)
+        return (process.pid, there, host) if is_wanted(flags, there) else None
+
+    def ping_status(self, host: str | None = None, pid: int | str | ProcessIdentity = 1) -> PidPing:
         """Ask the server of a host about a process there; say how fast it answers, or what is wrong."""
-        host, process = host or self.host, _process(pid)
+        host, process = _host(self.host, host), _process(pid)
         where = self._path or str(Address(socket.AF_INET, (host, self.port)))
         begin = time.monotonic()
         try:
@@ -117,7 +140,7 @@ class PidStat:
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when `recv_stat` has something to return or to look at."""
-        return self._open().fileno()  # type: ignore[attr-defined, no-any-return]
+        return self._open().fileno()
 
     def fh(self) -> PidStat:
         """Return what a select loop takes: this object, since it has a `fileno`."""
@@ -125,14 +148,14 @@ class PidStat:
         return self
 
     @staticmethod
-    def local_pid_exists(pid: int) -> bool | None:
+    def local_pid_exists(pid: int | str) -> bool | None:
         """Return True if a process of this host exists; None if that can't be known."""
-        return exists(pid)
+        return exists(int(pid))
 
     @staticmethod
-    def local_pid_doesnt_exist(pid: int) -> bool | None:
+    def local_pid_doesnt_exist(pid: int | str) -> bool | None:
         """Return True if no process of this host has this number; None if that can't be known."""
-        there = exists(pid)
+        there = exists(int(pid))
         return None if there is None else not there
 
     # For questions about many processes
@@ -145,21 +168,17 @@ class PidStat:
                 self._find(host)
 
         names = [host for host in dict.fromkeys(hosts) if not is_this_host(host)]
-        threads = [Thread(target=find, args=(host,), daemon=True) for host in names]
+        threads = [threading.Thread(target=find, args=(host,), daemon=True) for host in names]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
     def close(self) -> None:
-        """Close the sockets; open questions are given up."""
-        self._questions = PendingQueries()
-        self._ready.clear()
-        if self._selector is not None:
-            self._selector.close()
-            for sock in (self._socket, self._wake_in, self._wake_out):
-                sock.close()
-            self._selector = None
+        """Close the sockets; open questions are given up, and threads that wait for an answer have None."""
+        exchange = self._exchanges.pop(os.getpid(), None)
+        if exchange is not None:
+            exchange.close()
 
     def __enter__(self) -> PidStat:
         return self
@@ -169,81 +188,36 @@ class PidStat:
 
     # Inside
 
-    def _open(self) -> selectors.BaseSelector:
-        """Return what waits for the sockets, which are made when they are first needed."""
-        if self._selector is None:
-            self._socket = self._new_socket()
-            self._wake_in, self._wake_out = socket.socketpair()  # makes `fileno` readable when answers wait here
-            self._selector = selectors.DefaultSelector()
-            self._selector.register(self._socket, selectors.EVENT_READ)
-            self._selector.register(self._wake_in, selectors.EVENT_READ)
-        return self._selector
+    def _open(self) -> AnswerExchange:
+        """Return the exchange of this process, which is made when it is first needed."""
+        process = os.getpid()
+        exchange = self._exchanges.get(process)
+        if exchange is not None:
+            return exchange
+        for other in [other for other in self._exchanges if other != process]:
+            copied = self._exchanges.pop(other, None)
+            if copied is not None:
+                copied.close_descriptors()
+        mine = AnswerExchange(self._path, self._trace)
+        exchange = self._exchanges.setdefault(process, mine)
+        if exchange is not mine:  # another thread was faster
+            mine.close()
+        return exchange
 
-    def _new_socket(self) -> socket.socket:
-        self._is_dual_stack = False
-        if self._path is not None:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            sock.bind("")  # a name of its own, or there is no way back
-        else:
-            try:
-                sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # one socket for both
-                self._is_dual_stack = True
-            except OSError:
-                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.setblocking(False)
-        return sock
-
-    def _look_up_locally(self, host: str, process: ProcessIdentity, flags: int = IF_EXISTS | IF_GONE) -> bool:
-        """Look up a process of this host, and store the answer if it is wanted; False if the server has to be asked."""
-        if not is_this_host(host):
-            return False
-        if process.boot and process.boot != own_boot():
-            there: bool | None = False
-        elif process.pidns is not None and process.pidns != own_pidns():
-            return False
-        else:
-            there = exists(process.pid, process.start)
-        if there is None:
-            return False
-        if is_wanted(flags, there):
-            self._store((process.pid, there, host))
-        return True
-
-    def _store(self, stat: Stat) -> None:
-        self._open()
-        if not self._ready:
-            self._wake_out.send(b".")
-        self._ready.append(stat)
-
-    def _ask_and_wait(self, host: str, process: ProcessIdentity) -> Stat | None:
-        secret, datagram = self._questions.ask(process, host)
-        for _ in range(self.tries):
-            self._send(datagram, host)
-            until = time.monotonic() + PAUSE
-            while True:
-                left = until - time.monotonic()
-                if left <= 0:
+    def _ask_and_wait(self, host: str, process: ProcessIdentity, flags: int = ALWAYS) -> Stat | None:
+        addresses = self._find(host)
+        exchange = self._open()
+        question = exchange.open_question(process, host, flags, has_asker=True)
+        try:
+            for _ in range(self.tries):
+                exchange.send(question, addresses)
+                if exchange.wait_for(question, time.monotonic() + PAUSE) is not None:
                     break
-                found = self._receive(left)
-                if found is not None:
-                    if found[0] == secret:
-                        return found[1]
-                    self._store(found[1])  # the answer to another question
-        self._questions.give_up(secret)
-        self._addresses.pop(host, None)
-        return None
-
-    def _send(self, datagram: bytes, host: str) -> None:
-        self._open()
-        for address in self._find(host):
-            sockaddr = address.sockaddr
-            if self._is_dual_stack and address.family == socket.AF_INET:
-                sockaddr = (f"::ffff:{sockaddr[0]}", int(sockaddr[1]))
-            if self._trace is not None:
-                self._trace(f"to {address}: {datagram.decode().strip()}")
-            with contextlib.suppress(OSError):  # no way there: as if it had been lost on the way
-                self._socket.sendto(datagram, sockaddr)
+        finally:
+            stat = exchange.give_up(question)
+        if stat is None:
+            self._addresses.pop(host, None)
+        return stat
 
     def _find(self, host: str) -> list[Address]:
         if self._path is not None:
@@ -253,24 +227,6 @@ class PidStat:
             found = self._addresses[host] = find_addresses(host, self.port, socket.SOCK_DGRAM)
         return found
 
-    def _receive(self, timeout: float | None) -> tuple[bytes, Stat] | None:
-        """Receive one datagram; return the secret and the answer if it answers an open question."""
-        if not self._questions:
-            return None
-        if not any(key.fileobj is self._socket for key, _ in self._open().select(timeout)):
-            return None
-        try:
-            datagram = self._socket.recv(MAX_DATAGRAM + 1)
-        except OSError:
-            return None
-        if self._trace is not None:
-            self._trace(f"received: {datagram.decode(errors='backslashreplace')}")
-        found = self._questions.receive(datagram)
-        if found is None:
-            return None
-        answer, host = found
-        return answer.host, (answer.pid, answer.exists, host)
-
 
 def is_this_host(host: str) -> bool:
     """Return True if this host calls itself so; other names may be its own, too, and are looked up."""
@@ -278,8 +234,29 @@ def is_this_host(host: str) -> bool:
     return host in ("localhost", own) or (host.startswith(f"{own}.") and host == socket.getfqdn())
 
 
-def _process(pid: Union[int, ProcessIdentity, None]) -> ProcessIdentity:
-    process = pid if isinstance(pid, ProcessIdentity) else ProcessIdentity(os.getpid() if pid is None else pid)
-    if process.pid <= 0:
-        raise UsageError(f"the pid '{process.pid}' is no positive number: it names no process")
-    return process
+def _look_up_locally(host: str, process: ProcessIdentity) -> bool | None:
+    """Look up whether a process of this host exists; None if the server has to be asked."""
+    if not is_this_host(host):
+        return None
+    start = process.start
+    if process.boot:
+        view = own_view()
+        if relation(process, view) != HERE:
+            return None  # the server may see more, or be of another host that has this one's name
+        start = comparable_start(process, view)
+    return exists(process.pid, start)
+
+
+def _flags(if_exists: bool, if_gone: bool, if_unknown: bool) -> int:
+    return IF_EXISTS * if_exists | IF_GONE * if_gone | IF_UNKNOWN * if_unknown
+
+
+def _host(usual: str, host: str | None) -> str:
+    check_text("the name or address of a host", host=host)
+    return host or usual
+
+
+def _process(pid: Union[int, str, ProcessIdentity, None]) -> ProcessIdentity:
+    if isinstance(pid, ProcessIdentity):
+        return pid
+    return ProcessIdentity(os.getpid() if pid is None else parse_pid(pid))

@@ -20,9 +20,9 @@ class PidEndpoint(NamedTuple):
 def pid_endpoint(port: str | int | None = None) -> PidEndpoint:
     """Read a port number, a UDP service, or the name of a UNIX datagram socket, which has a slash.
 
-    None stands for the service `pidstatd`, else 1752. Raises UsageError.
+    None stands for the service `pidstatd`, which is 1752 where the services file does not have it. Raises UsageError.
     """
-    if port is None:
+    if port is None or port == SERVICE:
         return PidEndpoint(service_port(SERVICE, "udp", DEFAULT_PORT))
     if is_socket_path(str(port)):
         return PidEndpoint(path=str(port))

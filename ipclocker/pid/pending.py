@@ -26,17 +26,19 @@ class PendingQueries(Generic[About]):
     def __len__(self) -> int:
         return len(self._open)
 
-    def ask(self, process: ProcessIdentity, about: About, flags: int = ALWAYS) -> tuple[bytes, bytes]:
+    def ask(
+        self, process: ProcessIdentity, about: About, flags: int = ALWAYS, silent: float | None = None
+    ) -> tuple[bytes, bytes]:
         """Open a question; return its secret, by which it can be given up, and the datagram, to be sent any time.
 
-        `about` is what `receive` returns with the answer.
+        `about` is what `receive` returns with the answer; `silent` as in PidQuestion.
         """
         secret = os.urandom(8).hex().encode()
         self._open[secret] = (process.pid, about)
         if len(self._open) > self._most:
             del self._open[next(iter(self._open))]
-        pid, start, boot, pidns = process
-        return secret, write_question(PidQuestion(pid, secret, flags, start, boot, pidns))
+        seconds = None if silent is None else int(silent)
+        return secret, write_question(PidQuestion(process.pid, secret, flags, *process[1:], seconds))
 
     def give_up(self, secret: bytes) -> bool:
         """Close a question, so that no answer to it is believed any more; return True if it was open."""

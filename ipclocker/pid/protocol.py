@@ -13,26 +13,46 @@ which process is meant, as far as the client knows:
     start=TICKS     when it was started, in clock ticks since boot (proc(5), /proc/PID/stat, field 22)
     boot=UUID       the boot of its kernel (/proc/sys/kernel/random/boot_id)
     pidns=NUMBER    the pid namespace of its number (the inode of /proc/PID/ns/pid)
+    timens=NUMBER   the time namespace in which `start` was read (the inode of /proc/PID/ns/time)
+    machine=HASH    its machine (process/viewpoint.py)
+    host=NAME       its host, as that calls itself
+    silent=SECONDS  for how long its kernel has not been heard of
 
-With another boot or another start, that process is gone. With another pid namespace, it is unknown to this server.
-Other words are skipped; an invalid value of one of these three makes the question one that is not answered.
+process/viewpoint.py has the rules by which a server answers. Other words are skipped; an invalid value of one of these
+makes the question one that is not answered.
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
+
+from ..net.text import decode_text, encode_text
 
 IF_EXISTS, IF_GONE, IF_UNKNOWN = 1, 2, 4
 ALWAYS = IF_EXISTS | IF_GONE | IF_UNKNOWN
 USUAL = IF_EXISTS | IF_GONE  # for a question without FLAGS
 MAX_DATAGRAM = 1023  # bytes; a longer datagram is neither a question nor an answer (classic servers read 1024)
 
+# The words behind FLAGS, and the fields of a question that they are; in the same order.
+_WORDS = {
+    b"start": "start",
+    b"boot": "boot",
+    b"pidns": "pidns",
+    b"timens": "timens",
+    b"machine": "machine",
+    b"host": "name",
+    b"silent": "silent",
+}
+_TEXTS = ("boot", "machine", "name")
 _ANSWER = re.compile(rb"(?:EXIS (\d{1,20}) ([01])|UNKN (\d{1,20}) na) (\S+)")
 
 
 class PidQuestion(NamedTuple):
-    """A question whether a process exists; with an empty `host` the answer has the server's own name."""
+    """A question whether a process exists; with an empty `host` the answer has the server's own name.
+
+    `name` is the host of the process, as that calls itself; `silent` in seconds.
+    """
 
     pid: int
     host: bytes = b""
@@ -40,6 +60,10 @@ class PidQuestion(NamedTuple):
     start: Optional[int] = None
     boot: str = ""
     pidns: Optional[int] = None
+    timens: Optional[int] = None
+    machine: str = ""
+    name: str = ""
+    silent: Optional[int] = None
 
 
 class PidAnswer(NamedTuple):
@@ -52,15 +76,13 @@ class PidAnswer(NamedTuple):
 
 def write_question(question: PidQuestion) -> bytes:
     """Write the datagram of a question, whose `host` is one word."""
-    pid, host, flags, start, boot, pidns = question
-    words = [b"PIDR %d %b %d" % (pid, host, flags)]
-    if start is not None:
-        words.append(b"start=%d" % start)
-    if boot:
-        words.append(b"boot=" + boot.encode("latin-1"))
-    if pidns is not None:
-        words.append(b"pidns=%d" % pidns)
+    words = [b"PIDR %d %b %d" % question[:3]]
+    words += [b"%b=%b" % (word, _word(value)) for word, value in zip(_WORDS, question[3:]) if value not in (None, "")]
     return b" ".join(words) + b"\n"
+
+
+def _word(value: str | int | None) -> bytes:
+    return b"%d" % value if isinstance(value, int) else encode_text(value or "")
 
 
 def read_question(datagram: bytes) -> PidQuestion | None:
@@ -82,12 +104,10 @@ def read_question(datagram: bytes) -> PidQuestion | None:
 def _with_identity(question: PidQuestion, words: list[bytes]) -> PidQuestion:
     for word in words:
         name, _, value = word.partition(b"=")
-        if name == b"start":
-            question = question._replace(start=_whole(value))
-        elif name == b"boot":
-            question = question._replace(boot=value.decode("latin-1"))
-        elif name == b"pidns":
-            question = question._replace(pidns=_whole(value))
+        field = _WORDS.get(name)
+        if field is not None:
+            fields: dict[str, Any] = {field: decode_text(value) if field in _TEXTS else _whole(value)}
+            question = question._replace(**fields)
     return question
 
 

@@ -11,7 +11,8 @@ import os
 import random
 import signal
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NoReturn
+from math import inf
+from typing import Any, NoReturn
 
 from ..daemon.log import one_line
 from ..daemon.sd_notify import SystemdNotifier
@@ -19,15 +20,13 @@ from ..errors import CANNOT_EXECUTE, INTERNAL, NOT_FOUND, UsageError
 from ..process import libc
 from ..process.command_line import find_program
 from ..process.spawn import become, restore_signals
+from ..process.stderr import print_stderr
 from .listen_socket import ListenSocket
 from .manager import ProcManager
-from .parameters import ManagerParameters
 from .pool import Pool
+from .socket_watch import SocketWatch
 from .worker_channel import WorkerEnd
 from .workers import WorkerProcesses
-
-if TYPE_CHECKING:
-    from typing import Unpack
 
 # Seconds after which a program counts as up, unless start_delay is given: most that can't run end sooner.
 UP_AFTER = 1.0
@@ -47,14 +46,14 @@ class FastCgiManager(ProcManager):
         stop_signal: int = signal.SIGTERM,
         logs: bool = False,
         notifier: SystemdNotifier,
-        **parameters: Unpack[ManagerParameters],
+        **parameters: Any,
     ) -> None:
         """Take the words to execute, the environment of the copies, and the socket that they share.
 
         Where start_delay is not given, there is none, and a program that does not say that it is up counts as up after
         UP_AFTER seconds. `logs`: messages go to the log, else to stderr. `notifier`: how a service manager is told
         that it is ready or ends. Raises UsageError as ProcManager, and if the program can't be executed (with the exit
-        code of a shell).
+        code of a shell). The other `parameters` are those of ProcManager.
         """
         super().__init__(**parameters)
         self._words = words
@@ -64,6 +63,7 @@ class FastCgiManager(ProcManager):
         self._stop_signal = stop_signal
         self._logs = logs
         self._notifier = notifier
+        self._socket_watch: SocketWatch | None = None  # while it manages
         self._up_after = self.start_delay() if "start_delay" in parameters else UP_AFTER
         if self._program is None or not os.access(self._program, os.X_OK):
             problem = f"cannot execute '{words[0]}': there is no such program, or it is not executable"
@@ -76,10 +76,16 @@ class FastCgiManager(ProcManager):
         self._notifier.ready(f"listening on {self._listen_socket}")
         if self._workers is not None:
             self._notifier.keep_alive(self._workers.loop)
+            self._socket_watch = SocketWatch(
+                self._workers.loop, self._listen_socket, self.pm_notify, self._workers.renew
+            )
 
     def pm_die(self, msg: str = "", n: int = 0) -> NoReturn:
         """End as ProcManager does; a service manager is told before."""
         self._notifier.stopping()
+        if self._socket_watch is not None:
+            self._socket_watch.close()
+            self._socket_watch = None
         super().pm_die(msg, n)
 
     def pm_write_pid_file(self, fname: str | None = None) -> None:
@@ -93,10 +99,14 @@ class FastCgiManager(ProcManager):
         if self._logs:
             log.info("%s", msg.rstrip())
         else:
-            super().pm_notify(one_line(msg.rstrip()))
+            # A terminal may send SIGTTOU to a process that writes in its background; that has another meaning here.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+            print_stderr(self._message(one_line(msg.rstrip())))
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _new_workers(self) -> WorkerProcesses:
-        return WorkerProcesses(Pool(random.random), self.pm_notify, self._stop_signal, groups=True)
+        within = self.die_timeout() or inf
+        return WorkerProcesses(Pool(random.random), self.pm_notify, within, self._stop_signal, groups=True)
 
     def _adjust(self, workers: WorkerProcesses) -> None:
         super()._adjust(workers)
@@ -109,12 +119,15 @@ class FastCgiManager(ProcManager):
             libc.die_with_parent(self._stop_signal)
             if os.getppid() != manager:
                 os._exit(status)  # it ended before it could have taken us with it
+            self._listen_socket.restore()
             listener = self._listen_socket.socket.fileno()
             if listener != 0:
                 os.dup2(listener, 0)
             os.set_inheritable(0, True)
             environment = dict(self._environment)
             channel.pass_on(environment)
+            assert self._workers is not None
+            self._workers.mark(environment)
             restore_signals()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             status = become("prefork", self._program, self._words, None, environment)

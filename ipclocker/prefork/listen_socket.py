@@ -8,15 +8,18 @@ import grp
 import os
 import pwd
 import socket
+import struct
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional, Union
 
 from ..errors import UsageError
-from ..net.address import find_addresses, port_number, socket_path
+from ..net.address import Address, find_addresses, port_number, socket_path
 from ..net.unix_socket import UnixSocket
+from .owner_file import OwnerFile
 
 BACKLOG = 4096  # connections that may wait to be accepted; the kernel lowers it to its own bound
 MODE = 0o660  # not for all users: one that may write to the socket can have the program do anything
+_FOR_EVER = struct.pack("ll", 0, 0)  # a timeval, for SO_RCVTIMEO
 _FORMS = "it is HOST:PORT, unix:PATH or fd:NUMBER"
 
 
@@ -84,49 +87,85 @@ def parse_access(mode: str | None, owner: str | None) -> Access:
 
 
 class ListenSocket:
-    """A socket that listens until it is closed; it blocks, as FastCGI programs expect it."""
+    """A socket that listens until it is closed; `socket` is the one that does so now."""
 
     def __init__(self, address: ListenAddress, access: Access | None = None, backlog: int = BACKLOG) -> None:
         """Listen. `access` is for a UNIX socket, `backlog` the connections that may wait to be accepted.
 
         Raises UsageError if the address can't be listened on, ServerUnavailable if the host's name is not known.
         """
-        self._named: _NamedSocket | None = None
-        if isinstance(address, UnixPath):
-            self._named = _NamedSocket(address.path, access or Access(), backlog)
-            self.socket = self._named.socket
-        elif access is not None:
+        if access is not None and not isinstance(address, UnixPath):
             raise UsageError("mode and owner are of a UNIX socket: leave them out, or listen on unix:PATH")
-        elif isinstance(address, InheritedDescriptor):
-            self.socket = _inherited(address.number)
-        else:
-            self.socket = _listen_tcp(address, backlog)
+        self._address = address
+        self._access = access or Access()
+        self._backlog = backlog
+        self._owner_file = OwnerFile(address.path) if isinstance(address, UnixPath) else None
+        self._listen()
+        if isinstance(address, TcpPort):  # the port that the system has picked if it is 0
+            self._address = address._replace(port=self._name[1])
+
+    @property
+    def is_inherited(self) -> bool:
+        """True if another program has made the socket."""
+        return isinstance(self._address, InheritedDescriptor)
+
+    def restore(self) -> None:
+        """Undo what a program has done to the socket, since that holds for all that have it: it blocks, for ever."""
         self.socket.setblocking(True)
+        with contextlib.suppress(OSError):  # not the same everywhere, and hardly ever set
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _FOR_EVER)
+
+    def listen_again(self) -> None:
+        """Listen at the same address by a new socket. Raises as the constructor does, and keeps the old one then.
+
+        For a socket that is not inherited, and that was shut down.
+        """
+        close_old = self._close
+        self._listen()
+        close_old()
+
+    def _listen(self) -> None:
+        self._close: Callable[[], None]
+        if isinstance(self._address, UnixPath):
+            assert self._owner_file is not None
+            named = _NamedSocket(self._address.path, self._access, self._backlog, self._owner_file)
+            self.socket, self._close = named.socket, named.close
+        else:
+            if isinstance(self._address, InheritedDescriptor):
+                self.socket = _inherited(self._address.number)
+            else:
+                self.socket = _listen_tcp(self._address, self._backlog)
+            self._close = self.socket.close
+        self._name = self.socket.getsockname()  # which one that is shut down may lose
+        self.restore()
 
     def __str__(self) -> str:
-        name = self.socket.getsockname()
-        if self.socket.family == socket.AF_INET6:
-            return f"[{name[0]}]:{name[1]}"
-        return f"{name[0]}:{name[1]}" if self.socket.family == socket.AF_INET else f"unix:{os.fsdecode(name)}"
+        address = Address(self.socket.family, self._name)
+        return f"unix:{address}" if address.family == socket.AF_UNIX else str(address)
 
     def close(self) -> None:
         """Close the socket, and remove the name of a UNIX socket."""
-        if self._named is not None:
-            self._named.close()
-        else:
-            self.socket.close()
+        if self._owner_file is not None:
+            self._owner_file.remove()
+        self._close()
 
 
 class _NamedSocket(UnixSocket):
     kind = socket.SOCK_STREAM
     option = "--listen"
 
-    def __init__(self, path: str, access: Access, backlog: int) -> None:
+    def __init__(self, path: str, access: Access, backlog: int, owner_file: OwnerFile) -> None:
         self._access = access
+        self._owner_file = owner_file
         self.backlog = backlog
         super().__init__(path)
 
+    def _is_dead(self) -> bool:
+        """Tell if no server has it; what a prefork that was killed has left alive is none."""
+        return super()._is_dead() or self._owner_file.owner_is_gone()
+
     def _give_access(self) -> None:
+        self._owner_file.take()
         mode, user, group = self._access
         if user is not None or group is not None:
             os.chown(self.path, -1 if user is None else user, -1 if group is None else group, follow_symlinks=False)

@@ -21,7 +21,7 @@ A worker may be managed by another program, too, which `ipclocker prefork` is: t
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 import random
 import signal
@@ -29,37 +29,68 @@ import sys
 import threading
 from math import inf
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Callable, NoReturn
+from typing import Any, Callable, NoReturn, Optional
 
 from ..errors import UsageError
+from ..parameters import UNCHANGED, given
 from ..process import libc
 from ..process.proctitle import set_title
 from ..process.signal_names import signal_name
-from ..process.stderr import print_stderr
-from .parameters import MOST_PROCESSES, ManagerParameters, Parametrized
+from .parameters import MOST_PROCESSES, Parametrized
 from .pid_files import PidFiles
 from .pool import Pool
-from .worker_channel import ManagerEnd, WorkerEnd
+from .worker_channel import WorkerEnd, flush_output, fork_with_channel
 from .worker_requests import Requests, has_connection
 from .workers import WorkerProcesses
-
-if TYPE_CHECKING:
-    from typing import Unpack
 
 _MANAGER_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
 _WORKER_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _WORKER_TITLE = "perl-fcgi"
 
+log = logging.getLogger(__name__)
+
 
 class ProcManager(Parametrized):
     """A manager, and in its workers the means to handle requests under it. To be used in the main thread."""
 
-    def __init__(self, **parameters: Unpack[ManagerParameters]) -> None:
-        """Take the parameters that ManagerParameters (parameters.py) explains.
+    def __init__(
+        self,
+        *,
+        n_processes: int = 0,
+        start_delay: float = 0.0,
+        die_timeout: Optional[float] = 60.0,
+        pid_fname: Optional[str] = None,
+        pm_title: Optional[str] = "perl-fcgi-pm",
+        no_signals: bool = False,
+        role: str = "manager",
+        rolling: bool = True,
+        max_requests: Optional[int] = None,
+        max_size: Optional[int] = None,
+        sizecheck_num_requests: Optional[int] = None,
+        request_timeout: float = 0.0,
+    ) -> None:
+        """Take the parameters. All times are in seconds.
 
-        Raises UsageError for a value that means nothing, TypeError for an unknown parameter.
+        n_processes: the number of workers; below 1, requests are handled in this process
+        start_delay: the least time between the starts of two workers
+        die_timeout: the time that workers have to end before they are killed; 0 or None: as long as it takes
+        pid_fname: the file that names the manager's process; None: there is none
+        pm_title: the name of the manager's process, as ps(1) shows it; None: it is left
+        no_signals: True if signals other than SIGCHLD are left alone
+        role: "manager" or "server", which a process is set to as it becomes one
+        rolling: True if on SIGHUP each worker is told to stop when its replacement is up, False for all at once
+        max_requests: the number of requests after which a worker ends; 0: never; None: the environment's
+            PM_MAX_REQUESTS, else 0
+        max_size: the kilobytes of resident memory above which a worker ends after its request; 0: any; None: the
+            environment's PM_MAX_SIZE, else 0
+        sizecheck_num_requests: the number of requests from one check of the size to the next; None: the environment's
+            PM_SIZECHECK_NUM_REQUESTS, else 1
+        request_timeout: the time that a request may take before the manager kills its worker; 0: any
+
+        Raises UsageError for a value that means nothing.
         """
-        super().__init__(parameters)
+        super().__init__(given(locals()))
+        self._level = logging.INFO  # of what pm_notify logs
         self._received: dict[str, int] = {}
         self._on_signal: Callable[[str], object] | None = None
         self._pid_files = PidFiles()
@@ -70,13 +101,28 @@ class ProcManager(Parametrized):
 
     # In the manager
 
-    def pm_manage(self, **parameters: Unpack[ManagerParameters]) -> int:
+    def pm_manage(
+        self,
+        *,
+        n_processes: int = UNCHANGED,
+        start_delay: float = UNCHANGED,
+        die_timeout: Optional[float] = UNCHANGED,
+        pid_fname: Optional[str] = UNCHANGED,
+        pm_title: Optional[str] = UNCHANGED,
+        no_signals: bool = UNCHANGED,
+        role: str = UNCHANGED,
+        rolling: bool = UNCHANGED,
+        max_requests: int = UNCHANGED,
+        max_size: int = UNCHANGED,
+        sizecheck_num_requests: int = UNCHANGED,
+        request_timeout: float = UNCHANGED,
+    ) -> int:
         """Become the manager, with these parameters changed; return 1 in each worker.
 
         The manager ends by SystemExit. With n_processes below 1 there is none, and this process is the worker.
         Raises UsageError as the constructor does, and if this is not the main thread, which alone has signals.
         """
-        self._set(parameters)
+        self._set(given(locals()))
         if threading.current_thread() is not threading.main_thread():
             raise UsageError("pm_manage was called in a thread: call it in the main thread, before there are others")
         if self.n_processes() < 1:
@@ -112,7 +158,7 @@ class ProcManager(Parametrized):
         self.pm_remove_pid_file()
         if self._workers is not None:
             self._workers.begin_to_end(self.die_timeout() or inf)
-            while self._workers.pids:
+            while not self._workers.are_gone:
                 self.pm_wait()
                 if self._workers.is_overdue:
                     self.pm_abort("wait timeout")
@@ -141,7 +187,7 @@ class ProcManager(Parametrized):
         elif name == "HUP":
             self.pm_notify(f"received signal {name}")
             if self._workers is not None:
-                self._workers.tell_to_stop(self._workers.pool.renew())
+                self._workers.renew()
         elif name in ("TTIN", "TTOU"):
             wanted = self.n_processes() + (1 if name == "TTIN" else -1)
             number = self.n_processes(min(max(wanted, 1), MOST_PROCESSES))
@@ -227,18 +273,22 @@ class ProcManager(Parametrized):
         return self._received.get(sig, 0)
 
     def pm_warn(self, msg: str) -> None:
-        """Print a warning, by `pm_notify`."""
-        self.pm_notify(msg)
+        """Log a warning, by `pm_notify`."""
+        self._level = logging.WARNING
+        try:
+            self.pm_notify(msg)
+        finally:
+            self._level = logging.INFO
 
     def pm_notify(self, msg: str) -> None:
-        """Print a message on stderr, after the role and the pid of this process."""
+        """Log a message, behind the role and the pid of this process: of level INFO, or WARNING for `pm_warn`."""
         # A terminal may send SIGTTOU to a process that writes in its background; that has another meaning here.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
-        print_stderr(f"FastCGI: {self.role()} (pid {os.getpid()}): {msg.rstrip()}")
+        log.log(self._level, "%s", self._message(msg))
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def pm_exit(self, msg: str, n: int = 0) -> NoReturn:
-        """Print the message, kill workers that are left, and raise SystemExit with that status."""
+        """Log the message, kill workers that are left, and raise SystemExit with that status."""
         self._waits = False
         if self._workers is not None:
             self._workers.kill(msg)
@@ -255,8 +305,11 @@ class ProcManager(Parametrized):
 
     # Inside
 
+    def _message(self, msg: str) -> str:
+        return f"FastCGI: {self.role()} (pid {os.getpid()}): {msg.rstrip()}"
+
     def _new_workers(self) -> WorkerProcesses:
-        return WorkerProcesses(Pool(random.random), self.pm_notify)
+        return WorkerProcesses(Pool(random.random), self.pm_notify, self.die_timeout() or inf)
 
     def _adjust(self, workers: WorkerProcesses) -> None:
         """Apply the parameters, which may have changed."""
@@ -267,12 +320,12 @@ class ProcManager(Parametrized):
 
     def _start_worker(self, workers: WorkerProcesses) -> bool:
         """Make a worker; return True in that."""
-        _flush()
+        flush_output()
         manager = os.getpid()
         # A signal to the worker before it has handlers of its own would be taken as one to the manager.
         before: set[int] = set(signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()))
         try:
-            channel, pid = _fork()
+            channel, pid = fork_with_channel()
         except OSError as problem:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self.pm_warn(f"fork: {problem.strerror}; tried again in {workers.start_failed():.1f} s")
@@ -290,6 +343,8 @@ class ProcManager(Parametrized):
 
     def _become_worker(self, channel: WorkerEnd, manager: int, mask: set[int]) -> None:
         """In the new process, with all signals blocked; before, only those of the mask were."""
+        assert self._workers is not None
+        self._workers.mark(os.environ)
         self._workers = None
         self._on_signal = None
         self._pid_files.close_after_fork()
@@ -335,25 +390,6 @@ class ProcManager(Parametrized):
         if not self.no_signals():
             for number in _WORKER_SIGNALS:
                 signal.siginterrupt(number, not restart)
-
-
-def _fork() -> tuple[ManagerEnd, int]:
-    """Return a channel, and the pid of the process at its other end, 0 in that process. Raises OSError."""
-    channel = ManagerEnd()
-    try:
-        return channel, os.fork()
-    except OSError:
-        channel.worker.close()
-        channel.close()
-        raise
-
-
-def _flush() -> None:
-    """Write what is buffered: a process that is forked would write it again."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-                stream.flush()
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
-from math import inf, isfinite
+from math import inf, isfinite, nan
 from typing import Any, Callable, ClassVar, Generic, TypedDict, TypeVar, Union
 
 from ..errors import UsageError
@@ -15,26 +15,7 @@ Value = TypeVar("Value")
 
 
 class ManagerParameters(TypedDict, total=False):
-    """The parameters of a ProcManager. All times are in seconds.
-
-    n_processes: the number of workers; below 1, requests are handled in this process; default: 10
-    start_delay: the least time between the starts of two workers; default: 0
-    die_timeout: the time that workers have to end before they are killed; 0 or None: as long as it takes;
-        default: 60
-    pid_fname: the file that names the manager's process; default: none
-    pm_title: the name of the manager's process, as ps(1) shows it; default: perl-fcgi-pm
-    no_signals: True if signals other than SIGCHLD are left alone; default: False
-    role: "manager" or "server", which a process is set to as it becomes one
-    rolling: True if on SIGHUP each worker is told to stop when its replacement is up, False for all at once;
-        default: True
-    max_requests: the number of requests after which a worker ends; 0: never; default: the environment's
-        PM_MAX_REQUESTS, 0
-    max_size: the kilobytes of resident memory above which a worker ends after its request; 0: any; default: the
-        environment's PM_MAX_SIZE, 0
-    sizecheck_num_requests: the number of requests from one check of the size to the next; default: the environment's
-        PM_SIZECHECK_NUM_REQUESTS, 1
-    request_timeout: the time that a request may take before the manager kills its worker; 0: any; default: 0
-    """
+    """Some parameters of a ProcManager, which explains them."""
 
     n_processes: int
     start_delay: float
@@ -51,6 +32,8 @@ class ManagerParameters(TypedDict, total=False):
 
 
 def _whole(value: Any, rule: str, lowest: float = -inf, highest: float = inf) -> int:
+    if isinstance(value, bool):
+        raise ValueError(f"it is a whole number {rule}")
     number = int(value)
     if number != float(value) or not lowest <= number <= highest:
         raise ValueError(f"it is a whole number {rule}")
@@ -62,7 +45,7 @@ _count = partial(_whole, rule="from 0 on", lowest=0)
 
 
 def _seconds(value: Any) -> float:
-    number = float(value)
+    number = nan if isinstance(value, bool) else float(value)
     if not isfinite(number) or number < 0:
         raise ValueError("it is a number of seconds from 0 on")
     return number
@@ -74,6 +57,12 @@ def _seconds_or_none(value: Any) -> float | None:
 
 def _text_or_none(value: Any) -> str | None:
     return None if value is None else os.fsdecode(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, int) or value not in (0, 1):
+        raise ValueError("it is True or False")
+    return bool(value)
 
 
 def _role(value: Any) -> str:
@@ -116,14 +105,14 @@ class Parametrized:
     """The parameters, by one method for all of them, and by a method for each that FCGI::ProcManager has one for."""
 
     _table: ClassVar[dict[str, _Parameter[Any]]] = {}
-    n_processes = _Parameter(10, _process_count)
+    n_processes = _Parameter(0, _process_count)
     start_delay = _Parameter(0.0, _seconds)
     die_timeout = _Parameter[Union[float, None]](60.0, _seconds_or_none)
     pid_fname = _Parameter(None, _text_or_none)
     _pm_title = _Parameter[Union[str, None]]("perl-fcgi-pm", _text_or_none)  # FCGI::ProcManager has no method for it
-    no_signals = _Parameter(False, bool)
+    no_signals = _Parameter(False, _flag)
     role = _Parameter("manager", _role)
-    rolling = _Parameter(True, bool)
+    rolling = _Parameter(True, _flag)
     max_requests = _Parameter(0, _count, "PM_MAX_REQUESTS")
     max_size = _Parameter(0, _count, "PM_MAX_SIZE")
     sizecheck_num_requests = _Parameter(1, _count, "PM_SIZECHECK_NUM_REQUESTS")
@@ -135,7 +124,7 @@ class Parametrized:
             key: _from_environment(each.variable, each.default) if each.variable else each.default
             for key, each in self._table.items()
         }
-        self._set(given)
+        self._set({key: value for key, value in given.items() if value is not None or not self._by_environment(key)})
 
     def pm_parameter(self, key: str, value: object = None) -> Any:
         """Return a parameter, after it was set unless the value is None.
@@ -148,6 +137,9 @@ class Parametrized:
 
     def _set(self, given: Mapping[str, Any]) -> None:
         self._parameters.update({self._known(key): self._checked(key, value) for key, value in given.items()})
+
+    def _by_environment(self, key: str) -> bool:
+        return self._table[self._known(key)].variable != ""
 
     def _known(self, key: str) -> str:
         if key not in self._table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..daemon.pid_file import PidFile
+from ..daemon.pid_file import PidFile, remove_unheld
 
 
 class PidFiles:
@@ -25,13 +25,13 @@ class PidFiles:
         self._held[path] = file
 
     def remove(self, path: str) -> None:
-        """Remove a file, unless it was written here and belongs to another manager by now. Raises OSError."""
+        """Remove a file. Raises OSError, also if another manager holds it."""
         path = os.path.abspath(path)
         file = self._held.pop(path, None)
         if file is not None:
             file.remove()
         else:
-            os.unlink(path)
+            remove_unheld(path)
 
     def close_after_fork(self) -> None:
         """Give up the files in a process that was forked: they are the parent's."""

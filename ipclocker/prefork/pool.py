@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from math import inf
-from typing import Callable, NamedTuple, Optional
+from typing import Callable
 
 from ..process.restart_policy import RestartPolicy
 
@@ -55,35 +55,16 @@ class _Slot:
         self.not_before = -inf  # when the next may be started here
 
 
-class Death(NamedTuple):
-    """The end of a worker.
-
-    told: True if it was told to stop
-    pause: the seconds until its slot is filled, if it failed
-    """
-
-    told: bool
-    pause: Optional[float]
-
-
 class Pool:
-    """The workers, in their slots and on their way out. All times are seconds on a clock that does not go back."""
+    """The workers, in their slots. All times are seconds on a clock that does not go back."""
 
-    def __init__(
-        self, chance: Callable[[], float], *, start_delay: float = 0.0, up_after: float = 0.0, rolling: bool = True
-    ) -> None:
-        """Begin with no slots.
-
-        `start_delay`: the least time between two starts; `up_after`: the time after which a worker counts as up that
-        does not say so; `rolling`: True if a renewal starts the successor before the worker is told to stop, False if
-        after that has ended. `chance` returns a number from 0 up to but not including 1.
-        """
-        self.start_delay = start_delay
-        self.up_after = up_after
-        self.rolling = rolling
+    def __init__(self, chance: Callable[[], float]) -> None:
+        """Begin with no slots. `chance` returns a number from 0 up to but not including 1."""
+        self.start_delay = 0.0  # the least time between two starts
+        self.up_after = 0.0  # the time after which a worker counts as up that does not say so
+        self.rolling = True  # a renewal starts the successor before the worker is told to stop, else when it has ended
         self._chance = chance
         self._slots: list[_Slot] = []
-        self._leaving: dict[int, Worker] = {}
         self._generation = 0
         self._last_start = -inf
 
@@ -95,7 +76,7 @@ class Pool:
         while len(self._slots) > size:
             slot = self._slots.pop()
             leaving += [worker for worker in (slot.worker, slot.successor) if worker is not None]
-        return self._let_go(leaving)
+        return _mark_stopping(leaving)
 
     def renew(self) -> list[int]:
         """Let others replace all workers there are now; return the pids of those to tell to stop at once."""
@@ -143,16 +124,13 @@ class Pool:
             if slot.worker is not None and slot.successor is not None and self._up_at(slot) <= now:
                 leaving.append(slot.worker)
                 slot.worker, slot.successor = slot.successor, None
-        return self._let_go(leaving)
+        return _mark_stopping(leaving)
 
-    def ended(self, pid: int, now: float, *, well: bool, served: bool = False, asked: bool = False) -> Death | None:
-        """Take note that a process has ended; return what its end was, None if it is not a worker.
+    def ended(self, pid: int, now: float, *, well: bool, served: bool = False, asked: bool = False) -> float | None:
+        """Take note that a worker has ended; return the seconds until its slot is filled if it failed, else None.
 
         `well`: with status 0; `served`: after it had done something; `asked`: since somebody else told it to stop.
         """
-        worker = self._leaving.pop(pid, None)
-        if worker is not None:
-            return Death(True, None)
         for slot in self._slots:
             for worker in (slot.worker, slot.successor):
                 if worker is not None and worker.pid == pid:
@@ -166,26 +144,22 @@ class Pool:
         due += [self._start_at(slot) for slot in self._short()]
         return min(due, default=inf)
 
-    def _let_go(self, workers: list[Worker]) -> list[int]:
-        self._leaving.update((worker.pid, worker) for worker in workers)
-        return _mark_stopping(workers)
-
-    def _vacate(self, slot: _Slot, worker: Worker, now: float, well: bool, asked: bool) -> Death:
+    def _vacate(self, slot: _Slot, worker: Worker, now: float, well: bool, asked: bool) -> float | None:
         successor, slot.successor = slot.successor, None
         if slot.worker is worker:
             slot.worker = successor
             if successor is not None:  # which takes over a little early
-                return Death(worker.is_stopping, None)
+                return None
         if worker.is_stopping or well or asked:
             slot.policy.reset()
         if worker.is_stopping or well:
             slot.not_before = now
-            return Death(worker.is_stopping, None)
+            return None
         pause = slot.policy.died(now)
         if asked:
             slot.policy.reset()
         slot.not_before = now + pause
-        return Death(False, pause)
+        return pause
 
     def _up_at(self, slot: _Slot) -> float:
         assert slot.worker is not None and slot.successor is not None

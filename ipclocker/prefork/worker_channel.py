@@ -12,9 +12,11 @@ import contextlib
 import mmap
 import os
 import struct
-import tempfile
+import sys
 from collections.abc import MutableMapping
 from math import inf
+
+from ..process.unnamed_file import unnamed_file
 
 VARIABLE = "IPCLOCKER_WORKER"  # the two descriptors, each as number/inode, with a colon between
 READY = b"ready"
@@ -137,11 +139,7 @@ class WorkerEnd:
 
 
 def _new_scoreboard() -> int:
-    if hasattr(os, "memfd_create"):
-        scoreboard = os.memfd_create("ipclocker-worker")
-    else:
-        with tempfile.TemporaryFile() as file:
-            scoreboard = os.dup(file.fileno())
+    scoreboard = unnamed_file("ipclocker-worker")
     os.write(scoreboard, _SCOREBOARD.pack(inf, 0))
     return scoreboard
 
@@ -152,3 +150,22 @@ def _descriptor_name(descriptor: int) -> str:
 
 def _map(scoreboard: int) -> mmap.mmap:
     return mmap.mmap(scoreboard, _SCOREBOARD.size)
+
+
+def fork_with_channel() -> tuple[ManagerEnd, int]:
+    """Return a channel, and the pid of the process at its other end, 0 in that process. Raises OSError."""
+    channel = ManagerEnd()
+    try:
+        return channel, os.fork()
+    except OSError:
+        channel.worker.close()
+        channel.close()
+        raise
+
+
+def flush_output() -> None:
+    """Write what is buffered: a process that is forked would write it again."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()

@@ -13,7 +13,7 @@ import resource
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from functools import partial
 from math import inf
 from typing import Callable, NamedTuple
@@ -22,6 +22,7 @@ from ..net.loop import READ, Loop
 from ..net.tcp_listener import raise_descriptor_limit
 from ..process.signal_names import signal_name
 from ..process.wait import ended_children
+from .orphans import Orphans
 from .pool import Pool
 from .worker_channel import ASKED, READY, TIMED, ManagerEnd
 
@@ -40,13 +41,22 @@ class WorkerProcesses:
     """The worker processes of one manager."""
 
     def __init__(
-        self, pool: Pool, notify: Callable[[str], object], stop_signal: int = signal.SIGTERM, *, groups: bool = False
+        self,
+        pool: Pool,
+        notify: Callable[[str], object],
+        die_timeout: float,
+        stop_signal: int = signal.SIGTERM,
+        *,
+        groups: bool = False,
     ) -> None:
         """Begin without workers.
 
-        `notify` is called with messages for people. `stop_signal` tells a worker to stop. `groups`: True if each
-        worker leads a process group of its own.
+        `notify` is called with messages for people. `stop_signal` tells a worker to stop. If this process is killed,
+        the workers and what they have started have `die_timeout` seconds to end. `groups`: True if each worker leads a
+        process group of its own.
         """
+        self._channels: dict[int, ManagerEnd] = {}
+        self._orphans = Orphans(self._channels.__contains__, stop_signal, die_timeout, notify)
         self.pool = pool
         self.patience = inf  # seconds after which a worker that was told to stop, and is still there, is mentioned
         self._notify = notify
@@ -54,9 +64,9 @@ class WorkerProcesses:
         self._groups = groups
         self.loop = Loop()  # in which all happens
         self._on_signal(signal.SIGCHLD, self._reap)
+        self._orphans.watch_watchdog(self.loop)
         self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)  # that the workers may have, too
         raise_descriptor_limit()
-        self._channels: dict[int, ManagerEnd] = {}
         self._told_at: dict[int, float] = {}  # to stop
         self._mentioned: set[int] = set()
         self._kill_reasons: dict[int, str] = {}
@@ -87,9 +97,9 @@ class WorkerProcesses:
         return bool(self._exits)
 
     @property
-    def pids(self) -> list[int]:
-        """The workers that have not ended."""
-        return list(self._channels)
+    def are_gone(self) -> bool:
+        """True if no worker is left, and nothing that one has left behind."""
+        return not self._channels and not self._orphans.find()
 
     def wants(self) -> bool:
         """Tell if a worker is to be started now. Then `started` or `start_failed` is to be called."""
@@ -111,7 +121,9 @@ class WorkerProcesses:
         until = self._deadline if self._ending else self.pool.next_change()
         if not (self._exits or self._signals):
             self.loop.turn(min(until, self._next_check) - time.monotonic())
-        if not self._ending:
+        if self._ending:
+            self._tell_orphans()
+        else:
             self.tell_to_stop(self.pool.take_over(time.monotonic()))
         if self._next_check <= time.monotonic():
             self._check()
@@ -126,23 +138,36 @@ class WorkerProcesses:
             self._send(pid, self._stop_signal)
         self._check_soon()
 
+    def renew(self) -> None:
+        """Let others replace all workers that there are now."""
+        if not self._ending:
+            self.tell_to_stop(self.pool.renew())
+
     def begin_to_end(self, within: float) -> None:
         """Start no worker any more, and tell all to stop within so many seconds."""
         self._ending = True
         self._deadline = time.monotonic() + within
         self.tell_to_stop(self.pool.stop())
+        self._tell_orphans()
 
     @property
     def is_overdue(self) -> bool:
         """True if some are left after that time."""
-        return bool(self._channels) and time.monotonic() >= self._deadline
+        return time.monotonic() >= self._deadline and not self.are_gone
 
     def kill(self, reason: str) -> None:
-        """Kill all that are left, and wait for their ends, 2 seconds at most. `reason` is for their log entries."""
+        """Kill all that are left, with what they have started, and wait for their ends, 4 seconds at most.
+
+        `reason` is for their log entries.
+        """
         self._ending = True
         self._kill_reasons.update(dict.fromkeys(self._channels, reason))
+        orphans = self._orphans.find()
+        if orphans:
+            self._notify(f"sending KILL to what workers have left, PIDs {' '.join(map(str, orphans))}")
         for pid in self._channels:
             self._kill(pid)
+        self._orphans.kill(self._channels)
         deadline = time.monotonic() + _KILL_WITHIN
         while self._channels and time.monotonic() < deadline:
             self.loop.turn(deadline - time.monotonic())
@@ -152,13 +177,19 @@ class WorkerProcesses:
         for channel in self._channels.values():
             channel.close()
         self.loop.detach_after_fork()
+        self._orphans.detach_after_fork()
         resource.setrlimit(resource.RLIMIT_NOFILE, self._descriptors)
+
+    def mark(self, environment: MutableMapping[str, str]) -> None:
+        """Mark a worker's environment, so that what it starts is found if this process is killed."""
+        self._orphans.mark(environment)
 
     def close(self) -> None:
         """Close the descriptors, and restore the signal handlers."""
         for channel in self._channels.values():
             channel.close()
         self._channels.clear()
+        self._orphans.close()
         self.loop.close()
 
     def _on_signal(self, number: int, call: Callable[[], None]) -> None:
@@ -188,10 +219,12 @@ class WorkerProcesses:
                 continue
             if found:
                 self._has_ended(pid, status)
-        if os.getpid() == 1:  # of a container: all orphans are ours
-            for pid, status in ended_children():
-                if pid in self._channels:
-                    self._has_ended(pid, status)
+        if os.getpid() != 1:
+            self._orphans.reap()
+            return
+        for pid, status in ended_children():  # of a container: all orphans are ours, even where nothing shows them
+            if pid in self._channels:
+                self._has_ended(pid, status)
 
     def _end_group(self, pid: int) -> None:
         """If the worker has ended, tell those that it has left in its group to stop: they have the socket, too."""
@@ -213,10 +246,10 @@ class WorkerProcesses:
             some.discard(pid)
         told = self._told_at.pop(pid, None)
         reason = self._kill_reasons.pop(pid, "it was told to stop" if told is not None else "")
-        death = self.pool.ended(pid, time.monotonic(), well=status == 0, served=served, asked=asked)
-        text = how_it_ended(status) + (f" ({reason})" if reason else "")
-        if death is not None and death.pause is not None and not self._ending:
-            text += f"; another is started in {death.pause:.1f} s"
+        pause = self.pool.ended(pid, time.monotonic(), well=status == 0, served=served, asked=asked)
+        text = _exit_text(status) + (f" ({reason})" if reason else "")
+        if pause is not None and not self._ending:
+            text += f"; another is started in {pause:.1f} s"
         self._exits.append(WorkerExit(pid, text))
 
     # Checks from time to time
@@ -242,6 +275,13 @@ class WorkerProcesses:
                 self._notify(f"server (pid {pid}) was told to stop {now - since:.0f} s ago and is still there")
         self._next_check = now + _ROUND if self._timed or self._told_at else inf
 
+    def _tell_orphans(self) -> None:
+        """Let what ended workers have left end, too. A worker that still has a request may need what it has started."""
+        told = self._orphans.tell_to_stop()
+        if told:
+            name = signal_name(self._stop_signal)
+            self._notify(f"sending {name} to what workers have left, PIDs {' '.join(map(str, told))}")
+
     def _kill(self, pid: int) -> None:
         if self._groups:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -253,7 +293,7 @@ class WorkerProcesses:
             os.kill(pid, number)
 
 
-def how_it_ended(status: int | None) -> str:
+def _exit_text(status: int | None) -> str:
     """Return a status of waitpid(2) in words, to be written after the name of the process."""
     if status is None:
         return "has ended, how is not known"

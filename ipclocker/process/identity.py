@@ -1,7 +1,8 @@
 """The identity of a process: what tells it from every other, since a number alone is used again.
 
-A process is named by the boot of its kernel, its pid namespace, its number there and the time it was started. Linux
-shows all of these; where a system does not, only the number is known.
+A process is named by its machine and host name, the boot of its kernel, its pid namespace, its number there and the
+time it was started (and the time namespace that was read in). Linux shows all of these; where a system does not, only
+the number is known.
 
 "Is this process still there?" has three answers: True, False, and None where this process can't know, because the
 other one belongs to another kernel or pid namespace, or is hidden. Nothing may be freed for a None. A zombie has ended
@@ -11,12 +12,12 @@ and only waits for its parent to ask for its status: it is not there any more.
 from __future__ import annotations
 
 import os
-import select
 from typing import NamedTuple, Optional
 
-from ..net.address import own_host_name
+from ..errors import UsageError
+from ..net.ready import READ, new_poller
+from .viewpoint import own_view, proc_is_ours
 
-_HOST_PIDNS = 0xEFFFFFFC  # the number of the first pid namespace of every Linux kernel (include/linux/proc_ns.h)
 MAX_PID = 2**31 - 1  # no system has a larger pid_t, and os.kill raises OverflowError for one
 _STATE, _PARENT, _GROUP, _SESSION, _THREADS, _START = 0, 1, 2, 3, 17, 19  # in what `stat_fields` returns
 
@@ -25,14 +26,16 @@ class ProcessIdentity(NamedTuple):
     """The name of one process.
 
     start: when it was started, in clock ticks since boot; None if that is not known
-    boot: the boot id of its kernel; empty if that is not known
-    pidns: the number of its pid namespace
+    boot, pidns, timens, machine, host: where it is, as in viewpoint.View
     """
 
     pid: int
     start: Optional[int] = None
     boot: str = ""
     pidns: Optional[int] = None
+    timens: Optional[int] = None
+    machine: str = ""
+    host: str = ""
 
 
 class Status(NamedTuple):
@@ -53,47 +56,18 @@ class Status(NamedTuple):
 def identify(pid: int) -> ProcessIdentity:
     """Return the identity of a process that this one can see; only its number where the system tells no more."""
     status = proc_status(pid)
-    boot, pidns = own_boot(), own_pidns()
-    if status is None or not boot or pidns is None:
+    view = own_view()
+    if status is None or not view.boot or view.pidns is None:
         return ProcessIdentity(pid)
-    return ProcessIdentity(pid, status.start, boot, pidns)
+    return ProcessIdentity(pid, status.start, *view)
 
 
-def own_boot() -> str:
-    """Return the boot id of this kernel; empty where the system does not tell."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
-def own_pidns() -> int | None:
-    """Return the number of this process's pid namespace; None where the system does not tell."""
-    if not _proc_is_ours():
-        return None
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        return None
-
-
-def in_container() -> bool:
-    """Tell if this process is in a pid namespace that does not show all processes of its host."""
-    return own_pidns() not in (None, _HOST_PIDNS)
-
-
-def is_own(process: ProcessIdentity, host: str = "") -> bool:
-    """Tell if a process is one of this kernel and this pid namespace.
-
-    A classic client tells neither boot nor namespace; then the name of its host decides. (A host without a name of
-    its own calls itself localhost, as others do: a caller that knows where a client connects from should look at that.)
-    """
-    if process.boot and process.pidns is not None:
-        return process.boot == own_boot() and process.pidns == own_pidns()
-    if process.boot and process.boot != own_boot():
-        return False
-    return host == own_host_name()
+def parse_pid(given: int | str) -> int:
+    """Return the number of a process that is given as a number or as its digits. Raises UsageError for all else."""
+    text = str(given)
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) > 0):
+        raise UsageError(f"the pid '{given}' is not a positive number, so it names no process")
+    return int(text)
 
 
 def exists(pid: int, start: int | None = None) -> bool | None:
@@ -136,8 +110,8 @@ def has_ended(pid: int) -> bool:
     if descriptor is None:
         return False
     try:
-        poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
+        poller = new_poller()
+        poller.register(descriptor, READ)
         return bool(poller.poll(0))
     finally:
         os.close(descriptor)
@@ -162,7 +136,7 @@ def open_pidfd(pid: int) -> int | None:
 
 def proc_status(pid: int) -> Status | None:
     """Return what /proc says of a process; None if it says nothing: there is no such process, or it is hidden."""
-    return read_status(pid) if _proc_is_ours() else None
+    return read_status(pid) if proc_is_ours() else None
 
 
 def read_status(pid: int) -> Status | None:
@@ -180,10 +154,3 @@ def stat_fields(pid: int | str) -> list[bytes]:
     """Return the fields of /proc/PID/stat from the third on (proc(5)). Raises OSError if the process is gone."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         return file.read().rpartition(b")")[2].split()  # the second is the command in brackets, and may hold anything
-
-
-def _proc_is_ours() -> bool:
-    try:  # there may be no /proc, or another pid namespace's
-        return os.readlink("/proc/self") == str(os.getpid())
-    except OSError:
-        return False

@@ -37,22 +37,17 @@ def adopt_orphans(adopt: bool = True) -> bool:
 
 
 def _prctl(what: int, value: int) -> bool:
-    try:
-        return _libc is not None and int(_libc.prctl(what, value, 0, 0, 0)) == 0
-    except AttributeError:
-        return False
+    prctl = getattr(_libc, "prctl", None)
+    return prctl is not None and int(prctl(what, value, 0, 0, 0)) == 0
 
 
 def signal_descriptor(numbers: Iterable[int]) -> int | None:
     """Open a descriptor from which blocked signals are read, with their senders (signalfd(2)); None if it can't."""
-    try:
-        call = _libc.signalfd if _libc is not None else None
-    except AttributeError:
-        call = None
-    if call is None:
+    signalfd = getattr(_libc, "signalfd", None)
+    if signalfd is None:
         return None
     bits = sum(1 << (number - 1) for number in numbers)
     # A kernel signal set is a bit mask; the C library's is longer, and empty beyond the first 64.
     mask = (ctypes.c_uint64 * 16)(bits)
-    descriptor: int = call(-1, ctypes.byref(mask), _SFD_FLAGS)
+    descriptor: int = signalfd(-1, ctypes.byref(mask), _SFD_FLAGS)
     return descriptor if descriptor >= 0 else None

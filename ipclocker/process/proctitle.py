@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from ..net.text import encode_text
 from .identity import stat_fields
 
 _SHORT = 15  # bytes of the short name, which the kernel keeps
@@ -12,7 +13,7 @@ _ARGUMENTS_BEGIN, _ARGUMENTS_END = 45, 46  # fields 48 and 49 of proc(5)'s stat,
 
 def set_title(text: str) -> None:
     """Show this process under that name, cut to the length of its command line. Does nothing where that can't be."""
-    name = text.encode(errors="surrogateescape").replace(b"\0", b" ")
+    name = encode_text(text).replace(b"\0", b" ")
     with contextlib.suppress(OSError), open("/proc/self/comm", "wb", buffering=0) as file:
         file.write(name[:_SHORT])
     with contextlib.suppress(ImportError, OSError, IndexError, ValueError):

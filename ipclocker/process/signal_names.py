@@ -9,9 +9,7 @@ from ..errors import UsageError
 
 def signal_number(text: str) -> int:
     """Return the number of a signal given as "HUP", "SIGHUP", "-HUP", "1" or "-1". Raises UsageError for any other."""
-    name = text.upper()
-    name = name[1:] if name.startswith("-") else name
-    name = name[3:] if name.startswith("SIG") else name
+    name = text.upper().removeprefix("-").removeprefix("SIG")
     member = signal.Signals.__members__.get(f"SIG{name}")
     number = int(name) if name.isascii() and name.isdigit() else _real_time(name) if member is None else int(member)
     if number not in signal.valid_signals():

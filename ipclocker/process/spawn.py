@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple, NoReturn
 
 from ..errors import CANNOT_EXECUTE, INTERNAL, NOT_FOUND, OK, SIGNALLED, IpclockerError
-from .command_line import SHELL, command_line, find_program
+from .command_line import SHELL, command_line, find_program, shell_remedy
 from .stderr import print_stderr
 
 _MESSAGE = 65_536  # bytes read at a time: what a pipe holds
@@ -28,12 +28,12 @@ class ExecSpec(NamedTuple):
     """The program that the command's process becomes.
 
     words: the words of a command line, which a shell gets if they need one (command_line.py)
-    no_shell: execute them as they are
+    exact: execute them as they are
     folder: where to go first; if that can't be, this is said, and the command runs where it is
     """
 
     words: list[str]
-    no_shell: bool = False
+    exact: bool = False
     folder: str | None = None
 
 
@@ -118,12 +118,13 @@ def _wait_for_word(tool: str, spec: ExecSpec, parent: int, word: int) -> NoRetur
         restore_signals()
         if spec.folder is not None:
             _go_to(tool, spec.folder, environment)
-        words = command_line(spec.words, environment, spec.no_shell)
+        words = command_line(spec.words, environment, spec.exact)
         program = find_program(words[0], environment)
         additions = _receive(word)
         if additions is not None:
             environment = {name: value for name, value in {**environment, **additions}.items() if value is not None}
-            status = become(tool, program, words, None, environment)
+            remedy = shell_remedy(words) if spec.exact else ""
+            status = become(tool, program, words, None, environment, remedy)
     finally:
         os._exit(status)
 
@@ -151,8 +152,18 @@ def _receive(word: int) -> Any:
     return marshal.loads(data) if size else None
 
 
-def become(tool: str, program: str | None, words: list[str], folder: str | None, environment: dict[str, str]) -> int:
-    """Execute the command as the caller would have. Returns only if that fails: the exit code, as a shell has it."""
+def become(
+    tool: str,
+    program: str | None,
+    words: list[str],
+    folder: str | None,
+    environment: dict[str, str],
+    remedy: str = "",
+) -> int:
+    """Execute the command as the caller would have. Returns only if that fails: the exit code, as a shell has it.
+
+    `remedy` is said behind the message if there is no such command.
+    """
     try:
         if program is None:  # not to be looked for in the current folder
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -160,8 +171,10 @@ def become(tool: str, program: str | None, words: list[str], folder: str | None,
             os.chdir(folder)
         _execute(program, words, environment)
     except OSError as problem:
-        print_stderr(f"{tool}: cannot execute '{words[0]}': {problem.strerror}")
-        return NOT_FOUND if problem.errno == errno.ENOENT else CANNOT_EXECUTE
+        is_missing = problem.errno in (errno.ENOENT, errno.ENAMETOOLONG)
+        name = " ".join(words[0].split())  # in one line
+        print_stderr(f"{tool}: cannot execute '{name}': {problem.strerror}{remedy if is_missing else ''}")
+        return NOT_FOUND if is_missing else CANNOT_EXECUTE
 
 
 def _execute(program: str, words: list[str], environment: dict[str, str]) -> NoReturn:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 
+from ..net.text import encode_text
+
 
 def print_stderr(text: str, end: str = "\n") -> None:
     """Write the text to stderr at once. What can't be written is lost."""
     with contextlib.suppress(OSError):
-        os.write(2, (text + end).encode(errors="surrogateescape"))
+        os.write(2, encode_text(text + end))

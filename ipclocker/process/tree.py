@@ -8,14 +8,29 @@ each process inherits that and keeps it, wherever it goes, unless it changes its
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 
-from .identity import ProcessIdentity, Status, own_pidns, proc_status, read_status
+from ..errors import UsageError
+from .identity import ProcessIdentity, Status, proc_status, read_status
+from .viewpoint import own_pidns
 
 
 def can_be_seen() -> bool:
     """Tell if this system shows whose child a process is: if there is a /proc, and it is this pid namespace's."""
     return own_pidns() is not None
+
+
+def require_sight(option: str) -> None:
+    """Refuse an option that ends all that a command has started where /proc hides that. Raises UsageError.
+
+    Systems without a /proc of that kind do what they can.
+    """
+    if sys.platform.startswith("linux") and not can_be_seen():
+        raise UsageError(
+            f"{option} has to see all that the command starts, and /proc is missing or shows another pid namespace: "
+            f"mount one of this namespace (unshare --mount-proc does it), or leave {option} out"
+        )
 
 
 def all_processes() -> Iterator[tuple[int, Status]]:
@@ -26,6 +41,20 @@ def all_processes() -> Iterator[tuple[int, Status]]:
         status = read_status(pid)
         if status is not None:  # else it has ended meanwhile
             yield pid, status
+
+
+def own_children() -> list[int]:
+    """Return the children of all threads of this process, zombies too; none where the system does not show them."""
+    if not can_be_seen():
+        return []
+    children: list[int] = []
+    try:
+        for thread in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{thread}/children") as file:
+                children += map(int, file.read().split())
+    except OSError:  # a kernel without these files, or a thread that has ended meanwhile
+        return [pid for pid, status in all_processes() if status.parent == os.getpid()]
+    return children
 
 
 def with_descendants(processes: Iterable[ProcessIdentity]) -> list[ProcessIdentity]:

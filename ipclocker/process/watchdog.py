@@ -1,15 +1,18 @@
 """A small process that ends a command in time when the process that should do so can't: it was stopped, or killed.
 
 It is told a deadline, and a later one after each renewal. When the deadline has passed, or when the other end of its
-pipe is closed without a message, it ends the command and all that belongs to it. It is in a session of its own, so
-that a stop of the whole job does not reach it.
+socket is closed without a message, it ends the command and all that belongs to it. It is in a session of its own, so
+that a stop of the whole job does not reach it. If it was killed itself, that shows at the next deadline, or at once
+where a loop watches it, and another one is started.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
+import socket
 import struct
 import time
 from typing import Callable, NoReturn
@@ -30,38 +33,72 @@ class Watchdog:
 
         Raises IpclockerError if there can be no further process.
         """
-        receiver, self._sender = os.pipe()
-        ready, ready_sender = os.pipe()
-        try:
-            between = os.fork()
-        except OSError as error:
-            raise IpclockerError(f"cannot make a process that ends the command in time: {error.strerror}") from None
-        if not between:
-            _begin(receiver, ready_sender, deadline, kill)
-        os.close(receiver)
-        os.close(ready_sender)
-        os.set_blocking(self._sender, False)
-        os.waitpid(between, 0)
-        began = os.read(ready, 1)
-        os.close(ready)
-        if not began:
-            raise IpclockerError("cannot make a process that ends the command in time")
+        self._kill = kill
         self._deadline = deadline
+        self._sender = _start(deadline, kill)
 
     def set_deadline(self, deadline: float) -> None:
-        """Let the command run until then (monotonic seconds). Never blocks."""
-        if deadline != self._deadline:
-            self._deadline = deadline
+        """Let the command run until then (monotonic seconds). Never blocks on the process.
+
+        If that was killed, another one is started. Raises IpclockerError if there can be none.
+        """
+        if deadline == self._deadline:
+            return
+        before, self._deadline = self._deadline, deadline
+        try:
             self._send(deadline)
+        except BrokenPipeError:
+            self._deadline = before  # so that it is tried again, if this fails
+            self.restart(deadline)
+
+    def restart(self, deadline: float) -> None:
+        """Start another process in the place of one that was killed. Raises IpclockerError if there can be none."""
+        sender = _start(deadline, self._kill)
+        os.close(self._sender)
+        self._sender, self._deadline = sender, deadline
+
+    def fileno(self) -> int:
+        """Return a descriptor for a loop, which is readable when the process was killed; until the next restart."""
+        return self._sender
 
     def disarm(self) -> None:
         """End the watchdog: the command has ended."""
-        self._send(_DISARMED)
+        with contextlib.suppress(BrokenPipeError):
+            self._send(_DISARMED)
+        os.close(self._sender)
+
+    def close_after_fork(self) -> None:
+        """Leave the watchdog to the parent, in a process that was forked and executes no other program."""
         os.close(self._sender)
 
     def _send(self, deadline: float) -> None:
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # it was stopped for ever, or killed
+        with contextlib.suppress(BlockingIOError):  # it was stopped for ever
             os.write(self._sender, _TIME.pack(deadline))
+
+
+def _start(deadline: float, kill: Callable[[], None]) -> int:
+    """Start the process; return the socket by which it is told deadlines. Raises IpclockerError."""
+    receiver, sender = (end.detach() for end in socket.socketpair())
+    ready, ready_sender = os.pipe()
+    try:
+        try:
+            between = os.fork()
+            if not between:
+                _begin(receiver, ready_sender, deadline, kill)
+        finally:
+            os.close(receiver)
+            os.close(ready_sender)
+        os.set_blocking(sender, False)
+        with contextlib.suppress(ChildProcessError):  # where SIGCHLD is ignored the kernel keeps no status
+            os.waitpid(between, 0)
+        if not os.read(ready, 1):
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    except OSError as error:
+        os.close(sender)
+        raise IpclockerError(f"cannot make a process that ends the command in time: {error.strerror}") from None
+    finally:
+        os.close(ready)
+    return sender
 
 
 def _begin(receiver: int, ready: int, deadline: float, kill: Callable[[], None]) -> NoReturn:

@@ -7,24 +7,24 @@ next of them, and a watchdog checks them, too, in case that this process is stop
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from math import inf
 from typing import Callable
 
+from ..errors import IpclockerError
 from ..lock.client.acquisition import LockAcquisition
 from ..lock.client.keepalive import KeepAlive, LockLoss
 from ..lock.client.lease import Lease
+from ..net.text import decode_text
 from ..process.identity import ProcessIdentity
 from ..process.signal_names import signal_name
 from ..process.tree_killer import TreeKiller
 from ..process.watchdog import Watchdog
 from .foreground import Foreground
 from .on_lost_hook import OnLostHook
-from .options import KILL, MARKS, WARN, RunOptions
+from .options import GRACE, KILL, MARKS, WARN, RunOptions
 
-_GRACE = 5.0  # seconds from the signal to SIGKILL, where no lease sets the time: enough to end in good order
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.25  # seconds between two searches for what is left: each reads all of /proc
 
 
@@ -52,7 +52,7 @@ class LockGuard:
         self._options = options
         self._additions = additions
         self._report = report
-        self._names = ", ".join(os.fsdecode(held.name) for held in acquisition.grants)
+        self._names = ", ".join(decode_text(held.name) for held in acquisition.grants)
         self._tree_killer = TreeKiller(command, MARKS, mark, report)
         self._kill_at = inf
         self._killed = False
@@ -87,8 +87,8 @@ class LockGuard:
         if self._keepalive.loss is not None:
             if not self._tree_killer.has_ended:
                 self._lose(self._keepalive.loss)
-        elif lease is not None and self._watchdog is not None:
-            self._watchdog.set_deadline(lease.kill_at)
+        elif lease is not None:
+            self._set_watchdog(lease.kill_at)
 
     def finish(self) -> None:
         """End what a command that was made to end has left behind, and the watchdog: the command has ended."""
@@ -101,6 +101,7 @@ class LockGuard:
                 self._foreground.wait(None, 0, min(self._kill_at, time.monotonic() + pause))
                 pause = min(pause * 2, _LONGEST_PAUSE)
             self._tree_killer.kill_all()
+        self._keepalive.close()
         self._foreground.first = None
         if self._watchdog is not None:
             self._watchdog.disarm()
@@ -143,7 +144,7 @@ class LockGuard:
             self._lease.end(now)
             self._kill_at = self._lease.kill_at
         elif self._options.on_lost == KILL:
-            self._kill_at = now + _GRACE
+            self._kill_at = now + GRACE
         outcome = ""
         if now >= self._kill_at:
             self._kill()
@@ -151,11 +152,19 @@ class LockGuard:
         elif self.is_ending:
             self._tree_killer.signal_command(number)
             outcome = f"; it gets SIG{signal_name(number)}"
-        if self._watchdog is not None:
-            self._watchdog.set_deadline(self._kill_at)
+        self._set_watchdog(self._kill_at)
         self._report(f"lock {loss.name} was lost while the command runs: {loss.why}{outcome}")
         if self._options.on_lost not in (WARN, KILL):
             self._hook = OnLostHook(self._options.on_lost, self._additions, self._report)
+
+    def _set_watchdog(self, deadline: float) -> None:
+        """Tell the watchdog the deadline; the command is ended if it was killed and there can't be another one."""
+        try:
+            if self._watchdog is not None:
+                self._watchdog.set_deadline(deadline)
+        except IpclockerError as error:
+            if self.loss is None:
+                self._lose(LockLoss(self._names, str(error)))
 
     def _kill(self) -> None:
         self._killed = True

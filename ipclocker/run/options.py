@@ -8,6 +8,7 @@ from typing import NamedTuple, Optional
 from ..lock.client.acquisition import RELEASE_WITHIN
 
 WARN, KILL = "warn", "kill"
+GRACE = 5.0  # seconds from the signal to SIGKILL, where no lease sets the time: enough to end in good order
 MARKS = "IPCLOCKER_RUN"  # in a command's environment: the marks of all runs that it belongs to, separated by colons
 
 
@@ -18,6 +19,7 @@ class RunOptions(NamedTuple):
     release_within: how long to try to give it back to a server that does not answer (seconds)
     lost_signal: what the command gets if it is to end because the lock is lost
     on_lost: WARN, KILL, or a command line for a shell; with a lease the command is ended, whichever it is
+    nested: if the lock is held by a run that this one is part of, run the command under it, and end it with that run
     """
 
     wait: Optional[float] = None
@@ -25,3 +27,4 @@ class RunOptions(NamedTuple):
     lost_signal: int = signal.SIGTERM
     on_lost: str = WARN
     verbose: bool = False
+    nested: bool = False

@@ -29,8 +29,9 @@ _LOOK_UP_PAUSE = 0.02  # seconds between two looks at whether the host's name is
 class WatchTarget(NamedTuple):
     """The process to watch, by its number on its host.
 
-    For one of another host: `port` is the UDP port of its pid server, `interval` the longest time between two
-    questions, `down_after` the time without an answer after which it counts as gone; None: it never does. Seconds.
+    If a `port` is set, the pid server at that UDP port of the host is asked; else the kernel of this host is. For a
+    server: `interval` is the longest time between two questions, `down_after` the time without an answer after which
+    the process counts as gone; None: it never does. Seconds.
     """
 
     pid: int
@@ -111,7 +112,8 @@ class RemoteProcessMonitor:
 
     def _can_be(self, address: str) -> bool:
         """Tell if an address can be the host's: the loopback is this host's, whatever other name a file gives it."""
-        is_ours = self._target.host.partition(".")[0] == own_host_name().partition(".")[0]
+        host = self._target.host
+        is_ours = is_this_host(host) or host.partition(".")[0] == own_host_name().partition(".")[0]
         return is_ours or not (address.startswith("127.") or address == "::1")
 
     def _answered(self, address: str, answer: PidAnswer | None) -> None:

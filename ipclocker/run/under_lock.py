@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
-from ..errors import LOST, IpclockerError, LockBusy, LockLost
+from ..errors import LOST, IpclockerError, LockBusy, LockLost, ServerUnavailable
 from ..lock.client.acquisition import LockAcquisition
 from ..lock.client.connection import READ, ServerConnection
 from ..lock.client.settings import LockSettings
+from ..lock.grant_variables import grant_variables, space_names
+from ..net.text import decode_text, encode_text
 from ..process.identity import identify
 from ..process.signal_reader import in_foreground
 from ..process.spawn import CommandProcess
@@ -21,17 +24,24 @@ from .options import KILL, MARKS, RunOptions
 
 if TYPE_CHECKING:
     from .lock_guard import LockGuard
+    from .nested_run import NestedRun
+    from .outer_runs import OuterGrant, OuterRuns
+
+
+_TRIES = 5  # to get a lease that is fresh enough for the command to begin
 
 
 class Reporter:
     """Prints on stderr how the acquisition of the lock goes on: what matters always, the rest if `verbose`.
 
-    `on_terminal`: True if there is something to show every second.
+    `on_terminal`: True if there is something to show every second. `on_busy` is called when the lock is busy and waited
+    for; what it raises ends the acquisition.
     """
 
     def __init__(self, verbose: bool) -> None:
         self._verbose = verbose
         self.on_terminal = verbose and sys.stderr.isatty()
+        self.on_busy: Callable[[], None] = lambda: None
         self._waiting_for = ""
         self._since = time.monotonic()
 
@@ -41,15 +51,16 @@ class Reporter:
             self._since = time.monotonic()
         self._waiting_for = name
         self._trace(f"waiting for lock {name}: {holder} holds it")
+        self.on_busy()
 
     def obtained(self) -> None:
         """Print that the lock was granted after a wait."""
         if self._waiting_for:
             self._trace(f"obtained lock after {time.monotonic() - self._since:.1f} s")
 
-    def retry(self, reason: str, pause: float) -> None:
-        """Print that no server answers, at once and whether asked for or not; `pause` in seconds."""
-        self.report(f"{reason}; trying again in {pause:.0f} s")
+    def retry(self, reason: str, left: float) -> None:
+        """Print that no server answers, at once and whether asked for or not; `left` in seconds."""
+        self.report(f"{reason}; trying again for {left:.0f} s")
 
     def tick(self) -> None:
         """Print the time waited so far, over what was printed before; not from the background."""
@@ -81,8 +92,8 @@ def list_locks(settings: LockSettings) -> None:
     from ..lock.client.query import query  # only here: a command under a lock does without it
 
     answer, _ = query(settings, b"LOCK_LIST", retry=Reporter(False).retry)
-    lines = [f"{os.fsdecode(name):<20} {os.fsdecode(owner)}\n" for name, owner in sorted(answer.locks)]
-    sys.stdout.buffer.write(os.fsencode("".join(lines)))  # as bytes: a name comes out as it was given
+    lines = [f"{decode_text(name):<20} {decode_text(owner)}\n" for name, owner in sorted(answer.locks)]
+    sys.stdout.buffer.write(encode_text("".join(lines)))  # as bytes: a name comes out as it was given
 
 
 def run_locked(child: CommandProcess, settings: LockSettings, options: RunOptions) -> int:
@@ -96,12 +107,16 @@ def run_locked(child: CommandProcess, settings: LockSettings, options: RunOption
     acquisition = LockAcquisition(settings, reporter, foreground.wait)
     acquisition.subscribes = True
     acquisition.connector.look_up = lambda server: foreground.interruptibly(lambda: settings.addresses(server))
+    reporter.on_busy = lambda: _look_for_outer_runs(acquisition, foreground, options.nested)
+    run: _Run | NestedRun
     try:
-        deadline = inf if options.wait is None else time.monotonic() + options.wait
-        while not acquisition.grants or _is_stale(acquisition):
-            if not acquisition.acquire(options.wait != 0, deadline):
-                raise LockBusy(_busy_message(acquisition, options.wait))
-        run = _Run(child, foreground, acquisition, options, reporter)
+        try:
+            _acquire(acquisition, reporter, options.wait)
+            run = _Run(child, foreground, acquisition, options, reporter)
+        except _UnderOuterRun as found:
+            from .nested_run import NestedRun  # only here, for an import that most runs do without
+
+            run = NestedRun(child, foreground, found.outer, found.grants, options, reporter.report)
     except Interrupted as interrupted:
         foreground.finish()
         end_by_signal(interrupted.number)
@@ -114,16 +129,64 @@ def run_locked(child: CommandProcess, settings: LockSettings, options: RunOption
     return run.to_the_end()
 
 
+def _acquire(acquisition: LockAcquisition, reporter: Reporter, longest: float | None) -> None:
+    """Get the lock, so that there is time enough to begin.
+
+    Raises LockBusy if it takes longer than `longest` (seconds), and what `on_busy` of the reporter does;
+    ServerUnavailable, also if its answers take too long for a lease; ServerRefused.
+    """
+    deadline = inf if longest is None else time.monotonic() + longest
+    for _ in range(_TRIES):
+        if not acquisition.acquire(longest != 0, deadline):
+            if longest == 0:
+                reporter.on_busy()  # who does not wait is not told of a wait
+            raise LockBusy(_busy_message(acquisition, longest))
+        if not _is_stale(acquisition):
+            return
+    server, lease = acquisition.connector.server, acquisition.settings.lease
+    raise ServerUnavailable(
+        f"the lock server {server} takes too long to answer for a lease of {lease:g} s: give a longer --lease"
+    )
+
+
+class _UnderOuterRun(Exception):
+    """The lock is held by runs that this one is part of, and the command is to be run under these grants of theirs."""
+
+    def __init__(self, outer: OuterRuns, grants: Sequence[OuterGrant]) -> None:
+        super().__init__()
+        self.outer = outer
+        self.grants = grants
+
+
+def _look_for_outer_runs(acquisition: LockAcquisition, foreground: Foreground, nested: bool) -> None:
+    """Look whether the busy lock is held by a run that this one is part of.
+
+    Raises LockBusy then, or _UnderOuterRun if the command is to be run `nested` in that run.
+    """
+    from .outer_runs import OuterRuns  # only here: most locks are free
+
+    outer = OuterRuns(acquisition, foreground.wait)
+    if not nested:
+        outer.refuse()
+        return
+    grants = outer.to_run_under()
+    if grants:
+        raise _UnderOuterRun(outer, grants)
+
+
 def _is_stale(acquisition: LockAcquisition) -> bool:
-    """Tell if a lease has run for too long to start the command, since this process was stopped meanwhile."""
+    """Tell if a lease has run for too long to start the command: this process was stopped, or the answer took long."""
     lease = acquisition.settings.lease
     return lease > 0 and time.monotonic() >= min(held.asked for held in acquisition.grants) + lease / 3
 
 
 def _busy_message(acquisition: LockAcquisition, wait: float | None) -> str:
+    if not acquisition.holder:
+        count = len(acquisition.settings.groups)
+        return f"it takes longer than {wait:g} s to get {count} locks, though none is busy: give a longer --timeout"
     names = (acquisition.busy,) if acquisition.settings.all else acquisition.settings.names
     waited = f" after {wait:g} s" if wait else ""
-    return f"lock {', '.join(map(os.fsdecode, names))} is busy{waited}: {acquisition.holder} holds it"
+    return f"lock {', '.join(map(decode_text, names))} is busy{waited}: {acquisition.holder} holds it"
 
 
 class _Run:
@@ -142,7 +205,7 @@ class _Run:
         self._acquisition = acquisition
         self._options = options
         self._reporter = reporter
-        self._names = ", ".join(os.fsdecode(held.name) for held in acquisition.grants)
+        self._names = ", ".join(decode_text(held.name) for held in acquisition.grants)
         self._mark = os.urandom(12).hex()
         self._guard: LockGuard | None = None
         if acquisition.settings.lease:
@@ -167,11 +230,10 @@ class _Run:
     def _additions(self) -> dict[str, str | None]:
         """Return what is added to the command's environment; what is None is taken from it."""
         grants = self._acquisition.grants
-        tokens = [held.token for held in grants]
-        additions = {
-            "IPCLOCKER_LOCK": " ".join(os.fsdecode(held.name) for held in grants),
-            "IPCLOCKER_TOKEN": None if None in tokens else " ".join(map(str, tokens)),
-        }
+        connector = self._acquisition.connector
+        assert connector.address is not None
+        space = space_names(connector.address, connector.space and connector.space.identity)[0]
+        additions = grant_variables(((held.name, held.token) for held in grants), space)
         if self._acquisition.settings.lease or self._options.on_lost == KILL:
             # By this mark its processes are found again; those of a run within this run have both.
             outer = os.environ.get(MARKS)
@@ -200,7 +262,8 @@ class _Run:
         )
 
     def _release(self) -> None:
-        acquisition, guard, within = self._acquisition, self._guard, self._options.release_within
+        acquisition, guard = self._acquisition, self._guard
+        within = acquisition.connector.patient(self._options.release_within)
         loss = None if guard is None else guard.loss
         if guard is not None and loss is not None and not loss.recalled:
             guard.give_back(within)

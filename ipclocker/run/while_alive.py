@@ -25,7 +25,7 @@ from ..process.stderr import print_stderr
 from ..process.termination import KillPolicy, Termination
 from ..process.tree import can_be_seen
 from .foreground import Foreground
-from .remote_monitor import MonitorListener, RemoteProcessMonitor, WatchTarget, is_this_host
+from .remote_monitor import MonitorListener, RemoteProcessMonitor, WatchTarget
 
 _LONGEST_WAIT = 3600.0  # seconds; poll(2) takes no infinity as a number
 
@@ -71,10 +71,10 @@ class PidGuard:
         if policy.tree and not can_be_seen():
             reporter.report("this system does not tell who is below the command: only the command will be signalled")
         reporter.trace(f"process {target.pid} of {target.host} is watched for process {command.pid}")
-        if is_this_host(target.host):
-            self.watcher.add(watched, self._end)
-        else:
+        if target.port:
             RemoteProcessMonitor(self.loop, target, self._end, reporter)
+        else:
+            self.watcher.add(watched, self._end)
 
     def _end(self) -> None:
         name = signal_name(self._policy.signal)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 from ..errors import UsageError
+from ..net.text import encode_text
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./-]+")
 
@@ -25,7 +27,7 @@ def shell_words(words: list[str]) -> str:
     """Quote words for /bin/sh. Raises UsageError if one has a line end in it, since no option of ours needs one."""
     if any("\n" in word for word in words):
         raise UsageError("an option has a line end in it, which has no place in an init script")
-    return " ".join(word if _PLAIN.fullmatch(word) else "'" + word.replace("'", "'\\''") + "'" for word in words)
+    return shlex.join(words)
 
 
 def setting(value: str) -> str:
@@ -49,4 +51,4 @@ def _escaped(character: str) -> str:
     if character.isprintable():
         return character
     # A byte that is not UTF-8, or a character that nobody could see in the unit.
-    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+    return "".join(f"\\x{byte:02x}" for byte in encode_text(character))

@@ -17,7 +17,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from ..errors import UsageError
 from ..version import VERSION
-from .quoting import command_line
+from .quoting import command_line, setting
 from .systemd_sockets import lockerd_sockets, pidstatd_sockets, prefork_sockets
 
 _CONFINED = """\
@@ -110,7 +110,17 @@ DAEMONS = {
         "StateDirectory=ipclocker\nStateDirectoryMode=0700\n",
         sockets=lockerd_sockets,
     ),
-    "pidstatd": UnitSpec("Server that says which processes of this host exist", _CONFINED, sockets=pidstatd_sockets),
+    "pidstatd": UnitSpec(
+        "Server that says which processes of this host exist",
+        _CONFINED,
+        # Without that right it sees the processes of its own pid namespace only (pid/namespaces.py).
+        "# On a host with containers: with the right to look into all processes it answers for theirs, too. So when a\n"
+        "# container is killed, the locks of its commands come free.\n"
+        "#PrivateUsers=no\n"
+        "#CapabilityBoundingSet=CAP_SYS_PTRACE\n"
+        "#AmbientCapabilities=CAP_SYS_PTRACE\n",
+        sockets=pidstatd_sockets,
+    ),
     "supervise": UnitSpec("Programs that are kept running", _OTHERS_PROGRAMS, notify="all"),
     "prefork": UnitSpec(
         "FastCGI programs that share a socket",
@@ -134,15 +144,19 @@ def hides(tool: str, path: str) -> bool:
     return any(name.startswith(folder) for folder in folders for name in (path, os.path.realpath(path)))
 
 
-def service_unit(tool: str, program: list[str], words: list[str]) -> str:
-    """Make the .service unit of a daemon that is started by `program` and further words. Raises UsageError."""
+def service_unit(tool: str, program: list[str], words: list[str], options: dict[str, Any]) -> str:
+    """Make the .service unit of a daemon that is started by `program` and further words, which stand for `options`.
+
+    Raises UsageError.
+    """
     daemon = DAEMONS[tool]
+    with_etcd = bool(options.get("etcd"))
     start = command_line(program, [*daemon.foreground, *words])
     return f"""{_head(tool, "service", words)}
 [Unit]
 Description={daemon.what} (ipclocker {tool})
 Wants=network-online.target
-After=network-online.target nss-lookup.target
+After=network-online.target nss-lookup.target{" etcd.service" if with_etcd else ""}
 StartLimitIntervalSec=0
 
 [Service]
@@ -154,10 +168,33 @@ Restart=on-failure
 RestartSec=2
 WatchdogSec=30
 SyslogIdentifier={tool}
-{daemon.confinement.format(tool=tool, more=daemon.more)}
+{_etcd_lines(tool, options) if with_etcd else ""}{daemon.confinement.format(tool=tool, more=daemon.more)}
 [Install]
 WantedBy=multi-user.target
 """
+
+
+def etcd_files(options: dict[str, Any]) -> list[str]:
+    """List the files of these options that lockerd reads to reach etcd. Raises UsageError for a relative name."""
+    files = [options[f"etcd_{name}"] for name in ("cacert", "cert", "key", "password_file")]
+    for file in filter(None, files):
+        if not os.path.isabs(file):
+            raise UsageError(f"a service is in no folder of yours: write the whole name of '{file}'")
+    return list(filter(None, files))
+
+
+def _etcd_lines(tool: str, options: dict[str, Any]) -> str:
+    """Make the lines of [Service] for a daemon that waits for etcd. Raises UsageError."""
+    for name, given in (("--import", options["import_file"]), ("--accept-restored", options["accept_restored"])):
+        if given:
+            raise UsageError(f"{name} is for once, and not for each start of a service: run lockerd with it by hand")
+    lines = "# It waits for an etcd that is not there yet, and says so (systemctl status).\nTimeoutStartSec=infinity\n"
+    files = etcd_files(options)
+    if files:
+        named = " ".join(map(setting, files))
+        lines += f"# The user {tool} has to be able to read {named}; if a group is, name it:\n"
+        lines += "#SupplementaryGroups=etcd\n"
+    return lines
 
 
 def socket_unit(tool: str, words: list[str], options: dict[str, Any]) -> str:
@@ -165,6 +202,11 @@ def socket_unit(tool: str, words: list[str], options: dict[str, Any]) -> str:
     daemon = DAEMONS[tool]
     if daemon.sockets is None:
         raise UsageError(f"{tool} serves on no socket that systemd could open for it: leave out --socket")
+    if options.get("etcd"):
+        raise UsageError(
+            "with --etcd there is no socket unit, since a lockerd that stands by has to refuse clients: leave out "
+            "--socket"
+        )
     lines = daemon.sockets(options)
     own = tuple(f"{place}{folder}/{tool}/" for place in ("ListenStream=", "ListenDatagram=") for folder in _RUN)
     if "RuntimeDirectory=" in daemon.confinement and any(line.startswith(own) for line in lines):

@@ -27,7 +27,8 @@ from ..process.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 _CHECK = 1 / 6  # of the lease, between two checks: it is renewed each third, and may be late by half of that
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds before the lock is asked for again: a server may be starting
+_TRY_FOR = 30.0  # seconds in which servers that do not answer are tried without a word
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0  # seconds before the lock is asked for again: a server may be starting
 
 
 class ClusterLockListener(Protocol):
@@ -65,7 +66,7 @@ class ClusterLock:
         self._lease = float(parameters["lease"])
         self._listener = listener
         self._until = 0.0  # when the lease is over, as far as the loop knows: it may have been renewed since
-        self._locker = Locker(connect_tries=1, print_retry=_log_instead, **parameters)
+        self._locker = Locker(connect_tries=2, connect_delay=_TRY_FOR / 2, print_retry=_log_retry, **parameters)
         self._policy = RestartPolicy(chance, first_pause=_FIRST_PAUSE, longest_pause=_LONGEST_PAUSE)
         self._may_ask = threading.Event()  # what ran under the lock has ended
         self._is_lost = False  # and what ran under it has not ended yet
@@ -136,7 +137,7 @@ class ClusterLock:
         log.error("the lock %s is lost: the programs are ended", self.name)
         self._timer.cancel()
         if self._watchdog is not None:
-            self._watchdog.set_deadline(lease.kill_at)
+            self._set_watchdog(lease.kill_at)
         self.name, self.token = "", None
         self._is_lost = True
         self._listener.lost(lease.kill_at)
@@ -181,9 +182,11 @@ class ClusterLock:
     def _acquire(self) -> None:
         while True:
             try:
-                self._locker.lock()
-                self._policy.started(time.monotonic())
-                return
+                if self._locker.lock() is not None:
+                    self._policy.started(time.monotonic())
+                    return
+                log.warning("the lock server says that the lock is busy, instead of letting us wait for it")
+                time.sleep(self._policy.died(time.monotonic()))
             except IpclockerError as error:
                 pause = self._policy.died(time.monotonic())
                 log.warning("%s; trying again in %.0f s", error, pause)
@@ -201,5 +204,5 @@ class ClusterLock:
             log.exception("a fault of ours while the lock is given back")
 
 
-def _log_instead(locker: Locker) -> None:
-    """Print nothing: `_acquire` logs each failure."""
+def _log_retry(locker: Locker) -> None:
+    log.warning("no lock server answers; trying again for %.0f s", _TRY_FOR)

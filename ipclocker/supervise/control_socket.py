@@ -217,6 +217,8 @@ def ask(path: str, command: str, names: list[str]) -> dict[str, Any]:
                 if not data:
                     raise ServerUnavailable(f"the supervisor at {path} has hung up: see its log")
                 heard = (heard + data).lstrip(b"\n")
+    except ServerUnavailable:
+        raise
     except socket.timeout:
         raise ServerUnavailable(f"the supervisor at {path} does not answer within {_PATIENCE:g} s") from None
     except (OSError, UnicodeError, ValueError) as error:

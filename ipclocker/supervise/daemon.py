@@ -17,16 +17,17 @@ import stat
 from collections.abc import Sequence
 
 from ..daemon import daemonize
+from ..daemon.inheritance import Inheritance
 from ..daemon.monitor import MonitorOptions
 from ..errors import IpclockerError, UsageError
-from ..net.tcp_listener import raise_descriptor_limit
+from ..process.kill_leftovers import sweep
 from .control_socket import control_path
-from .kill_leftovers import sweep
 from .output.nonblocking_writer import keep_log_from_blocking
 from .program_list import Program, by_name, parse_file, parse_program
 from .service import Programs, RunContext, SupervisorService
 from .settings import SupervisorSettings
 from .spawn import CallerContext
+from .stop_record import StopRecord
 
 log = logging.getLogger(__name__)
 _LARGEST_FILE = 1 << 20  # bytes: thousands of programs; what is longer is another file, given by mistake
@@ -78,20 +79,18 @@ def run_supervisor(
         control_matters=daemon.pid_file is not None,
         lifeline=lifeline,
         exit_hook=exit_hook,
+        stop_record=StopRecord(),
         alone=True,
     )
 
-    def start() -> SupervisorService:
+    def start(inheritance: Inheritance) -> SupervisorService:
         os.close(held)
         # A group of its own: signals to the monitor's group, by a terminal or by kill, are passed on from there.
         os.setpgid(0, 0)
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a terminal may ask that of other groups than its own
         if daemon.foreground:
             keep_log_from_blocking()
-        raise_descriptor_limit()
-        service = SupervisorService(settings, source.latest(), source.read, context)
-        service.handle_signals()
-        return service
+        return SupervisorService(settings, source.latest(), source.read, context)
 
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the supervisor takes it
     monitoring = MonitorOptions(signals=(signal.SIGUSR1,), patient=True, sweep=sweep)

@@ -6,7 +6,7 @@ import logging
 import signal
 from typing import Callable
 
-from ..daemon.monitor import how_it_ended
+from ..process.wait import how_it_ended
 from .managed_program import SharedResources, StopPolicy
 from .process_groups import GroupLeader
 

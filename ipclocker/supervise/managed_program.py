@@ -8,10 +8,10 @@ import signal
 from math import inf
 from typing import Any, Callable, NamedTuple
 
-from ..daemon.monitor import how_it_ended
 from ..net.loop import Loop, Timer
 from ..process.restart_policy import RestartPolicy
 from ..process.signal_names import signal_name
+from ..process.wait import how_it_ended
 from . import state_machine as states
 from .output.collector import OutputCollector
 from .process_groups import GroupLeader, ProcessGroups
@@ -95,6 +95,11 @@ class ManagedProgram:
     def state(self) -> str:
         """One of the states of state_machine.py, as "RUNNING"."""
         return self._machine.state
+
+    @property
+    def is_wanted(self) -> bool:
+        """True if the latest START, STOP or RESTART was not a STOP, whether that is done already or not."""
+        return self._machine.wanted
 
     @property
     def pid(self) -> int | None:

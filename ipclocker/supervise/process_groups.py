@@ -15,12 +15,9 @@ from typing import NamedTuple
 
 from ..net.loop import Loop
 from ..process.identity import ProcessIdentity, Status, has_number
+from ..process.kill_leftovers import MARKS
 from ..process.send_signal import send_signal
-from ..process.tree import all_processes, below_any, can_be_seen, marks_of
-
-# The variable in the environment of each program with its marks, separated by colons: that of its supervisor, which is
-# the number and the start of that process, and the same with the program's name.
-MARKS = "IPCLOCKER_SUPERVISED"
+from ..process.tree import all_processes, below_any, can_be_seen, marks_of, own_children
 
 
 class GroupLeader(NamedTuple):
@@ -97,10 +94,7 @@ class ProcessGroups:
 
     def _find_orphans(self) -> list[int]:
         if self._orphans_at != self._loop.now:
-            children = _children()
-            if children is None:
-                children = [pid for pid, status in self._snapshot().items() if status.parent == os.getpid()]
-            self._orphans = [pid for pid in children if pid not in self._leaders]
+            self._orphans = [pid for pid in own_children() if pid not in self._leaders]
             self._orphans_at = self._loop.now
         return self._orphans
 
@@ -109,15 +103,3 @@ class ProcessGroups:
             self._processes = dict(all_processes())
             self._processes_at = self._loop.now
         return self._processes
-
-
-def _children() -> list[int] | None:
-    """Return the children of all threads of this process; None if the system does not show them."""
-    children: list[int] = []
-    try:
-        for thread in os.listdir("/proc/self/task"):
-            with open(f"/proc/self/task/{thread}/children") as file:
-                children += map(int, file.read().split())
-    except OSError:
-        return None
-    return children

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Callable
 
 from ..errors import UsageError
@@ -10,7 +10,7 @@ from ..process.restart_policy import RestartPolicy
 from ..process.wait import ended_children
 from .managed_program import ManagedProgram, SharedResources, StopPolicy
 from .program_list import Program
-from .state_machine import ALLOW, FORBID, RESTART, STOP, STOPPED
+from .state_machine import ALLOW, FORBID, RESTART, STOP
 
 
 class ProgramSet:
@@ -56,18 +56,26 @@ class ProgramSet:
             raise UsageError(f"there is no program '{unknown[0]}': there are {', '.join(self._programs) or 'none'}")
         return [self._programs[name] for name in names]
 
-    def replace(self, programs: dict[str, Program]) -> None:
-        """Replace the list of programs: start new ones, restart the others but for stopped ones, end removed ones."""
+    @property
+    def stopped(self) -> list[str]:
+        """The names of the programs that somebody has told to stop."""
+        return [managed.name for managed in self if not managed.is_wanted]
+
+    def replace(self, programs: dict[str, Program], stopped: Collection[str] = ()) -> None:
+        """Replace the list of programs: start new ones, restart the others but for stopped ones, end removed ones.
+
+        `stopped` names new ones that are not to be started.
+        """
         for name in [name for name in self._programs if name not in programs]:
             managed = self._removed[name] = self._programs.pop(name)
             managed.handle(STOP)
         self._drop_ended()
         for name, program in programs.items():
-            managed = self._programs.get(name) or self._removed.pop(name, None) or self._new(program)
-            is_new = name not in self._programs
-            self._programs[name] = managed
+            known = self._programs.get(name)
+            managed = self._programs[name] = known or self._removed.pop(name, None) or self._new(program)
             managed.program = program
-            if is_new or managed.state != STOPPED:
+            # Whatever the state is: a stop may not be done yet.
+            if name not in stopped and (known is None or known.is_wanted):
                 managed.handle(RESTART)
         self._programs = {name: self._programs[name] for name in programs}
 

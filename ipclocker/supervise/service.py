@@ -21,14 +21,16 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from ..daemon.loop_server import LoopServer
 from ..errors import IpclockerError, ProgramFailed, UsageError
+from ..lock.grant_variables import grant_variables
 from ..net.address import LONGEST_PATH
 from ..net.loop import READ, Loop
+from ..net.text import encode_text
 from ..process import libc
 from ..process.identity import identify
+from ..process.kill_leftovers import kill_processes_of, manager_mark, sweep
 from ..process.watchdog import Watchdog
 from .control_socket import ControlServer
 from .exit_hook import ExitHook
-from .kill_leftovers import kill_programs_of, sweep
 from .managed_program import ManagedProgram, SharedResources
 from .output.collector import OutputCollector
 from .output.sinks import MakeSink, to_file, to_files, to_log, to_stdout
@@ -38,6 +40,7 @@ from .program_set import ProgramSet
 from .settings import SupervisorSettings
 from .spawn import CallerContext
 from .state_machine import FATAL, PASSING
+from .stop_record import StopRecord
 
 log = logging.getLogger(__name__)
 Programs = dict[str, Program]
@@ -52,6 +55,7 @@ class RunContext(NamedTuple):
     control_matters: True if it is an error when that socket can't be had
     lifeline: a descriptor that can be read when the monitor is gone; None: there is no monitor
     exit_hook: a command to be run at the end
+    stop_record: where the programs that were stopped are noted for the supervisor after this one; None: nowhere
     alone: True if all children of this process are the supervisor's, so that none shall be left at the end
     """
 
@@ -61,6 +65,7 @@ class RunContext(NamedTuple):
     control_matters: bool = True
     lifeline: Optional[int] = None
     exit_hook: Optional[str] = None
+    stop_record: Optional[StopRecord] = None
     alone: bool = False
 
 
@@ -87,7 +92,7 @@ class SupervisorService(LoopServer):
         self._watchdog: Watchdog | None = None
         self._started_at = loop.now
         self._this = identify(os.getpid())
-        self._mark = f"{self._this.pid}.{self._this.start or 0}"  # which no other supervisor of this host has
+        self._mark = manager_mark(self._this)
         groups = ProcessGroups(loop)
         self._output = OutputCollector(loop, self._output_sink())
         self._shared = SharedResources(loop, groups, self._output, context.caller, self._mark)
@@ -102,8 +107,7 @@ class SupervisorService(LoopServer):
         try:
             self._listen()
         except BaseException:
-            self._output.close()
-            super().close()
+            self.close()
             raise
 
     def handle_signals(self) -> None:
@@ -127,8 +131,10 @@ class SupervisorService(LoopServer):
             self._loop.watch(self._context.lifeline, READ, self._monitor_gone)
         else:  # somebody else has to end what is left if this process is killed
             self._watchdog = Watchdog(inf, self._kill_programs)
+            self._loop.watch(self._watchdog.fileno(), READ, self._watchdog_gone)
         libc.adopt_orphans()
-        self._program_set.replace(self._programs)
+        record = self._context.stop_record
+        self._program_set.replace(self._programs, record.read() if record is not None else ())
         if self._settings.lock is not None:
             from .cluster_lock import ClusterLock  # only here: most do without
 
@@ -141,14 +147,14 @@ class SupervisorService(LoopServer):
             raise self._failure
         return False
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Give back sockets, files and signal handlers."""
         if self._control is not None:
             self._control.close()
         if self._lock is not None:
             self._lock.close()
         self._output.close()
-        super().close()
+        super()._close()
         if self._watchdog is not None:
             self._watchdog.disarm()
         libc.adopt_orphans(False)
@@ -174,6 +180,7 @@ class SupervisorService(LoopServer):
         self._programs = programs
         log.info("the programs are restarted: %s", ", ".join(programs) or "none")
         self._program_set.replace(programs)
+        self._note_stopped()
 
     # For the control socket
 
@@ -199,6 +206,7 @@ class SupervisorService(LoopServer):
         log.info("told to %s %s", command, ", ".join(program.name for program in programs) or "nothing")
         for program in programs:
             program.handle(command)  # START, STOP or RESTART
+        self._note_stopped()
         return [program.name for program in programs]
 
     def are_settled(self, names: list[str]) -> bool:
@@ -209,7 +217,8 @@ class SupervisorService(LoopServer):
 
     def granted(self, name: str, token: int | None) -> None:
         """Let the programs run: the lock is held."""
-        self._program_set.allow({"IPCLOCKER_LOCK": name, **({} if token is None else {"IPCLOCKER_TOKEN": str(token)})})
+        variables = grant_variables([(encode_text(name), token)], space="")  # it is not told of the server
+        self._program_set.allow({name: value for name, value in variables.items() if value is not None})
 
     def lost(self, kill_at: float) -> None:
         """End the programs and the exit hook: the lock is lost, and all has to be dead at `kill_at`."""
@@ -224,6 +233,10 @@ class SupervisorService(LoopServer):
         self._loop.stop()
 
     # What happens
+
+    def _note_stopped(self) -> None:
+        if self._context.stop_record is not None:
+            self._context.stop_record.write(self._program_set.stopped)
 
     def _reap(self) -> None:
         self._program_set.reap()
@@ -268,6 +281,22 @@ class SupervisorService(LoopServer):
         self._failure = IpclockerError("its guardian was killed")
         self._loop.stop()
 
+    def _watchdog_gone(self, events: int) -> None:
+        """Start another watchdog, since the one that there was has been killed."""
+        assert self._watchdog is not None
+        self._loop.unwatch(self._watchdog.fileno())
+        try:
+            self._watchdog.restart(inf)
+        except IpclockerError as error:
+            log.error("the watchdog process was killed, and there can't be another one: all programs are killed")
+            self._program_set.kill()
+            self._kill_programs()
+            self._failure = error
+            self._loop.stop()
+        else:
+            log.warning("the watchdog process was killed: another one is there")
+            self._loop.watch(self._watchdog.fileno(), READ, self._watchdog_gone)
+
     def _listen(self) -> None:
         if self._context.control is None:
             return
@@ -281,7 +310,7 @@ class SupervisorService(LoopServer):
 
     def _kill_programs(self) -> None:
         """For a watchdog: called in another process, when this one can't."""
-        kill_programs_of(self._this, self._mark)
+        kill_processes_of(self._this, self._mark)
 
     def _describe_lock(self) -> dict[str, Any] | None:
         if self._settings.lock is None:

@@ -13,8 +13,8 @@ from ..daemon.sd_notify import for_programs
 from ..errors import INTERNAL
 from ..process import libc
 from ..process.command_line import command_line, find_program
+from ..process.kill_leftovers import with_marks
 from ..process.spawn import become, caller_environment, restore_signals
-from .process_groups import MARKS
 
 
 class CallerContext(NamedTuple):
@@ -58,9 +58,7 @@ def start_process(command: str, caller: CallerContext, additions: dict[str, str]
     `additions` and the mark go to its environment. If it can't be executed, it writes why, and ends with 126 or 127.
     Raises OSError if there can be no further process.
     """
-    outer = caller.environment.get(MARKS)
-    marks = [*([outer] if outer else []), mark.partition("/")[0], mark]
-    environment = {**caller.environment, **additions, MARKS: ":".join(marks)}
+    environment = with_marks({**caller.environment, **additions}, mark.partition("/")[0], mark)
     words = command_line([command], environment)
     parent = os.getpid()
     # A signal to the new process waits until that has none of our handlers any more.

@@ -127,7 +127,7 @@ TRANSITIONS: dict[str, Row] = {
     },
 }
 # What an event says about what is wanted and what is allowed, whatever the state.
-_WANTED = {START: True, RESTART: True, STOP: False, TOO_MANY_EXITS: False}
+_WANTED = {START: True, RESTART: True, STOP: False}
 _ALLOWED = {ALLOW: True, FORBID: False}
 
 UP_AFTER = 1.0  # seconds from a start until it counts as running: one that can't run mostly exits sooner
@@ -152,7 +152,7 @@ class ProgramStateMachine:
         self._state = STOPPED
         self._policy = policy
         self._stop_timeout = stop_timeout
-        self._wanted = False
+        self.wanted = False  # whether it is to run, of which the state may know nothing yet
         self._allowed = allowed
         self._next_start = 0.0
         self._up_at = inf
@@ -193,7 +193,7 @@ class ProgramStateMachine:
         if event not in TRANSITIONS[self._state]:
             raise UnexpectedEvent(f"the event '{event}' has no place in the state '{self._state}'")
         target, *actions = TRANSITIONS[self._state][event]
-        self._wanted = _WANTED.get(event, self._wanted)
+        self.wanted = _WANTED.get(event, self.wanted)
         self._allowed = _ALLOWED.get(event, self._allowed)
         for action in actions:
             self._note(action, now)
@@ -235,7 +235,7 @@ class ProgramStateMachine:
             self._abandon_at = min(self._abandon_at, now + KILL_PATIENCE)
 
     def _next(self, now: float) -> str:
-        if not self._wanted:
+        if not self.wanted:
             return STOPPED
         if not self._allowed:
             return STANDBY

@@ -23,7 +23,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 NOT_ON_HOSTS = {"ipclocker/zipapp/build.py"}
 # What pip leaves in a distribution's folder depends on who installed it, from where and how.
 LEFT_BY_PIP = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
-SHEBANG = b"#!/usr/bin/python3 -IS\n"
+SHEBANG = b"#!/usr/bin/python3 -ISXutf8\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip archive can hold
 
 

@@ -129,14 +129,14 @@ def use_right_interpreter() -> None:
     """Start again on another interpreter if this one is too old, or isolated if it has looked outside.
 
     The built file's first line asks for isolation (-I: no environment, no current folder, no user's folder;
-    -S: no site folder); `python3 ipclocker` does not.
+    -S: no site folder), and for text that is UTF-8 under any locale (-X utf8); `python3 ipclocker` does not.
     """
     if sys.version_info < (3, 9):
         other = os.environ.get("IPCLOCKER_PYTHON")
         # The mark keeps an IPCLOCKER_PYTHON that is too old itself from starting itself for ever.
         if other and "ipclocker" not in sys._xoptions:
             try:
-                os.execvp(other, [other, "-IS", "-X", "ipclocker", *sys.argv])
+                os.execvp(other, [other, "-ISXutf8", "-X", "ipclocker", *sys.argv])
             except OSError as error:
                 fail(69, f"IPCLOCKER_PYTHON={other} can't be run: {error.strerror}")
         fail(
@@ -145,7 +145,7 @@ def use_right_interpreter() -> None:
             f"IPCLOCKER_PYTHON=/path/to/python3.9, or run /path/to/python3.9 {sys.argv[0]} ...",
         )
     if not (sys.flags.isolated and sys.flags.no_site) and sys.executable:
-        os.execv(sys.executable, [sys.executable, "-IS", *sys.argv])
+        os.execv(sys.executable, [sys.executable, "-ISXutf8", *sys.argv])
 
 
 def prepare() -> None:

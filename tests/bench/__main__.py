@@ -10,7 +10,16 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("commands", "locks", "pid", "prefork", "startup", "supervise")  # the other modules help them
+BENCHMARKS = (
+    "commands",
+    "etcd",
+    "library",
+    "locks",
+    "pid",
+    "prefork",
+    "startup",
+    "supervise",
+)  # the other modules help them
 
 
 def main(names: list[str]) -> None:

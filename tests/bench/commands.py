@@ -35,6 +35,11 @@ def lockerd(path: Path) -> Iterator[None]:
             server.terminate()
 
 
+def compile_stamp(compiler: str, stamp: Path) -> None:
+    """Make the program that says when it ran."""
+    subprocess.run([compiler, "-O", "-o", str(stamp), str(Path(__file__).with_name("stamp.c"))], check=True)
+
+
 def pauses(command: list[str], stamp: Path, times: Path) -> list[float]:
     """Milliseconds from each end to the next start, of a crowd that wants to run the stamp under one lock."""
     times.write_text("")
@@ -48,7 +53,7 @@ def pauses(command: list[str], stamp: Path, times: Path) -> list[float]:
 def hand_over(folder: Path, compiler: str) -> None:
     """Print the pause between two commands."""
     stamp, times = folder / "stamp", folder / "times"
-    subprocess.run([compiler, "-O", "-o", str(stamp), str(Path(__file__).with_name("stamp.c"))], check=True)
+    compile_stamp(compiler, stamp)
     ours: list[float] = []
     theirs: list[float] = []
     for _ in range(ROUNDS):

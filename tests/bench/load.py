@@ -72,8 +72,33 @@ class Kept:
                     continue
                 self.done += 1
                 self._rounds[client] += 1
-                sock.sendall(b"locks K%d\n%s\n" % (client, b"UNLOCK" if self._rounds[client] % 2 else b"LOCK"))
+                sock.sendall(self._request(client))
         return self.done - before
+
+    def _request(self, client: int) -> bytes:
+        return b"locks K%d\n%s\n" % (client, b"UNLOCK" if self._rounds[client] % 2 else b"LOCK")
+
+
+class Renewing(Kept):
+    """Clients that renew a lease over a connection that stays open."""
+
+    def __init__(self, port: int, clients: int) -> None:
+        super().__init__(port, clients)
+        self._requests: list[bytes] = []
+        for client, sock in self._sockets.values():
+            while not sock.recv(4096).endswith(b"\n\n\n"):
+                pass  # of the lock that it has from its begin
+            what = b"session s%d\nlocks R%d\nlease 1\ntoken 1\nLOCK\n" % (client, client)
+            sock.sendall(what)
+            answer = b""
+            while not answer.endswith(b"\n\n\n"):
+                answer += sock.recv(4096)
+            token = answer.partition(b"\ntoken ")[2].split()[0]
+            self._requests.append(b"RENEW R%d %b\n" % (client, token))
+            sock.sendall(self._requests[client])
+
+    def _request(self, client: int) -> bytes:
+        return self._requests[client]
 
 
 def hold(port: int, count: int) -> None:

@@ -42,6 +42,10 @@ class Server:
         self.port = port
         self._pid = process.pid
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self._pid, number)
+
     def cpu(self) -> float:
         """Seconds of processor time so far."""
         return cpu_time(self._pid)
@@ -53,12 +57,15 @@ class Server:
 
 @contextlib.contextmanager
 def server(*command: str) -> Iterator[Server]:
-    """Start a server that says its port in its first line."""
+    """Start a server that says on which port it is."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=PROJECT) as process:
         try:
             assert process.stdout is not None
-            found = re.search(r"127\.0\.0\.1:(\d+)", process.stdout.readline())
-            assert found is not None
+            found = None
+            while found is None:
+                line = process.stdout.readline()
+                assert line, "the server has ended"
+                found = re.search(r"on 127\.0\.0\.1:(\d+)", line)
             yield Server(process, int(found[1]))
         finally:
             process.kill()

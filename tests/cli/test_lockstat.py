@@ -162,7 +162,8 @@ def test_ping() -> None:
         pattern = rb"127\.0\.0\.1:\d+ answered in \d\.\d{3} s: version 9\.5, running since 2023-11-1\d \d\d:\d\d:\d\d\n"
         assert re.fullmatch(pattern, out), out
         code, found = parsed(lockstat(server, "ping", "--json"))
-        assert code == 0 and set(found) == {"server", "seconds", "version", "started", "age"}
+        assert code == 0 and set(found) == {"server", "seconds", "version", "started", "age", "hosts"}
+        assert [host["state"] for host in found["hosts"]] == ["serves"]
         assert (found["version"], found["started"]) == ("9.5", 1700000000.0)
 
 
@@ -211,6 +212,7 @@ def test_no_server(words: list[str]) -> None:
         ["show"],
         ["show", "x", "y"],
         ["show", "a b"],
+        ["list", "--dhost", "lockhost:1751"],
         ["show", ""],
         ["break"],
         ["break", "x", "a b"],
@@ -233,6 +235,14 @@ def test_nothing_is_done_if_a_name_is_none() -> None:
     with ScriptedServer({b"RECALL": b"print_broke u_x\nowner \nlocked 0\n\n\n"}) as server:
         fails(lockstat(server, "break", "x", "a b"), 64, "a b")
         assert b"RECALL" not in server.asked
+
+
+def test_a_name_that_is_longer_than_one_may_ask_for_now_can_be_broken() -> None:
+    """Servers of before let such be taken."""
+    name = "n" * 2000
+    with ScriptedServer({b"RECALL": b"print_broke u_x\nowner \nlocked 0\n\n\n"}) as server:
+        code, _, err = lockstat(server, "break", name)
+        assert (code, err) == (0, "") and b"locks " + name.encode() in server.asked
 
 
 @pytest.mark.parametrize("words", [[], *([command] for command in COMMANDS)])

@@ -64,6 +64,7 @@ def test_what_is_unknown() -> None:
 
 def test_silent_and_debug(port: str) -> None:
     assert pidstat("--silent", "--port", port, "exists", "127.0.0.1:1", f"127.0.0.1:{NO_PID}") == (1, [], "")
+    assert pidstat("exists", "127.0.0.1:1", f"127.0.0.1:{NO_PID}", "--port", port, "--silent") == (1, [], "")
     code, lines, trace = pidstat("--debug", "--port", port, "exists", "127.0.0.1:1")
     assert (code, lines) == (0, ["127.0.0.1:1 up"])
     assert "PIDR 1 " in trace and "EXIS 1 1 " in trace

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -87,6 +88,21 @@ def test_in_the_background(tmp_path: Path) -> None:
         assert server != monitor
         os.kill(server, signal.SIGKILL)
         wait_for(lambda: answers(path), "the server to be started again")
+    finally:
+        os.kill(monitor, signal.SIGTERM)
+        wait_for(lambda: not exists(monitor), "the monitor's end")
+    assert not Path(pid_file).exists() and not Path(path).exists()
+
+
+def test_in_the_background_without_standard_descriptors(tmp_path: Path) -> None:
+    """None of the pid file, the log and the sockets may get one of these numbers: they would be lost."""
+    path, pid_file, log = (str(tmp_path / name) for name in ("socket", "pid", "log"))
+    command = [sys.executable, "-m", "ipclocker", "pidstatd", "--port", path, "--pid-file", pid_file, "--log-file", log]
+    subprocess.run(f"{shlex.join(command)} <&- >&- 2>&-", shell=True, cwd=PROJECT, check=True, timeout=60)
+    monitor = int(Path(pid_file).read_text())
+    try:
+        assert answers(path)
+        assert "listening" in Path(log).read_text()
     finally:
         os.kill(monitor, signal.SIGTERM)
         wait_for(lambda: not exists(monitor), "the monitor's end")

@@ -105,6 +105,7 @@ def expect_the_same(command: Command, words: list[str]) -> None:
 @given(data=st.data())
 def test_both_find_the_same_or_the_quick_one_declines(line: type[CommandLine], data: st.DataObject) -> None:
     words = joined(data.draw(st.lists(pieces(line.SPEC), max_size=6)))
+    words += data.draw(st.sampled_from([[], ["--"], ["--", "a"], ["--", "--"]]))
     with mock.patch.dict("os.environ", data.draw(variables(line.SPEC))):
         expect_the_same(line.SPEC, words)
 
@@ -121,6 +122,33 @@ def test_the_quick_one_declines_no_line_of_right_options(line: type[CommandLine]
     words += ["--", *others] if others else []
     assert read_quickly(command, words) is not None
     expect_the_same(command, words)
+
+
+DASHES = [
+    ([], False),
+    (["--"], True),
+    (["--", "a"], True),
+    (["a"], False),
+    (["a", "--", "b"], False),
+    (["--", "a", "--", "b"], True),
+    (["--", "--", "a"], True),
+    (["--", "--"], True),
+    (["--debug", "--"], True),
+    (["--port", "--"], False),
+    (["--port", "--", "a"], False),
+    (["--port", "--", "--", "a"], True),
+    (["--port=--", "a"], False),
+    (["--port=--", "--", "a"], True),
+]
+
+
+@pytest.mark.parametrize("tool", ["lockersh", "pidwatch"])
+@pytest.mark.parametrize(("words", "dashes"), DASHES)
+def test_both_tell_whether_dashes_stood_in_front_of_the_command(tool: str, words: list[str], dashes: bool) -> None:
+    [line] = command_lines(tool)
+    for values in (read_quickly(line.SPEC, words), read_by_typer(line.SPEC, words)):
+        assert values is not None
+        assert values["exact"] is dashes
 
 
 @pytest.mark.parametrize("command", sorted(set(commands())))
@@ -174,6 +202,7 @@ def test_values_are_of_the_types_that_are_declared(line: type[CommandLine]) -> N
     for argument in line.SPEC.arguments:
         expected = "list[str]" if argument.many else "str" if argument.required else "str | None"
         assert annotations[argument.attribute] == expected
+        assert not argument.dashes or annotations[argument.dashes] == "bool"
 
 
 @each_line

@@ -86,6 +86,7 @@ def test_the_command_finds_signals_as_the_caller_left_them() -> None:
         (["--cd", "/nonexistent", "x"], 126, "cannot change to the folder '/nonexistent': No such file"),
         (["--shell", "/nonexistent", "x"], 127, "cannot execute '/nonexistent': No such file"),
         (["--shell", "", "nonexistent-program"], 127, "cannot execute 'nonexistent-program'"),
+        (["--shell", "", "two%0Alines"], 127, "cannot execute 'two lines'"),
         (["--shell", "/tmp", "x"], 126, "cannot execute '/tmp': Permission denied"),
     ],
 )
@@ -101,3 +102,4 @@ def test_a_script_without_interpreter(tmp_path: Path) -> None:
     script.write_text("echo $1\n")
     script.chmod(0o755)
     assert uriexec(str(script), "hello").stdout == b"hello\n"
+    assert uriexec("--shell=", str(script), "hello").stdout == b"hello\n"  # also where there is no shell between

@@ -115,13 +115,6 @@ def test_background_holds_nothing_of_the_caller(fake: Fake) -> None:
     assert fake.ask() != 0
 
 
-def test_background_without_standard_descriptors(fake: Fake) -> None:
-    command = f"{sys.executable} -m tests.support.fake_service {fake.folder} --log-file log <&- >&- 2>&-"
-    subprocess.run(command, shell=True, timeout=DEADLINE, check=True)
-    assert fake.ask() != 0
-    assert "listening on a socket" in fake.log()
-
-
 def test_background_started_with_signals_blocked_and_ignored(fake: Fake) -> None:
     numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD]
     start = (

@@ -26,11 +26,12 @@ def test_written_at_once_and_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_path_no_file() -> None:
-    file = PidFile(None)
-    file.acquire()
-    file.write()
-    file.remove()
+def test_no_path_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in (PidFile(None), PidFile(None)):  # no second one is refused
+        file.acquire()
+        file.write()
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_taken(tmp_path: Path) -> None:

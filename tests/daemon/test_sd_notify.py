@@ -222,7 +222,9 @@ def test_a_sign_of_life_that_could_not_be_given_is_tried_again_soon(tmp_path: Pa
             assert clock.now == 5.0
 
 
-def test_a_manager_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
+@pytest.fixture
+def to_the_deaf(tmp_path: Path) -> Iterator[SystemdNotifier]:
+    """Notify a manager that does not read, and whose queue is full."""
     deaf = Listener(str(tmp_path / "notify"))
     with deaf.socket, closing(SystemdNotifier(deaf.place, 8.0)) as manager:
         clock = FakeLoop()
@@ -234,7 +236,27 @@ def test_a_manager_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
                 break
         else:
             pytest.fail("the queue is never full")
-        manager.stopping()
+        yield manager
+
+
+def test_a_manager_that_does_not_read_holds_nobody_up(to_the_deaf: SystemdNotifier) -> None:
+    to_the_deaf.stopping()
+
+
+def test_signals_do_not_prolong_the_wait_for_a_manager_that_does_not_read(to_the_deaf: SystemdNotifier) -> None:
+    signals: list[int] = []
+
+    def count(number: int, frame: object) -> None:
+        signals.append(number)
+        assert len(signals) < 100, "it waits for as long as signals come"
+
+    before = signal.signal(signal.SIGALRM, count)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    try:
+        to_the_deaf.stopping()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 # Managers that are none

@@ -11,18 +11,19 @@ import pytest
 
 from ipclocker.doctor import checks as health
 from ipclocker.doctor.checks import (
+    CHECKS,
     FAILED,
+    NOT_BEFORE,
     OK,
     WARNING,
     Finding,
-    all_checks,
     examine,
 )
 from ipclocker.doctor.listening_ports import ListeningPort
 from ipclocker.doctor.probes import ThisHost
 from ipclocker.lock.client.locker import PingStatus
+from ipclocker.lock.snapshot import HostState
 
-NOT_BEFORE = 1_000_000.0
 GOOD: PingStatus = {"ok": True, "status": "0.001 second response on h"}
 BAD: PingStatus = {"ok": False, "status": "no server answers"}
 
@@ -35,6 +36,8 @@ class FakeHost(ThisHost):
         "cache": ("/var/cache/ipclocker-0", ["/var/cache/ipclocker-0"]),
         "listeners": (1751, []),
         "lockerd": GOOD,
+        "lock_hosts": [],
+        "etcd": None,
         "pidstatd": GOOD,
         "host_name": "worker",
         "addresses": ["10.0.0.5"],
@@ -62,11 +65,11 @@ def _probe(fact: Any, *words: str) -> Any:
 
 
 def check(which: str, host: FakeHost) -> list[Finding]:
-    return examine(host, {which: all_checks(NOT_BEFORE)[which]})
+    return examine(host, {which: CHECKS[which]})
 
 
 def test_a_host_with_which_all_is_well() -> None:
-    findings = examine(FakeHost(), all_checks(NOT_BEFORE))
+    findings = examine(FakeHost(), CHECKS)
     assert {finding.state for finding in findings} == {OK}
     assert not any(finding.advice for finding in findings)
     assert all(finding.found for finding in findings)
@@ -162,6 +165,38 @@ def test_one_lock_server_that_answers_is_enough() -> None:
     assert [(finding.name, finding.state) for finding in found] == [("lockerd of a", WARNING), ("lockerd of b", OK)]
 
 
+def states(*found: tuple[str, str, bool]) -> list[HostState]:
+    """Hosts a, b and so on, each by its state, its lock space, and whether that is replicated."""
+    return [HostState(name, state, None, "", space, shared) for name, (state, space, shared) in zip("abc", found)]
+
+
+def test_one_that_stands_by_is_as_it_should_be() -> None:
+    answers = {"a": BAD, "b": GOOD}
+    found = check(
+        "lockerd",
+        FakeHost(
+            hosts=("a", "b"),
+            lockerd=lambda host: answers[host],
+            lock_hosts=states(("stands by", "f00", True), ("serves", "f00", True)),
+        ),
+    )
+    assert [(finding.name, finding.state) for finding in found] == [
+        ("lockerd of a", OK),
+        ("lockerd of b", OK),
+        ("lock space", OK),
+    ]
+
+
+def test_hosts_of_a_shared_lock_space_and_of_another_one_are_no_list() -> None:
+    for other in (("serves", "f11", False), ("serves", "", False), ("serves", "f11", True)):
+        hosts = states(("serves", "f00", True), other)
+        [finding] = [one for one in check("lockerd", FakeHost(hosts=("a", "b"), lock_hosts=hosts)) if one.advice]
+        assert (finding.name, finding.state) == ("lock space", FAILED)
+        assert finding.found == "b does not serve the lock space of a (f00)"
+    alone = states(("serves", "f00", False), ("serves", "f11", False))
+    assert len(check("lockerd", FakeHost(hosts=("a", "b"), lock_hosts=alone))) == 2, "each is its own, as it was"
+
+
 def test_the_pid_server_of_this_host_is_for_lock_servers_elsewhere() -> None:
     def mine(host: str) -> PingStatus:
         return BAD if host == "localhost" else GOOD
@@ -199,7 +234,7 @@ def test_nobody_waits_for_what_hangs() -> None:
         return []
 
     try:
-        checks = {name: all_checks(NOT_BEFORE)[name] for name in ("host name", "pidfd")}
+        checks = {name: CHECKS[name] for name in ("host name", "pidfd")}
         found = examine(FakeHost(addresses=hang), checks, patience=0.5)
     finally:
         over.set()

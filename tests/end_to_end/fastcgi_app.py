@@ -5,6 +5,7 @@ N_PROCESSES says how many workers it manages itself; without it, it is a worker 
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -29,6 +30,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., object]) 
 
 def main() -> None:
     """Handle requests for ever."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     server = WSGIServer(application)
     listener = socket.socket(fileno=0)
     manager = ProcManager(n_processes=int(os.environ.get("N_PROCESSES", "0")))

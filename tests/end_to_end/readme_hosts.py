@@ -23,7 +23,7 @@ case $host in
 {cases}*) echo "ssh: Could not resolve hostname $host" >&2; exit 255 ;;
 esac
 exec nsenter --target=$pid --mount --uts --net --pid \\
-    env -i HOME={homes}/$host USER=root PATH={path} sh -c "cd && $*"
+    env -i HOME={homes}/$host USER=root PATH={path} sh -c "cd; $*"
 """
 _SCP = """#!/bin/sh
 # What stands before the colon is a host, what stands behind it a folder there.
@@ -131,7 +131,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def new_hosts(site: Site) -> Iterator[Hosts]:
-    """Hosts that end with the block, with all that runs there."""
-    with new_nodes(site, *NAMES) as nodes:
+def new_hosts(site: Site, *names: str) -> Iterator[Hosts]:
+    """Hosts of these names (NAMES) that end with the block, with all that runs there."""
+    with new_nodes(site, *(names or NAMES)) as nodes:
         yield Hosts(site, nodes)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support.fake_servers import ClassicServer
+from ..support.fake_servers import ClassicServer, Proxy
 from ..support.processes import command_line, is_alive, living_children, processes_with, state
 from ..support.site import Node, Site, Tool, new_nodes, new_site, nodes_can_be_made
 from ..support.waiting import wait_for
@@ -107,6 +107,57 @@ def test_a_server_that_is_gone_for_a_moment_is_no_loss(bare_site: Site) -> None:
         assert not work.is_over() and "lost" not in tool.err
     tool.process.terminate()
     assert tool.end() == -signal.SIGTERM and bare_site.locks() == {}
+
+
+# A server that is far away
+
+
+@pytest.fixture
+def server_port(bare_site: Site) -> int:
+    """The port of a server; what is started with --dhost and --port goes another way."""
+    bare_site.serve_tcp()
+    return int(bare_site.environment["IPCLOCKER_PORT"])
+
+
+def over(proxy: Proxy) -> tuple[str, ...]:
+    return ("--dhost", "127.0.0.1", "--port", str(proxy.port))
+
+
+def test_an_answer_takes_long(bare_site: Site, server_port: int) -> None:
+    with Proxy(server_port, 0.9) as proxy:  # longer than S/6, and 0.9 s less than S/3, for a host under load
+        tool = bare_site.start_lockersh(*over(proxy), "--lease", "5.4", "sleep 7; exit 7")
+        assert tool.end() == 7
+        assert "lost" not in tool.err and bare_site.locks() == {}, "it was given back before the end"
+
+
+def test_an_answer_takes_longer_than_the_lease_allows(bare_site: Site, server_port: int) -> None:
+    with Proxy(server_port, 1.2) as proxy:
+        done = bare_site.lockersh(*over(proxy), "--lease", "3", f"touch {bare_site.folder}/ran")
+        assert done.returncode == 69 and "takes too long to answer for a lease of 3 s" in done.stderr
+    assert not (bare_site.folder / "ran").exists() and bare_site.locks() == {}
+
+
+def test_taking_all_takes_longer_than_the_lease(bare_site: Site, server_port: int) -> None:
+    names = ":".join(f"n{number}" for number in range(60))
+    with Proxy(server_port, 0.08) as proxy:
+        tool = bare_site.start_lockersh(*over(proxy), "--lease", "3", "--all", "exit 7", lock=names)
+        assert tool.end() == 7 and tool.err == ""
+        done = bare_site.lockersh(*over(proxy), "--lease", "3", "--all", "--timeout", "2", "exit 7", lock=names)
+        assert done.returncode == 75
+        assert done.stderr == (
+            "lockersh: it takes longer than 2 s to get 60 locks, though none is busy: give a longer --timeout\n"
+        )
+        assert bare_site.locks() == {}
+
+
+def test_the_way_is_dead_when_it_is_to_be_given_back(bare_site: Site, server_port: int) -> None:
+    with Proxy(server_port) as proxy:
+        go = bare_site.folder / "go"
+        tool = bare_site.start_lockersh(*over(proxy), f"while [ ! -e {go} ]; do sleep 0.02; done; exit 7")
+        wait_for(bare_site.locks, "the lock")
+        proxy.swallow()
+        go.touch()
+        assert tool.end() == 7 and tool.err == "" and bare_site.locks() == {}
 
 
 # Losses
@@ -233,6 +284,21 @@ def test_the_watchdog_is_killed(site: Site) -> None:
         os.kill(pid, signal.SIGKILL)
     gone = lose_server(site, signal.SIGSTOP)
     assert tool.end() == 76 and work.is_over() and work.ended < gone + 3
+
+
+def test_a_watchdog_that_was_killed_is_replaced(site: Site) -> None:
+    tool = start_worker(site, "w", "deaf", "daemons")
+    work = with_daemons(site, "w")
+    line = " ".join(command_line(tool.pid))
+    (first,) = set(processes_with(line)) - {tool.pid}
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: set(processes_with(line)) - {tool.pid, first}, "another one")
+    tool.process.send_signal(signal.SIGSTOP)
+    stopped = time.monotonic()
+    wait_for(work.is_over, "the end of the command")
+    assert work.ended < stopped + 3
+    tool.process.send_signal(signal.SIGCONT)
+    assert tool.end() == 76
 
 
 def test_no_watchdog_is_left(site: Site) -> None:

@@ -89,7 +89,7 @@ def test_anew(background: Background) -> None:
     background.site.ask(b"user somebody\nlocks x\nLOCK")
     before = background.site.locks()
     os.kill(background.monitor(), signal.SIGHUP)
-    wait_for(lambda: "started anew" in background.log(), "the news")
+    wait_for(lambda: "started again" in background.log(), "the news")
     wait_for(background.site.answers, "an answer")
     assert background.site.locks() == before == {"x": "somebody"}
     assert background.monitor()
@@ -133,7 +133,7 @@ def test_in_the_foreground(site: Site, number: signal.Signals) -> None:
     assert site.server is not None
     assert "listening on" in site.server.err
     site.server.process.send_signal(signal.SIGHUP)
-    site.server.says("started anew")
+    site.server.says("started again")
     wait_for(site.answers, "an answer")
     site.server.process.send_signal(number)
     assert site.server.end() == 0

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ..support.fake_servers import false_server
 from ..support.processes import is_alive
 from ..support.site import Site, Tool
 from ..support.waiting import wait_for
@@ -156,7 +157,10 @@ def test_the_command_ends_with_a_killed_pidwatch(site: Site, other: Other) -> No
         (["--pid", "1", "--foreground", "1", "true"], "with --foreground there is no command"),
         (["--pid", "1", "--foreground", "0"], "'--foreground'"),
         (["--pid", "1", "--signal", "FOO", "true"], "the signal 'FOO' is not known"),
-        (["--pid", "1", "--host", "", "true"], "'' is no host"),
+        (["--pid", "1", "--host", "", "true"], "'' is not a host"),
+        (["--pid", "1", "--host", "a:b", "true"], "'a:b' is not a host"),
+        (["--pid", "1", "--host", "a:1752", "true"], "'1752' in the host list 'a:1752' is a number"),
+        (["--pid", "1", "--port", "0", "true"], "the port '0' can't be asked"),
         (["--pid", "1", "--port", "no-such-service", "true"], "the port 'no-such-service'"),
         (["--pid", "1", "--port", "/run/x", "true"], "the port '/run/x' is a UNIX socket's"),
         (["--pid", "1", "--interval", "0", "true"], "'--interval'"),
@@ -170,6 +174,31 @@ def test_a_wrong_command_line(site: Site, words: list[str], complaint: str) -> N
     assert (done.returncode, done.stdout) == (64, "")
     assert done.stderr.startswith("pidwatch: ") and done.stderr.count("\n") == 1
     assert complaint in done.stderr
+
+
+# A server for this host
+
+
+@pytest.mark.parametrize("where", [["--host", "127.0.0.1"], ["--host", "localhost"], []])
+def test_with_a_port_the_server_there_is_asked_about_a_process_of_this_host_too(
+    site: Site, other: Other, where: list[str]
+) -> None:
+    state = [b"1"]
+
+    def answers(question: bytes) -> list[bytes]:
+        _, pid, host, *_ = question.split()
+        return [b"EXIS %b %b %b" % (pid, state[0], host)]
+
+    with false_server(answers) as port:
+        tool = start(site, other, *where, "--port", str(port), "--debug")
+        tool.says("answers: True")
+        state[0] = b"0"
+        assert tool.end() == -signal.SIGHUP and is_alive(other.pid)
+        state[0] = b"1"
+        tool = start(site, other, "--host", f"[127.0.0.1]:{port}", "--debug")
+        tool.says("answers: True")
+        state[0] = b"0"
+        assert tool.end() == -signal.SIGHUP and is_alive(other.pid)
 
 
 # The folder

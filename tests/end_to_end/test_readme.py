@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+import textwrap
 from pathlib import Path
 from typing import Callable
 
@@ -165,14 +166,43 @@ def _start_python(site: Site, code: str, folder: Path) -> Tool:
 
 
 def test_locker(bare_site: Site, tmp_path: Path) -> None:
+    """Each function of the example does what is said beside it."""
     code = readme.code_under("In Python")[0]
-    assert 'host="lockhost"' in code
+    assert code.count('host="lockhost"') == 5
     bare_site.serve_tcp()
-    program = _start_python(bare_site, code.replace("lockhost", "127.0.0.1"), tmp_path)
+    use = """
+        import sys, time
+        nightly()
+        with Locker("nightly", host="lockhost"):
+            nightly()
+        report()
+        with shared, shared:
+            thread = threading.Thread(target=work, args=("in a thread",))
+            thread.start()
+            print("held by", shared.owner() is not None)
+        thread.join()
+        async def fetch_all():
+            await asyncio.wait_for(asyncio.gather(fetch("a"), fetch("a"), fetch("b")), 60)
+        asyncio.run(fetch_all())
+        child = os.fork()
+        if not child:
+            with shared:
+                print("in a child", flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        print("long work", flush=True)
+        long_work(time.sleep(0.1) or (lambda: None) for _ in range(1000))
+    """
+    program = _start_python(bare_site, (code + textwrap.dedent(use)).replace("lockhost", "127.0.0.1"), tmp_path)
     assert program.process.stdout is not None
-    assert re.fullmatch(r"holding nightly \d+\n", program.process.stdout.readline()), program.err
-    assert list(bare_site.locks()) == ["nightly"]
-    bare_site.free("nightly")
+    said = "".join(program.process.stdout.readline() for _ in range(7))
+    assert re.fullmatch(
+        r"holding nightly \d+\nthe lock 'nightly' is busy: \S+ holds it\nreporting\nheld by True\n"
+        r"working in a thread\nin a child\nlong work\n",
+        said,
+    ), said + program.err
+    wait_for(lambda: list(bare_site.locks()) == ["long"], "the lease")
+    bare_site.free("long")
     assert program.end() == 1
     assert "LockLost" in program.err, "the end of a `with` raises it"
 

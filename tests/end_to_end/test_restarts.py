@@ -87,7 +87,7 @@ def test_started_anew_by_sighup_it_keeps_its_locks(bare_site: Site) -> None:
     holder = bare_site.hold()
     before = bare_site.locks()
     server.process.send_signal(signal.SIGHUP)
-    server.says("started anew")
+    server.says("started again")
     wait_for(bare_site.answers, "the server")
     assert bare_site.locks() == before
     holder.process.terminate()

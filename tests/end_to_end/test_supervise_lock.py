@@ -137,7 +137,7 @@ def test_without_a_lock_server_they_wait_for_one(supervise: Start, site: Site) -
     site.server.process.kill()
     site.server.end()
     first = supervise()
-    first.tool.says("trying again in")
+    first.tool.says("no lock server answers; trying again")
     assert first.programs()["web"]["state"] == "STANDBY"
     site.serve()
     runs(first, 1)

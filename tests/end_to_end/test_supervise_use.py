@@ -71,6 +71,51 @@ class TestTheList:
         assert supervised.programs()["slow"]["pid"] == second
 
 
+# It is told the first while it runs, and the second while it has not ended: how it ends, and how often it was started.
+@pytest.mark.parametrize(
+    ("first", "second", "state", "starts"),
+    [
+        ("stop", "hup", "STOPPED", 1),
+        ("stop", "start", "RUNNING", 2),
+        ("stop", "restart", "RUNNING", 2),
+        ("restart", "stop", "STOPPED", 1),
+        ("restart", "hup", "RUNNING", 2),
+        ("hup", "stop", "STOPPED", 1),
+        ("hup", "restart", "RUNNING", 2),
+        ("stop", "term", None, 1),
+        ("hup", "term", None, 1),
+    ],
+)
+def test_what_is_told_while_the_last_is_not_done(
+    supervise: Start, first: str, second: str, state: str | None, starts: int
+) -> None:
+    deaf = 'trap "" TERM; echo $$ >> "$NOTES/deaf"; until [ -e "$NOTES/go" ]; do sleep 0.02; done; rm "$NOTES/go"'
+    supervised = supervise("--program", f"deaf: {deaf}", "--stop-timeout", "1000")
+    supervised.latest("deaf")
+    signals = {"hup": signal.SIGHUP, "term": signal.SIGTERM}
+
+    def was_told(count: int) -> bool:
+        if second == "term" and count == 2:
+            answer = supervised.site.run("supervise", "stop", "nosuch", "--pid-file", supervised.pid_file)
+            return "the supervisor ends" in answer.stderr
+        return len(re.findall(r"told to |the programs are restarted", supervised.tool.err)) == count
+
+    for count, word in enumerate((first, second), 1):
+        if word in signals:
+            supervised.tool.process.send_signal(signals[word])
+        else:
+            supervised.site.start("supervise", word, "--pid-file", supervised.pid_file)
+        wait_for(partial(was_told, count), f"it to be told: {word}")
+        assert supervised.programs()["deaf"]["state"] == "STOPPING"
+    (supervised.notes / "go").touch()
+    if state is None:
+        assert supervised.tool.end() == 0
+    else:
+        wait_for(lambda: supervised.programs()["deaf"]["state"] == state, f"{state}: {supervised.programs()}")
+        (supervised.notes / "go").touch()
+    assert len(supervised.noted("deaf")) == starts
+
+
 class TestControl:
     def test_status(self, supervise: Start) -> None:
         supervised = supervise("--program", f"web: {NOTING}", "--program", "mail: sleep 1000")
@@ -264,15 +309,21 @@ class TestSurroundings:
         assert "the program 'bad' died too often (2/5)" in log.read_text()
 
     def test_killed_in_the_background_it_is_started_again(self, bare_site: Site) -> None:
+        """With its programs, but for those that somebody has stopped."""
         pid_file, log = bare_site.folder / "bg.pid", bare_site.folder / "log"
-        bare_site.run("supervise", "--program", "sleep 77005.5", "--pid-file", pid_file, "--log-file", log)
+        words = ["--program", "sleep 77005.5", "--program", "off: sleep 77006.5", "--program", "again: sleep 77007.5"]
+        bare_site.run("supervise", *words, "--pid-file", pid_file, "--log-file", log)
         monitor = int(pid_file.read_text())
         bare_site.ends_with(monitor)
         first = wait_for(lambda: processes_with("sleep 77005.5"), "the program")[0]
+        for told in (["stop", "off", "again"], ["start", "again"]):
+            bare_site.run("supervise", *told, "--pid-file", pid_file)
         server = int(re.findall(r"supervise\[(\d+)\]", log.read_text())[-1])
         os.kill(server, signal.SIGKILL)
         wait_for(lambda: [pid for pid in processes_with("sleep 77005.5") if pid != first], "the next")
         assert not is_alive(first)
+        shown = bare_site.run("supervise", "status", "--pid-file", pid_file).stdout
+        assert re.search(r"^off +STOPPED .*\nagain +(STARTING|RUNNING) ", shown, re.MULTILINE), shown
         os.kill(monitor, signal.SIGKILL)
         wait_for(lambda: not processes_with("sleep 77005.5"), "the end of all")
         wait_for(lambda: not (bare_site.folder / "bg.sock").exists(), "the end of the supervisor")

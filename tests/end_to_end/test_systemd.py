@@ -124,7 +124,7 @@ def test_started_by_its_first_client(systemd: Systemd, tool: str) -> None:
             else:
                 systemd("systemctl", action, tool)
             assert answers(systemd, tool)
-            assert systemd.show(tool, "ActiveState") == "active"
+            wait_for(lambda: systemd.show(tool, "ActiveState") == "active", "that to be ready")
         os.kill(systemd.process(tool), signal.SIGKILL)
         assert answers(systemd, tool), "after a moment without a server"
     finally:

@@ -17,9 +17,10 @@ from ..support.site import Site, Tool
 from ..support.waiting import wait_for
 from .terminal import Terminal
 
-# Says what it gets, and how often; ends by the word "end".
+# Says what it gets, and how often; ends by the word "end". It reads in a thread: a handler that is to run just before
+# the main thread waits for input would run after that only.
 COMMAND = """
-import os, signal, sys, time
+import os, queue, signal, sys, threading, time
 def tell(word):
     os.write(1, f"<{word}>".encode())
 def stop(number, frame):
@@ -40,18 +41,28 @@ signal.signal(signal.SIGHUP, lambda n, f: (open(sys.argv[1], "a").write("hup\\n"
 signal.signal(signal.SIGTERM, lambda n, f: (open(sys.argv[1], "a").write("term\\n"), os._exit(9)))
 if "catch" in sys.argv:
     signal.signal(signal.SIGTSTP, stop)
+lines = queue.Queue()
+def read():
+    line = b""
+    while line != b"end\\n":  # what comes behind it is for the shell
+        try:
+            line = os.read(0, 1000)
+        except OSError:
+            line = b""
+        if line:
+            lines.put(line.decode().strip())
+        else:
+            time.sleep(0.05)
 tell(f"ready {os.getpid()}")
+threading.Thread(target=read, daemon=True).start()  # in the background this stops it
 while True:
     try:
-        line = sys.stdin.readline()
-    except OSError:
-        line = ""
-    if not line:
-        time.sleep(0.05)  # not pause(2): a signal that comes just before it would be handled after the next one only
+        line = lines.get(timeout=0.05)
+    except queue.Empty:
         continue
-    tell("read " + line.strip())
-    if line.strip() == "end":
-        sys.exit(8)
+    tell("read " + line)
+    if line == "end":
+        os._exit(8)
 """
 
 

@@ -77,6 +77,36 @@ def test_no_such_command(site: Site) -> None:
     assert not site.locks()
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--", "echo one | cat"], "No such file or directory"),
+        (["--no-shell", "echo  one"], "No such file or directory"),
+        (["--", "A=5", "env"], "No such file or directory"),
+        (["--", "/bin/echo one\n/bin/echo two"], "No such file or directory"),
+        (["--", f"/bin/echo {'one ' * 100}"], "File name too long"),
+    ],
+)
+def test_a_line_for_a_shell_behind_dashes_is_no_command_and_the_remedy_is_said(
+    site: Site, words: list[str], why: str
+) -> None:
+    done = site.lockersh(*words)
+    assert (done.returncode, done.stdout) == (127, "")
+    assert done.stderr == (
+        f"lockersh: cannot execute '{' '.join(words[1].split())}': {why}; behind -- or --no-shell words are executed "
+        "as they are: write sh -c in front of a line, or leave that out\n"
+    )
+    assert not site.locks()
+
+
+def test_a_folder_whose_name_has_a_blank_is_one_folder(site: Site, tmp_path: Path) -> None:
+    for name in ("old", "dir", "old dir"):
+        (tmp_path / name).mkdir()
+    assert site.lockersh("rm", "-r", "old dir", cwd=tmp_path).returncode == 0
+    assert site.lockersh("--", "rmdir", "--", "dir", cwd=tmp_path).returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
 def test_the_current_folder_is_not_on_the_path(site: Site, tmp_path: Path) -> None:
     program = tmp_path / "only-here"
     program.write_text("#!/bin/sh\necho found\n")
@@ -108,7 +138,9 @@ def test_script_without_an_interpreter_line(site: Site, tmp_path: Path) -> None:
     [
         (["echo", "one", "two"], "one two\n"),
         (["echo one two"], "one two\n"),
-        (["echo", "two  words"], "two words\n"),
+        (["echo", "two  words"], "two  words\n"),
+        (["echo", "two  words;"], "two words\n"),
+        (["A=5", "printf", "%s.", "two  words", "", "b"], "two  words..b."),
         (["--no-shell", "echo", "two  words"], "two  words\n"),
         (["--no-shell", "echo", "$HOME", "*"], "$HOME *\n"),
         (["echo one; echo two"], "one\ntwo\n"),
@@ -118,6 +150,12 @@ def test_script_without_an_interpreter_line(site: Site, tmp_path: Path) -> None:
         (["  echo   blanks  "], "blanks\n"),
         (["echo", "--lock", "y"], "--lock y\n"),
         (["--", "echo", "-n"], ""),
+        (["--", "echo", "$HOME", "*", "a  b", "#", "|"], "$HOME * a  b # |\n"),
+        (["--", "printf", "%s.", "", "a\nb"], ".a\nb."),
+        (["--", "sh", "-c", "echo $0 | tr a b", "a"], "b\n"),
+        (["--", "echo", "--", "a  b"], "-- a  b\n"),
+        (["echo", "--", "a;", "echo", "b"], "-- a\nb\n"),
+        (["echo", "a", "# b"], "a\n"),
         (["printf", "a\u00a0b"], "a\u00a0b"),
         (["eval", "echo", "builtin"], "builtin\n"),
         (["printenv", "IPCLOCKER_LOCK"], "x\n"),
@@ -161,7 +199,7 @@ def test_environment_byte_for_byte(site: Site) -> None:
     mine, bare = with_and_without(site, "/usr/bin/env -0", env=environment)
     start = bare + b"IPCLOCKER_LOCK=x\0IPCLOCKER_TOKEN="
     assert mine.startswith(start)
-    assert re.fullmatch(rb"\d+\0", mine[len(start) :])
+    assert re.fullmatch(rb"\d+\0IPCLOCKER_SPACE=[0-9a-f]{32}\0", mine[len(start) :])
 
 
 def test_the_lock_granted_replaces_that_of_the_caller(site: Site) -> None:
@@ -402,9 +440,12 @@ def test_a_command_of_another_user(site: Site, tmp_path: Path) -> None:
     site.ends_with(command)
     os.kill(command, signal.SIGCONT)
     os.kill(tool.pid, signal.SIGTERM)
-    wait_for(
-        lambda: not int(Path(f"/proc/{tool.pid}/status").read_text().partition("ShdPnd:")[2].split()[0], 16),
-        "the signal to be read",
-    )
+
+    def has_read() -> bool:
+        os.kill(tool.pid, signal.SIGCONT)  # in the foreground of a terminal it has stopped with its command
+        pending = int(Path(f"/proc/{tool.pid}/status").read_text().partition("ShdPnd:")[2].split()[0], 16)
+        return not pending & 1 << signal.SIGTERM - 1
+
+    wait_for(has_read, "the signal to be read")
     os.kill(command, signal.SIGUSR1)
     assert tool.end() == 6, tool.err

@@ -112,6 +112,29 @@ def test_stopped_for_longer_than_the_server_waits_for_a_confirmation(site: Site)
     assert tool.err.count("waiting for lock x") == 2
 
 
+def test_a_crowd_that_is_stopped_holds_up_the_one_that_is_not_for_15_seconds_and_has_its_order_afterwards(
+    site: Site,
+) -> None:
+    holder = site.hold()
+    order, may_end = site.folder / "order", site.folder / "may-end"
+    crowd = []
+    for number in range(8):
+        crowd.append(waiter(site, f"echo {number} >>'{order}'"))
+        for pid in (crowd[-1].child(), crowd[-1].pid):
+            os.kill(pid, signal.SIGSTOP)
+        wait_for(lambda: state(crowd[-1].pid) == "T", "lockersh to be stopped")
+    other = waiter(site, f"until test -e '{may_end}'; do sleep 0.05; done; echo other >>'{order}'")
+    holder.process.terminate()
+    other.says("obtained")
+    for tool in crowd:
+        for pid in (tool.child(), tool.pid):
+            os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: all(tool.err.count("waiting for lock x") == 2 for tool in crowd), "all to be in the queue again")
+    may_end.touch()
+    assert [tool.end() for tool in (other, *crowd)] == [0] * 9
+    assert order.read_text().split() == ["other", *map(str, range(8))]
+
+
 def test_second_signal_to_one_that_gives_back(site: Site) -> None:
     """A server that has stopped does not answer; the first signal lets it be told, the second does not wait."""
     site.hold()

@@ -14,7 +14,6 @@ from ipclocker.lock.report import (
     details,
     document,
     duration,
-    encode,
     escape_controls,
     json_text,
     outcome_line,
@@ -26,6 +25,7 @@ from ipclocker.lock.report import (
 )
 from ipclocker.lock.snapshot import BROKEN, FREE, HELD, RECALLED, Outcome, Ping, Snapshot
 from ipclocker.lock.wire.info import HeldInfo, WaiterInfo
+from ipclocker.net.text import encode_text
 
 NOON = time.mktime((2026, 7, 1, 12, 0, 0, 0, 0, -1))
 PLAIN = HeldInfo(b"nightly", b"worker12_4711_ann", 1763732002123456, 63.0, b"worker12", 4711, b"10.0.0.12")
@@ -181,15 +181,15 @@ LOCKS = st.builds(
 @given(st.lists(LOCKS, max_size=3), st.booleans())
 def test_whatever_a_server_says_can_be_written(locks: list[HeldInfo], detailed: bool) -> None:
     taken = snapshot(*locks, detailed=detailed)
-    assert isinstance(encode(table(taken)), bytes)
-    assert all(encode(details(lock, taken)).endswith(b"\n") for lock in locks)
+    assert isinstance(encode_text(table(taken)), bytes)
+    assert all(encode_text(details(lock, taken)).endswith(b"\n") for lock in locks)
     written = json.dumps(document(taken), allow_nan=False)
     assert json.loads(written)["time"] == NOON
 
 
 def test_text_is_written_as_it_came() -> None:
     for word in (b"a\xff\x1b\xc3\xbc", bytes(range(256))):
-        assert encode(text(word)) == word
+        assert encode_text(text(word)) == word
 
 
 def test_nothing_moves_the_cursor_of_a_terminal() -> None:

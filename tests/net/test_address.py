@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from ipclocker.errors import ServerUnavailable, UsageError
+from ipclocker.lock.endpoint import endpoint
 from ipclocker.net.address import (
     Address,
+    Host,
     find_addresses,
     is_socket_path,
     own_host_name,
@@ -18,19 +20,35 @@ from ipclocker.net.address import (
     socket_path,
     split_hosts,
 )
+from ipclocker.pid.endpoint import pid_endpoint
 
 
 @pytest.mark.parametrize(
     ("text", "hosts"),
     [
-        ("one", ["one"]),
-        ("one:two.example:three", ["one", "two.example", "three"]),
-        ("[::1]", ["::1"]),
-        ("a:[fe80::1%lo]:10.0.0.1", ["a", "fe80::1%lo", "10.0.0.1"]),
+        ("one", [("one", None)]),
+        ("one:two.example:three", [("one", None), ("two.example", None), ("three", None)]),
+        ("[::1]", [("::1", None)]),
+        ("a:[fe80::1%lo]:10.0.0.1", [("a", None), ("fe80::1%lo", None), ("10.0.0.1", None)]),
+        ("[one]:1760", [("one", 1760)]),
+        ("a:[b]:1:[::1]:65535:[c]:d", [("a", None), ("b", 1), ("::1", 65535), ("c", None), ("d", None)]),
     ],
 )
-def test_host_lists(text: str, hosts: list[str]) -> None:
+def test_host_lists(text: str, hosts: list[tuple[str, int | None]]) -> None:
     assert split_hosts(text) == hosts
+    assert split_hosts(":".join(str(Host(*host)) for host in hosts)) == hosts
+
+
+@pytest.mark.parametrize("text", ["host:1751", "1751", "a:1751:b", "[a]:1:2", "[1751]"])
+def test_a_number_in_a_host_list_is_a_port_in_the_wrong_place(text: str) -> None:
+    with pytest.raises(UsageError, match=r"is a number, not a host: give the port by --port, or write \[HOST\]:PORT"):
+        split_hosts(text)
+
+
+@pytest.mark.parametrize("text", ["[a]:0", "[a]:65536", "[a]:" + "9" * 5000])
+def test_a_port_in_a_host_list_that_is_none(text: str) -> None:
+    with pytest.raises(UsageError, match="not a number from 1 to 65535"):
+        split_hosts(text)
 
 
 @pytest.mark.parametrize("text", [":", "a:", ":a", "a::b", "::1", "[::1", "a]", "[a][b]", "[]", "a[b]"])
@@ -58,8 +76,22 @@ def test_services(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getservbyname", look_up)
     assert port_number("lockerd", "tcp") == 4711
+    assert endpoint("lockerd").port == 4711
     assert service_port("lockerd", "tcp", 1751) == 4711
     assert service_port("lockerd", "udp", 1752) == 1752
+
+
+def test_our_services_have_their_ports_without_an_entry_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_up(name: str, protocol: str) -> int:
+        raise OSError("not found")
+
+    monkeypatch.setattr(socket, "getservbyname", look_up)
+    assert endpoint("lockerd").port == 1751 and pid_endpoint("pidstatd").port == 1752
+    monkeypatch.setenv("IPCLOCKER_PORT", "lockerd")
+    assert endpoint().port == 1751
+    for wrong in (lambda: endpoint("pidstatd"), lambda: pid_endpoint("lockerd"), lambda: endpoint("other")):
+        with pytest.raises(UsageError, match=r"nor a (tcp|udp) service"):
+            wrong()
 
 
 def test_loopback_names_are_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:

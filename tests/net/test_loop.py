@@ -59,7 +59,7 @@ def test_a_forked_process_leaves_a_loop_to_its_parent(loop: Loop, pair: tuple[so
     child = os.fork()
     if child == 0:
         loop.detach_after_fork()
-        right = signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL and len(os.listdir("/dev/fd")) == before - 3
+        right = signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL and len(os.listdir("/dev/fd")) <= before - 3
         os._exit(0 if right else 1)
     assert os.waitpid(child, 0)[1] == 0
     theirs.send(b"bytes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,16 @@ from ipclocker.errors import UsageError
 from ipclocker.net import tcp_listener as listen
 from ipclocker.net import unix_socket
 from ipclocker.net.address import Address
-from ipclocker.net.tcp_listener import UnixListener, accept, tcp_listeners
+from ipclocker.net.tcp_listener import (
+    UnixListener,
+    accept,
+    bound_sockets,
+    start_listening,
+    stop_listening,
+    tcp_listeners,
+)
+
+from ..support.waiting import DEADLINE
 
 
 def test_what_a_client_is_accepted_with() -> None:
@@ -97,3 +108,77 @@ def test_its_queue_being_full_is_a_sign_of_life(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="another server answers"):
             UnixListener(str(path))
         assert path.exists()
+
+
+# Sockets that are bound, and listen for a time only
+
+
+def is_refused(address: Any) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as client:
+        client.settimeout(DEADLINE)
+        return client.connect_ex(address[:2]) == errno.ECONNREFUSED
+
+
+def can_be_taken(address: Any, reuse: bool) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+        try:
+            thief.bind(address[:2])
+            thief.listen()
+        except OSError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_bound_socket_refuses_clients_and_keeps_others_off_its_port(host: str) -> None:
+    (sock,) = bound_sockets([host], 0)
+    address = sock.getsockname()
+    clients = []
+    for _ in range(3):
+        assert is_refused(address)
+        assert not can_be_taken(address, False) and not can_be_taken(address, True)
+        start_listening(sock)
+        clients.append(socket.create_connection(address[:2], DEADLINE))
+        clients.append(accept_within(sock))
+        clients.append(socket.create_connection(address[:2], DEADLINE))  # which nobody accepts
+        assert not can_be_taken(address, False) and not can_be_taken(address, True)
+        sock = stop_listening(sock)
+        assert sock.getsockname() == address and stop_listening(sock) is sock
+    sock.close()
+    for client in clients:
+        client.close()
+    # Their connections are remembered for a minute, which keeps nobody from a new start.
+    (again,) = bound_sockets([host], address[1])
+    again.close()
+
+
+def test_a_socket_that_does_not_listen_keeps_its_port_when_it_is_to_stop() -> None:
+    """To bind the port again may fail, as while a child still has a copy of the socket that was closed."""
+    (sock,) = bound_sockets(["127.0.0.1"], 0)
+    with sock.dup():
+        assert stop_listening(sock) is sock
+        start_listening(sock)
+        assert stop_listening(stop_listening(sock)) is sock
+    sock.close()
+
+
+def test_where_listening_cant_be_stopped_there_is_a_new_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    (sock,) = bound_sockets(["127.0.0.1"], 0)
+    address = sock.getsockname()
+    start_listening(sock)
+    monkeypatch.setattr(socket.socket, "shutdown", raise_not_connected)
+    new = stop_listening(sock)
+    assert new is not sock and new.getsockname() == address and is_refused(address)
+    new.close()
+
+
+def accept_within(sock: socket.socket) -> socket.socket:
+    sock.settimeout(DEADLINE)
+    client, _ = sock.accept()
+    sock.setblocking(False)
+    return client
+
+
+def raise_not_connected(*arguments: object) -> None:
+    raise OSError(errno.ENOTCONN, "not connected")

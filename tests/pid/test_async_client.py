@@ -16,7 +16,7 @@ from ipclocker.pid.protocol import PidAnswer
 from ipclocker.process.identity import ProcessIdentity, identify
 
 from ..support.fake_servers import false_server
-from ..support.processes import NO_PID, alive
+from ..support.processes import NO_PID, alive, in_no_namespace
 from ..support.servers import pid_server, port_of
 
 
@@ -55,8 +55,8 @@ def test_answers(loop: Loop) -> None:
         assert ask(loop, port_of(server), ProcessIdentity(process.pid)) is True
         assert ask(loop, port_of(server), ProcessIdentity(NO_PID)) is False
         assert ask(loop, port_of(server), me._replace(start=me.start + 1)) is False
-        assert ask(loop, port_of(server), me._replace(boot="another")) is False
-        assert ask(loop, port_of(server), me._replace(pidns=me.pidns + 1)) is None
+        assert ask(loop, port_of(server), me._replace(boot="another")) is None
+        assert ask(loop, port_of(server), me._replace(pidns=me.pidns + 1)) is in_no_namespace()
 
 
 def test_over_ipv6(loop: Loop) -> None:

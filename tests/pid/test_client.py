@@ -16,8 +16,9 @@ from ipclocker.pid.survey import survey
 from ipclocker.process.identity import identify
 
 from ..support.fake_servers import false_server
-from ..support.processes import NO_PID, alive, gone, zombie
+from ..support.processes import NO_PID, alive, gone, in_no_namespace, zombie
 from ..support.servers import pid_server, port_of
+from ..support.waiting import in_thread, wait_for
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_a_request_and_its_answer() -> None:
         stat.pid_request(host="127.0.0.1", pid=1)
         assert stat.recv_stat() == (1, True, "127.0.0.1")
         assert stat.pid_request_recv(host="127.0.0.1", pid=NO_PID) == (NO_PID, False, "127.0.0.1")
-        assert stat.recv_stat() is None
+        assert stat.recv_stat(timeout=0) is None
 
 
 def test_many_requests_at_once() -> None:
@@ -77,10 +78,51 @@ def test_answers_that_are_not_wanted() -> None:
         assert me.pidns is not None
         stat.pid_request(pid=1, return_exist=False)
         stat.pid_request(pid=NO_PID, return_doesnt=False)
-        stat.pid_request(pid=me._replace(pidns=me.pidns + 1), return_unknown=False)
+        stat.pid_request(pid=me._replace(boot="another"), return_unknown=False)
         stat.pid_request(host="localhost", pid=1, return_exist=False)
-        stat.pid_request(pid=me._replace(pidns=me.pidns + 1))
+        stat.pid_request(pid=me._replace(boot="another"))
         assert stat.recv_stat() == (me.pid, None, "127.0.0.1")
+        assert stat.recv_stat(0) is None
+
+
+def test_a_loop_that_only_receives_waits_for_each_answer() -> None:
+    """As the manual of IPC::PidStat has it: `while True: recv_stat()`, and it is no busy loop, whatever is open."""
+    received: list[object] = []
+
+    with pid_server() as server, PidStat("127.0.0.1", port_of(server)) as stat:
+        stat.fh()  # made now, so that the thread and the test have the same socket
+
+        def loop() -> None:
+            while len(received) < 3:
+                received.append(stat.recv_stat())
+
+        with in_thread(loop):
+            for pid in (1, NO_PID, os.getpid()):
+                stat.pid_request(pid=pid)
+                wait_for(lambda pid=pid: any(answer and answer[0] == pid for answer in received))  # type: ignore[misc,index]
+    assert received == [(1, True, "127.0.0.1"), (NO_PID, False, "127.0.0.1"), (os.getpid(), True, "127.0.0.1")]
+
+
+def test_what_answers_no_question_is_none() -> None:
+    """A loop that polls is to go on then, and a question that goes to two addresses has two answers."""
+
+    def twice(datagram: bytes) -> list[bytes]:
+        pid, secret = datagram.split()[1:3]
+        return [b"EXIS %b 1 %b" % (pid, secret)] * 2
+
+    with false_server(twice) as port, PidStat("127.0.0.1", port) as stat:
+        stat.pid_request(pid=1)
+        assert [stat.recv_stat(), stat.recv_stat()] == [(1, True, "127.0.0.1"), None]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_request_with_its_answer_takes_the_kinds_that_are_wanted(host: str) -> None:
+    with pid_server(host=None) as server, PidStat(port=port_of(server)) as stat:
+        assert stat.pid_request_recv(host, 1, return_exist=False) is None
+        assert stat.pid_request_recv(host, NO_PID, return_doesnt=False) is None
+        assert stat.pid_request_recv(host, NO_PID, return_exist=False) == (NO_PID, False, host)
+        assert stat.pid_request_recv(host, 1, return_doesnt=False, return_unknown=False) == (1, True, host)
         assert stat.recv_stat(0) is None
 
 
@@ -92,10 +134,10 @@ def test_identity_of_a_process() -> None:
             for process_asked, exists in [
                 (me, True),
                 (me._replace(start=me.start + 1), False),
-                (me._replace(boot="another"), False),
-                (me._replace(pidns=me.pidns + 1), None),
+                (me._replace(boot="another"), None),
+                (me._replace(pidns=me.pidns + 1), in_no_namespace()),
             ]:
-                if host == "localhost" and exists is None:
+                if host == "localhost" and (exists is None or process_asked.pidns != me.pidns):
                     continue  # then the server is asked
                 assert stat.pid_request_recv(host=host, pid=process_asked) == (me.pid, exists, host)
 
@@ -178,14 +220,17 @@ def test_local_pids() -> None:
     pid = gone()
     assert PidStat.local_pid_exists(pid) is False
     assert PidStat.local_pid_doesnt_exist(pid) is True
+    assert PidStat.local_pid_exists(str(os.getpid())) is True
+    assert PidStat.local_pid_doesnt_exist(str(pid)) is True
+    assert PidStat().pid_request_recv(pid=str(os.getpid())) == (os.getpid(), True, "localhost")
     assert PidStat.local_pid_exists(0) is None
     assert PidStat.local_pid_doesnt_exist(-5) is None
 
 
 def test_what_can_not_be_asked() -> None:
     with PidStat(port=1) as stat:
-        for pid in (0, -1):
-            with pytest.raises(UsageError, match="no positive number"):
+        for pid in (0, -1, "0", "-1", "x", "", "1 2", "9" * 5000):
+            with pytest.raises(UsageError, match="not a positive number"):
                 stat.pid_request(pid=pid)
         with pytest.raises(ServerUnavailable, match="not known"):
             stat.pid_request(host="host.invalid", pid=1)

@@ -21,7 +21,21 @@ hosts = st.binary(min_size=1, max_size=60).filter(lambda word: word.split() == [
 pids = st.integers(1, 10**20 - 1)
 numbers = st.integers(0, 10**20 - 1)
 boots = st.just("") | st.uuids().map(str)
-questions = st.builds(PidQuestion, pids, hosts, st.integers(0, 7), st.none() | numbers, boots, st.none() | numbers)
+names = st.just("") | st.from_regex(r"[a-z0-9.=-]{1,20}", fullmatch=True)
+maybe = st.none() | numbers
+questions = st.builds(
+    PidQuestion,
+    pids,
+    hosts,
+    st.integers(0, 7),
+    maybe,
+    boots,
+    maybe,
+    timens=maybe,
+    machine=names,
+    name=names,
+    silent=maybe,
+)
 near_words = st.sampled_from(
     [
         b"PIDR",
@@ -40,6 +54,9 @@ near_words = st.sampled_from(
         b"start=5",
         b"boot=",
         b"pidns=x",
+        b"silent=",
+        b"silent=3",
+        b"machine=m",
         b"\xb2",
         b"9" * 30,
         b"\x00",

@@ -7,6 +7,7 @@ seconds; it takes that long, and its answer is a line with the worker's pid. The
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -38,6 +39,7 @@ def serve(manager: ProcManager, listener: socket.socket, gap: float = 0.0) -> No
 
 def main() -> None:
     """Serve for ever."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     path, *words = sys.argv[1:]
     parameters: dict[str, Any] = dict(word.split("=", 1) for word in words)
     for key in ("no_signals", "rolling"):

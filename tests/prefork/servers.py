@@ -89,11 +89,14 @@ class Server:
 
     def workers(self, number: int | None = None) -> list[int]:
         """Its workers; those that are there when there are so many of them, and all are ready."""
+
+        def are_ready() -> bool:
+            found = living_children(self.pid)
+            said = [rf"server (pid {pid}): initialized" in self.err and state(pid) == "S" for pid in found]
+            return len(found) == number and all(said)
+
         if number is not None:
-            wait_for(lambda: len(living_children(self.pid)) == number, f"{number} workers; {self.err}")
-            for pid in living_children(self.pid):
-                self.says(rf"server \(pid {pid}\): initialized")
-                wait_for(lambda pid=pid: state(pid) == "S", "a worker that waits")  # type: ignore[misc]
+            wait_for(are_ready, f"{number} workers; {self.err}")
         found = living_children(self.pid)
         self._seen.update(found)
         return found

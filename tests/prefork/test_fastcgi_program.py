@@ -60,9 +60,12 @@ def foreign(tmp_path: Path) -> list[str]:
 
 def wait_for_workers(found: Server, number: int) -> list[int]:
     """So many workers, which are of the foreign kind and are up."""
-    wait_for(lambda: len(living_children(found.pid)) == number, f"{number} workers: {found.err}")
-    for pid in found.workers():
-        found.says(f"up {pid}")
+
+    def are_up() -> bool:
+        workers = living_children(found.pid)
+        return len(workers) == number and all(f"up {pid}\n" in found.err for pid in workers)
+
+    wait_for(are_up, f"{number} workers: {found.err}")
     return found.workers()
 
 
@@ -184,6 +187,7 @@ def test_copies_end_when_prefork_is_killed(foreign: list[str]) -> None:
 def test_what_a_wrapper_has_started_is_told_too(foreign: list[str]) -> None:
     shell = ["sh", "-c", f"{' '.join(foreign)}; exit 3"]
     with prefork("--processes", "1", "--stop-signal", "USR1", program=shell) as found:
+        found.says("started")
         wrapper = wait_for(lambda: living_children(found.pid), "the wrapper")[0]
         inner = wait_for(lambda: living_children(wrapper), "the program")[0]
         found.says(f"up {inner}")
@@ -195,6 +199,7 @@ def test_what_a_wrapper_has_started_is_told_too(foreign: list[str]) -> None:
 
 def test_signals_are_as_the_caller_had_them(foreign: list[str]) -> None:
     with prefork("--processes", "1", program=["sleep", "1000"]) as found:
+        found.says("started")
         worker = wait_for(lambda: living_children(found.pid), "the worker")[0]
         wait_for(lambda: Path(f"/proc/{worker}/cmdline").read_bytes().startswith(b"sleep"), "the program")
         status = Path(f"/proc/{worker}/status").read_text()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import socket
 import stat
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +25,8 @@ from ipclocker.prefork.listen_socket import (
     parse_access,
     parse_listen,
 )
+
+from ..support import PROJECT
 
 
 def test_places() -> None:
@@ -105,6 +111,98 @@ def test_the_name_of_a_dead_server_is_taken_over(tmp_path: Path) -> None:
     path.write_text("precious")
     with pytest.raises(UsageError, match="it is a file, and no socket"):
         ListenSocket(UnixPath(str(path)))
+
+
+# A server with a child that has the socket, too, and goes on when the server is killed.
+SERVER = """
+import os, sys, time
+from ipclocker.prefork.listen_socket import ListenSocket, UnixPath
+listening = ListenSocket(UnixPath(sys.argv[1]))
+child = os.fork()
+if child:
+    os.write(1, b"%d\\n" % child)
+time.sleep(1000)
+"""
+
+
+@contextlib.contextmanager
+def server_with_child(path: Path) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen([sys.executable, "-c", SERVER, path], cwd=PROJECT, stdout=-1, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        try:
+            yield process
+        finally:
+            process.kill()
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_name_is_taken_over_when_only_the_children_of_a_killed_server_have_it(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with server_with_child(path) as process:
+        for _ in range(2):  # to look changes nothing
+            with pytest.raises(UsageError, match="another server answers there"):
+                ListenSocket(UnixPath(str(path)))
+        process.kill()
+        process.wait()
+        listening = ListenSocket(UnixPath(str(path)))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            listening.socket.accept()[0].close()
+        with pytest.raises(UsageError, match="another server answers there"):
+            ListenSocket(UnixPath(str(path)))
+        listening.close()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_another_program_has_got_meanwhile_is_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with server_with_child(path) as process:
+        process.kill()
+        process.wait()
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+            other.listen()
+            with pytest.raises(UsageError, match="another server answers there"):
+                ListenSocket(UnixPath(str(path)))
+
+
+@pytest.mark.parametrize("place", [TcpPort("127.0.0.1", 0), UnixPath("socket")])
+def test_it_listens_again_at_the_same_address(place: TcpPort | UnixPath, tmp_path: Path) -> None:
+    if isinstance(place, UnixPath):
+        place = UnixPath(str(tmp_path / place.path))
+    listening = ListenSocket(place)
+    name, address = str(listening), listening.socket.getsockname()
+    copy = listening.socket.dup()  # as others have it
+    try:
+        for _ in range(2):
+            listening.socket.shutdown(socket.SHUT_RDWR)
+            with socket.socket(copy.family) as client, pytest.raises(ConnectionRefusedError):
+                client.connect(address)
+            listening.listen_again()
+            with socket.socket(copy.family) as client:
+                client.connect(address)
+                listening.socket.accept()[0].close()
+        assert str(listening) == name
+    finally:
+        listening.close()
+        copy.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_does_not_listen_again_where_another_program_does(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    listening = ListenSocket(UnixPath(path))
+    with socket.socket(socket.AF_UNIX) as other:
+        os.unlink(path)
+        other.bind(path)
+        other.listen()
+        with pytest.raises(UsageError, match="another server answers there"):
+            listening.listen_again()
+        assert listening.socket.fileno() >= 0
+        listening.close()
+        assert os.path.exists(path)
 
 
 @pytest.mark.parametrize("place", [TcpPort("127.0.0.1", 0), UnixPath("socket")])

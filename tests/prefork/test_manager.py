@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
@@ -30,7 +30,8 @@ from .servers import Server, server, started
 def program(code: str, *words: str) -> list[str]:
     """A Python program that has `listener`, bound to SOCKET, and `serve` of example_server.py."""
     start = (
-        "import os, signal, socket, sys, time\n"
+        "import logging, os, signal, socket, sys, time\n"
+        "logging.basicConfig(level=logging.INFO, format='%(message)s')\n"
         "from ipclocker import ProcManager\n"
         "from tests.prefork.example_server import serve, work\n"
         "listener = socket.socket(socket.AF_UNIX)\n"
@@ -45,7 +46,7 @@ def program(code: str, *words: str) -> list[str]:
 
 def test_defaults() -> None:
     manager = ProcManager()
-    assert (manager.n_processes(), manager.start_delay(), manager.die_timeout()) == (10, 0, 60)
+    assert (manager.n_processes(), manager.start_delay(), manager.die_timeout()) == (0, 0, 60)
     assert (manager.role(), manager.pm_parameter("pm_title"), manager.pid_fname()) == ("manager", "perl-fcgi-pm", None)
     assert (manager.no_signals(), manager.rolling()) == (False, True)
     assert (manager.max_requests(), manager.max_size(), manager.request_timeout()) == (0, 0, 0)
@@ -58,6 +59,34 @@ def test_parameters_are_set_by_any_way() -> None:
     assert manager.n_processes(5) == manager.n_processes() == manager.pm_parameter("n_processes") == 5
     assert manager.pm_parameter("start_delay", "1.5") == manager.start_delay() == 1.5
     assert manager.pm_parameter("rolling", False) is False
+
+
+def test_pm_manage_changes_what_it_is_given_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = ProcManager(n_processes=3, die_timeout=5, no_signals=True)
+    monkeypatch.setattr(manager, "_handle", lambda: 1)
+    assert manager.pm_manage(n_processes=0, die_timeout=None) == 1
+    assert (manager.n_processes(), manager.die_timeout(), manager.no_signals()) == (0, None, True)
+
+
+def test_its_messages_are_logged_and_say_which_process_it_is(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Own(ProcManager):
+        def pm_notify(self, msg: str) -> None:
+            super().pm_notify(f"<{msg}>")
+
+    caplog.set_level("INFO", "ipclocker")
+    for manager in (ProcManager(), Own()):
+        manager.pm_notify("all is well\n")
+        manager.pm_warn("all is lost")
+    who = f"FastCGI: manager (pid {os.getpid()}): "
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", who + "all is well"),
+        ("WARNING", who + "all is lost"),
+        ("INFO", who + "<all is well\n>"),
+        ("WARNING", who + "<all is lost>"),
+    ]
+    assert capfd.readouterr().err == ""
 
 
 def test_limits_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,18 +113,35 @@ def test_limits_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("max_size", [1]),
         ("role", "boss"),
         ("n_processes", None),
+        ("n_processes", True),
+        ("start_delay", True),
+        ("die_timeout", "soon"),
+        ("pid_fname", 5),
+        ("pm_title", [1]),
+        ("no_signals", "no"),
+        ("rolling", 2),
+        ("role", None),
+        ("sizecheck_num_requests", "x"),
     ],
 )
-def test_values_that_mean_nothing(key: str, value: object) -> None:
-    with pytest.raises(UsageError, match=key):
-        ProcManager(**{key: value})  # type: ignore[arg-type]
+def test_values_that_mean_nothing(key: str, value: Any) -> None:
+    calls: list[Callable[..., object]] = [ProcManager, ProcManager().pm_manage]
+    for give in calls:
+        with pytest.raises(UsageError, match=f"{key} can't be {re.escape(repr(value))}: "):
+            give(**{key: value})
 
 
 def test_a_parameter_that_there_is_not() -> None:
-    with pytest.raises(TypeError, match="no parameter 'processes'"):
+    with pytest.raises(TypeError, match="'processes'"):
         ProcManager(processes=3)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="no parameter 'x'"):
         ProcManager().pm_parameter("x")
+
+
+def test_it_manages_nobody_unless_it_is_told_how_many() -> None:
+    with started(program("serve(ProcManager(), listener)")) as found:
+        assert found.ask() == found.pid
+        assert found.workers() == []
 
 
 def test_pm_manage_in_a_thread_is_refused() -> None:
@@ -125,7 +171,7 @@ def test_signals_are_counted() -> None:
     assert manager.pm_received_signal() == {"TERM": 2}
 
 
-def test_pm_exit_and_pm_abort(capfd: pytest.CaptureFixture[str]) -> None:
+def test_pm_exit_and_pm_abort(caplog: pytest.LogCaptureFixture) -> None:
     manager = ProcManager()
     ends: list[tuple[Callable[[], object], int]] = [
         (lambda: manager.pm_exit("done"), 0),
@@ -138,28 +184,48 @@ def test_pm_exit_and_pm_abort(capfd: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as ended:
             end()
         assert ended.value.code == status
-    lines = capfd.readouterr().err.splitlines()
+    lines = caplog.messages
     assert lines[0] == f"FastCGI: manager (pid {os.getpid()}): done"
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
     assert lines[4] == f"FastCGI: manager (pid {os.getpid()}): dying: done"
     assert manager.pm_wait() is None
 
 
-def test_pid_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_pid_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     manager = ProcManager(pid_fname=str(tmp_path / "pid"))
     manager.pm_write_pid_file()
     manager.pm_write_pid_file()
     manager.pm_write_pid_file(str(tmp_path / "other"))
     assert (tmp_path / "pid").read_text() == (tmp_path / "other").read_text() == f"{os.getpid()}\n"
     ProcManager().pm_write_pid_file(str(tmp_path / "pid"))
-    assert f"it holds the pid file {tmp_path / 'pid'}" in capfd.readouterr().err
+    assert f"it holds the pid file {tmp_path / 'pid'}" in caplog.messages[-1]
     assert manager.pm_remove_pid_file()
     assert manager.pm_remove_pid_file(str(tmp_path / "other"))
     assert list(tmp_path.iterdir()) == []
     assert not manager.pm_remove_pid_file()
-    assert "No such file" in capfd.readouterr().err
+    assert "No such file" in caplog.messages[-1]
     manager.pm_write_pid_file(str(tmp_path / "no" / "folder"))
-    assert "cannot be written" in capfd.readouterr().err
+    assert "cannot be written" in caplog.messages[-1]
     assert not ProcManager().pm_remove_pid_file()
+
+
+def test_a_pid_file_is_removed_by_its_own_manager_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A second one, here or in another process, was told so when it wanted to write it."""
+    path = tmp_path / "pid"
+    first, second = (ProcManager(pid_fname=str(path)) for _ in range(2))
+    first.pm_write_pid_file()
+    second.pm_write_pid_file()
+    assert not second.pm_remove_pid_file()
+    assert f"unlink: {path}: process {os.getpid()} holds it" in caplog.messages[-1]
+    with server("python", n_processes=1, pid_fname=path) as found:
+        found.workers(1)
+        found.send(signal.SIGTERM)
+        assert found.end() == 0
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert first.pm_remove_pid_file()
+    path.write_text("1234\n")  # by a program that holds none
+    assert second.pm_remove_pid_file()
+    assert not path.exists()
 
 
 def test_the_functions_are_those_of_one_manager(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,6 +282,7 @@ def test_hooks_are_called_where_they_belong() -> None:
         serve(Own(n_processes=1), listener)
     """
     with started(program(code)) as found:
+        found.says("started")
         worker = wait_for(lambda: living_children(found.pid), "a worker")[0]
         assert found.ask() == worker
         found.send(signal.SIGTERM)
@@ -408,7 +475,7 @@ def test_workers_that_fail_at_once_make_no_storm() -> None:
 
 def test_a_fork_that_fails_is_tried_again() -> None:
     code = """
-        fork, failures = os.fork, [0, 0, 0]
+        fork, failures = os.fork, [0, 0, 0, 0]
         def failing():
             if failures:
                 failures.pop()
@@ -420,6 +487,7 @@ def test_a_fork_that_fails_is_tried_again() -> None:
     with started(program(code)) as found:
         assert found.ask() in found.workers(1)
         assert len(re.findall(r"fork: planted; tried again in 0\.\d s", found.err)) == 3
+        assert "planted: if this process is killed, what workers have started may live on" in found.err
 
 
 def test_a_worker_that_cannot_begin_is_no_second_manager() -> None:

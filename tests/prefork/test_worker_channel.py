@@ -35,7 +35,7 @@ def test_a_worker_is_heard() -> None:
     assert (channel.deadline, channel.served) == (456.5, 1)
     assert channel.read() == []
     channel.close()
-    assert descriptors() == before
+    assert descriptors() <= before  # idle connections of Lockers are closed at a fork
 
 
 def test_a_program_finds_its_end_once() -> None:

@@ -6,9 +6,8 @@ import os
 
 import pytest
 
-from ipclocker.net.address import own_host_name
-from ipclocker.process import identity
-from ipclocker.process.identity import ProcessIdentity, exists, identify, is_own, own_boot, own_pidns
+from ipclocker.process import identity, viewpoint
+from ipclocker.process.identity import ProcessIdentity, exists, identify
 
 from ..support.processes import NO_PID, alive, gone, half_zombie, zombie
 
@@ -17,7 +16,7 @@ def test_a_process_that_lives() -> None:
     with alive() as process:
         assert exists(process.pid)
         me = identify(process.pid)
-        assert is_own(me) and exists(me.pid, me.start)
+        assert exists(me.pid, me.start)
     assert exists(process.pid) is False
 
 
@@ -40,14 +39,6 @@ def test_another_process_under_the_same_number_is_gone() -> None:
         assert exists(me.pid, me.start + 1) is False
 
 
-def test_one_of_another_boot_or_namespace_is_not_own() -> None:
-    me = identify(os.getpid())
-    assert me.pidns is not None
-    assert is_own(me)
-    assert not is_own(me._replace(boot="another"))
-    assert not is_own(me._replace(pidns=me.pidns + 1))
-
-
 def test_a_zombie_is_gone() -> None:
     with zombie() as pid:
         assert exists(pid) is False
@@ -59,26 +50,13 @@ def test_a_process_lives_as_long_as_one_of_its_threads() -> None:
         assert exists(pid, identify(pid).start)
 
 
-def test_without_identity_the_host_name_decides() -> None:
-    pid = os.getpid()
-    assert is_own(ProcessIdentity(pid), own_host_name())
-    assert not is_own(ProcessIdentity(pid), "another.host")
-    assert not is_own(ProcessIdentity(pid))
-    assert is_own(ProcessIdentity(pid, boot=own_boot()), own_host_name())
-    assert not is_own(ProcessIdentity(pid, boot="another"), own_host_name())
-
-
-def test_identity_goes_before_the_host_name() -> None:
-    assert is_own(identify(os.getpid()), "another.host")
-
-
 @pytest.mark.parametrize("has_pidfd", [True, False])
 def test_without_proc(monkeypatch: pytest.MonkeyPatch, has_pidfd: bool) -> None:
-    monkeypatch.setattr(identity, "_proc_is_ours", lambda: False)
+    for module in (identity, viewpoint):
+        monkeypatch.setattr(module, "proc_is_ours", lambda: False)
     if not has_pidfd:
         monkeypatch.delattr(os, "pidfd_open")
     with alive() as process:
-        assert own_pidns() is None
         assert identify(process.pid) == ProcessIdentity(process.pid)
         assert exists(process.pid)
         assert exists(process.pid, 5) is None

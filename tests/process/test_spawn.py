@@ -33,7 +33,7 @@ def test_it_becomes_the_command() -> None:
 
 def test_without_a_shell() -> None:
     done = run("""
-        child = CommandProcess("tool", ExecSpec(["echo", "$NEW", ";"], no_shell=True))
+        child = CommandProcess("tool", ExecSpec(["echo", "$NEW", ";"], exact=True))
         child.start({"NEW": "value"})
         end(child)
     """)
@@ -98,7 +98,7 @@ def test_a_call_may_end_its_process(end: str, code: int, children: str) -> None:
 def test_what_can_not_be_executed(words: list[str], code: int, message: str) -> None:
     script = """
         import json
-        child = CommandProcess("tool", ExecSpec(json.load(sys.stdin), no_shell=True))
+        child = CommandProcess("tool", ExecSpec(json.load(sys.stdin), exact=True))
         child.start({"A": "a"})
         print(end(child))
     """

@@ -16,7 +16,7 @@ import pytest
 from ipclocker.process.identity import exists
 
 from ..support import PROJECT
-from ..support.processes import command_line, processes_with
+from ..support.processes import all_gone, command_line, processes_with
 from ..support.waiting import wait_for
 
 SCRIPT = """
@@ -72,10 +72,10 @@ READY = "print('ready', flush=True);"
 
 
 def test_when_its_time_is_over_although_the_other_is_stopped(scene: Scene) -> None:
-    process = scene.start(0.7, f"{READY} sys.stdin.read()")
     begin = time.monotonic()
+    process = scene.start(0.7, f"{READY} sys.stdin.read()")
     os.kill(process.pid, signal.SIGSTOP)
-    assert scene.killed_at() - begin >= 0
+    assert scene.killed_at() - begin >= 0.7, "not before its time"
     os.kill(process.pid, signal.SIGCONT)
     _, pid, session, *descriptors = (scene.folder / "killed").read_text().split()
     assert pid == session and int(pid) != process.pid, "it is in a session of its own, with no way to a terminal"
@@ -105,6 +105,77 @@ def test_a_later_time_and_an_earlier_one(scene: Scene) -> None:
     assert scene.killed_at() - begin >= 2.3
 
 
+def watchdogs(process: subprocess.Popen[str]) -> set[int]:
+    """The watchdogs of a process."""
+    return set(processes_with(" ".join(command_line(process.pid)))) - {process.pid}
+
+
+def test_one_that_was_killed_is_replaced_at_the_next_deadline(scene: Scene) -> None:
+    then = f"{READY} sys.stdin.readline(); watchdog.set_deadline(time.monotonic() + 0.5); {READY} input()"
+    process = scene.start(1000, then)
+    (watchdog,) = watchdogs(process)
+    os.kill(watchdog, signal.SIGKILL)
+    all_gone([watchdog])
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "ready\n"
+    os.kill(process.pid, signal.SIGSTOP)
+    scene.killed_at()
+
+
+def test_one_that_was_killed_and_can_not_be_replaced_is_told(scene: Scene) -> None:
+    then = f"""
+    from ipclocker.errors import IpclockerError
+    def no_fork():
+        raise OSError(11, "planted")
+    {READY}
+    sys.stdin.readline()
+    fork, os.fork = os.fork, no_fork
+    descriptors = len(os.listdir("/dev/fd"))
+    for _ in range(2):
+        try:
+            watchdog.set_deadline(time.monotonic() + 1000)
+        except IpclockerError as error:
+            print(error, len(os.listdir("/dev/fd")) - descriptors, flush=True)
+    os.fork = fork
+    watchdog.set_deadline(time.monotonic() + 1001)
+    watchdog.disarm()
+    {READY}
+    """
+    process = scene.start(1000, then)
+    (watchdog,) = watchdogs(process)
+    os.kill(watchdog, signal.SIGKILL)
+    all_gone([watchdog])
+    told = "cannot make a process that ends the command in time: planted 0\n"
+    assert process.communicate("\n")[0] == f"{told}{told}ready\n" and not scene.has_killed
+
+
+def test_a_loop_sees_that_it_was_killed(scene: Scene) -> None:
+    then = f"""
+    import select
+    poller = select.poll()
+    poller.register(watchdog, select.POLLIN)
+    {READY}
+    sys.stdin.readline()
+    assert not poller.poll(0)
+    {READY}
+    assert poller.poll(60_000)
+    watchdog.restart(time.monotonic() + 0.2)
+    {READY}
+    sys.stdin.read()
+    """
+    process = scene.start(1000, then)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "ready\n"
+    (watchdog,) = watchdogs(process)
+    os.kill(watchdog, signal.SIGKILL)
+    assert process.stdout.readline() == "ready\n"
+    scene.killed_at()
+
+
 def test_it_is_dismissed(scene: Scene) -> None:
     process = scene.start(0.5, f"watchdog.disarm(); {READY} sys.stdin.read()")
     time.sleep(1)
@@ -128,7 +199,7 @@ def test_one_that_was_stopped_itself_hears_first_what_it_was_told(scene: Scene) 
     process = scene.start(
         1.0, f"{READY} sys.stdin.readline(); watchdog.set_deadline(time.monotonic() + 1000); {READY} input()"
     )
-    (watchdog,) = set(processes_with(" ".join(command_line(process.pid)))) - {process.pid}
+    (watchdog,) = watchdogs(process)
     os.kill(watchdog, signal.SIGSTOP)
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write("\n")

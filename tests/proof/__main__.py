@@ -22,10 +22,13 @@ from ..support import PROJECT
 from ..support.servers import Lockerd
 from ..support.site import nodes_can_be_made
 from .chaos import CUTS, KILLS, RECALLS, STOPS, WATCHDOGS, Chaos, torment
-from .crowd import Setting, built, new_crowd
+from .crowd import Crowd, Setting, built, new_crowd
+from .fail_overs import over_fail_overs
 from .linearizability import Undecided
 from .outages import cut_power, kill_at_each, traced_run
-from .recorded import Clients, Processes, over_restarts, record_lockers, record_queue
+from .recorded import Clients, Processes, Where, over_restarts, record_lockers, record_queue
+from .replicas import Site, machines_can_be_made, new_replicated_crowd
+from .storm import HOSTS, LEADER_ENDS, STORM, Storm
 from .trace import not_awaited
 
 DEFAULT_SECONDS = 300.0
@@ -58,19 +61,77 @@ def crowd_on_hosts(folder: Path, dice: random.Random, seconds: float) -> Iterato
     yield from _torment(setting, [*faults], hosts, dice.choice([0.2, 0.5, 1.5]), folder, dice, seconds)
 
 
+def crowd_in_odd_places(folder: Path, dice: random.Random, seconds: float) -> Iterator[tuple[str, int]]:
+    """A crowd of which many are where nobody can see them: behind other boot ids, and with a /proc of others."""
+    hosts = dice.choice([0, 2, 3])
+    lease = dice.choice([False, True])
+    setting = Setting(
+        *(built(_FILE), built(_FILE)),
+        names=dice.randint(1, 3),
+        workers=dice.randint(4, 10),
+        lease=lease,
+        odd=dice.choice([0.3, 0.7, 1.0]),
+        long=dice.choice([0.1, 0.4]),
+        longest=dice.choice([4.0, 8.0]),
+    )
+    faults = [*KILLS, *STOPS, *(WATCHDOGS if lease else ()), *(CUTS if lease and hosts else ())]
+    yield from _torment(setting, faults, hosts, dice.choice([0.2, 0.5]), folder, dice, seconds)
+
+
 def _torment(
     setting: Setting, faults: list[str], hosts: int, pause: float, folder: Path, dice: random.Random, seconds: float
 ) -> Iterator[tuple[str, int]]:
     cache = folder.parent / "cache"
     with new_crowd(setting, _FILE, cache, dice, hosts) as crowd:
         chaos = Chaos(crowd, dice, faults, pause, long=dice.choice([0.1, 0.3, 0.6]))
-        try:
-            yield from torment(crowd, chaos, min(seconds, _CROWD))._asdict().items()
-        except BaseException:
-            kept = folder.parent / "violation"
-            shutil.copytree(crowd.folder, kept, ignore=shutil.ignore_patterns("lockerd"))
-            print(f"it left its logs in {kept}, and this had happened: {chaos.figures()}; {dict(chaos.done)}")
-            raise
+        yield from _tormented(crowd, chaos, folder, seconds)
+
+
+def _tormented(crowd: Crowd, chaos: Chaos, folder: Path, seconds: float) -> Iterator[tuple[str, int]]:
+    try:
+        yield from torment(crowd, chaos, min(seconds, _CROWD))._asdict().items()
+    except BaseException:
+        kept = folder.parent / "violation"
+        shutil.copytree(crowd.folder, kept, ignore=shutil.ignore_patterns("lockerd", "data"))
+        print(f"it left its logs in {kept}, and this had happened: {chaos.figures()}; {dict(chaos.done)}")
+        raise
+
+
+def crowd_of_replicas(folder: Path, dice: random.Random, seconds: float) -> Iterator[tuple[str, int]]:
+    """A crowd that asks several lockerd on etcd, in a storm."""
+    lease = dice.choice([False, True])
+    setting = Setting(
+        *(built(_FILE), built(_FILE)),
+        names=dice.randint(1, 4),
+        workers=dice.randint(4, 8),
+        lease=lease,
+        families=dice.choice([0.0, 0.3]) if lease else 0.0,
+        long=dice.choice([0.1, 0.4]),
+        longest=dice.choice([4.0, 12.0]),
+        at_home=False,
+    )
+    crowds = [*KILLS, *STOPS, *(WATCHDOGS if lease else ())]
+    faults = dice.choice([STORM, [*STORM, *HOSTS], [*STORM, *(each for each in crowds if "server" not in each)]])
+    site = _site(dice)
+    with new_replicated_crowd(setting, site, _FILE, folder.parent / "cache", dice) as crowd:
+        pause, long = dice.choice([0.5, 1.0, 3.0]), dice.choice([0.1, 0.3, 0.6])
+        yield from _tormented(crowd, Storm(crowd, dice, [*faults], pause, long, site.ttl), folder, seconds)
+
+
+def fail_overs(folder: Path, dice: random.Random, seconds: float) -> Iterator[tuple[str, int]]:
+    """Histories of Lockers over fail-overs."""
+    diaries = folder / "diaries"
+    diaries.mkdir()
+    faults = dice.choice([STORM, [*LEADER_ENDS, "revoke the lease"]])
+    cache, count, kind = folder.parent / "cache", dice.randint(2, 5), Clients(processes=2)
+    told = over_fail_overs(_FILE, cache, diaries, dice, faults, count, _site(dice), kind)
+    yield "operations in histories", told.checked.operations
+    yield "histories", 1
+    yield from ((name, value) for name, value in told.figures._asdict().items() if name != "grants")
+
+
+def _site(dice: random.Random) -> Site:
+    return Site(dice.randint(2, 3), dice.randint(1, 2), beside=dice.choice([False, True]), ttl=dice.choice([2, 2, 5]))
 
 
 def histories(folder: Path, dice: random.Random, seconds: float) -> Iterator[tuple[str, int]]:
@@ -85,7 +146,7 @@ def histories(folder: Path, dice: random.Random, seconds: float) -> Iterator[tup
         (folder / part).mkdir()
     state = dice.choice(["none", str(folder / "state")])
     with Lockerd("--state", state) as server:
-        killed = record_lockers(str(server.port), folder / "lockers", dice, Clients(processes=4), kill_two)
+        killed = record_lockers(Where(str(server.port)), folder / "lockers", dice, Clients(processes=4), kill_two)
         waited = record_queue(server.address, folder / "waiters", dice, clients=dice.randint(3, 8))
     restarted = over_restarts(folder / "restarts", dice, restarts=dice.randint(1, 5))
     for checked in (killed, waited, restarted):
@@ -110,7 +171,21 @@ def kills(folder: Path, dice: random.Random, seconds: float) -> Iterator[tuple[s
         yield "kills at a write or flush", kill_at_each(folder, call, None)
 
 
-_RUNS: list[Run] = [crowd_on_hosts, crowd_here, crowd_on_hosts, histories, crowd_on_hosts, disk, crowd_on_hosts, kills]
+_RUNS: list[Run] = [
+    crowd_on_hosts,
+    crowd_here,
+    crowd_in_odd_places,
+    crowd_on_hosts,
+    histories,
+    crowd_of_replicas,
+    crowd_in_odd_places,
+    crowd_on_hosts,
+    fail_overs,
+    disk,
+    crowd_of_replicas,
+    crowd_on_hosts,
+    kills,
+]
 
 
 def main(seed: int, seconds: float) -> int:
@@ -123,8 +198,13 @@ def main(seed: int, seconds: float) -> int:
     (scratch / "cache").mkdir()
     runs = _RUNS
     if not nodes_can_be_made():
-        print("left out: crowds on hosts that are cut off, which take namespaces, so root", flush=True)
-        runs = [run for run in _RUNS if run is not crowd_on_hosts]
+        print(
+            "left out: crowds on hosts that are cut off and in odd places, which take namespaces, so root", flush=True
+        )
+        runs = [run for run in runs if run not in (crowd_on_hosts, crowd_in_odd_places)]
+    if not machines_can_be_made():
+        print("left out: several lockerd, which take etcd and namespaces, so root", flush=True)
+        runs = [run for run in runs if run not in (crowd_of_replicas, fail_overs)]
     while time.monotonic() < begin + seconds and not code:
         run = runs[number % len(runs)]
         folder = scratch / f"run{number}"
@@ -133,7 +213,7 @@ def main(seed: int, seconds: float) -> int:
         try:
             figures: Counter[str] = Counter()
             for name, value in run(folder, random.Random(f"{seed} {number}"), begin + seconds - time.monotonic()):
-                figures[name] += value
+                _count(figures, name, value)
         except Undecided as undecided:
             print(f": too much of a history overlaps to be checked: {undecided}", flush=True)
             totals["undecided"] += 1
@@ -143,7 +223,8 @@ def main(seed: int, seconds: float) -> int:
             totals["failures"] += 1
             code = 1
         else:
-            totals.update(figures)
+            for name, value in figures.items():
+                _count(totals, name, value)
             print(f": {_listed(figures)}", flush=True)
         if not code:
             shutil.rmtree(folder)
@@ -152,6 +233,11 @@ def main(seed: int, seconds: float) -> int:
     if not code:
         shutil.rmtree(scratch)
     return code
+
+
+def _count(figures: Counter[str], name: str, value: int) -> None:
+    """Add a figure up, or of the longest times keep the longest."""
+    figures[name] = max(figures[name], value) if name.startswith("longest") else figures[name] + value
 
 
 def _listed(figures: Counter[str]) -> str:

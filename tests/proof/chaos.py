@@ -98,7 +98,11 @@ class Chaos:
         what, _, whom = fault.partition(" a ")
         runs = whom != "waiter"
         spared = set() if whom == "command" else self._harmed
-        found = [worker for worker in crowd.workers if worker.runs == runs and worker.process.pid not in spared]
+        found = [
+            worker
+            for worker in crowd.workers
+            if worker.runs == runs and worker.process.pid not in spared and not worker.is_spared
+        ]
         return bool(found) and self._harm(self._dice.choice(found), what, whom)
 
     def _harm(self, worker: Worker, what: str, whom: str) -> bool:

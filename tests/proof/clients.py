@@ -1,7 +1,8 @@
 """Real clients, which lock and unlock at random and write down what came of it: threads with a Locker each.
 
-`python -m tests.proof.clients PORT FOLDER SEED OPERATIONS BREAKS NAMES CLIENT...` is a process of them, which can be
-killed. BREAKS is the part of the operations that break a lock. NAMES are the requests to choose from: names with colons
+`python -m tests.proof.clients HOSTS PORT FOLDER SEED OPERATIONS PATIENCE BREAKS LOOKS NAMES CLIENT...` is a process of
+them, which can be killed. PATIENCE is for how many seconds most of them wait for a lock. BREAKS and LOOKS are the parts
+of the operations that break a lock, or ask for its owner. NAMES are the requests to choose from: names with colons
 between, then the next request behind a comma.
 """
 
@@ -18,34 +19,43 @@ from ipclocker.errors import LockLost, ServerUnavailable
 
 from .history import BREAK, LOCK, STATUS, UNLOCK, Recorder
 
-LONG = 5.0  # seconds to wait for a lock
-
 
 class Client:
     """One client: at most one lock at a time, one operation after the other."""
 
-    def __init__(self, port: str, folder: Path, client: str, requests: list[list[str]], dice: random.Random) -> None:
+    def __init__(
+        self,
+        hosts: str,
+        port: str,
+        folder: Path,
+        client: str,
+        patience: float,
+        requests: list[list[str]],
+        dice: random.Random,
+    ) -> None:
+        self._hosts = hosts
         self._port = port
         self._folder = folder
         self._recorder = Recorder(folder, client)
+        self._patience = patience
         self._requests = requests
         self._dice = dice
 
-    def live(self, operations: int, breaks: float) -> None:
-        """Do about so many operations, of which this part breaks a lock; hold nothing in the end."""
+    def live(self, operations: int, breaks: float, looks: float) -> None:
+        """Do about so many operations, of which these parts break a lock or look; hold nothing in the end."""
         for _ in range(operations):
             try:
-                self._do_one(breaks)
+                self._do_one(breaks, looks)
             except ServerUnavailable:
                 self._start_anew()
         self._recorder.close()
 
-    def _do_one(self, breaks: float) -> None:
+    def _do_one(self, breaks: float, looks: float) -> None:
         names = self._dice.choice(self._requests)
         kind = self._dice.random()
         if kind < breaks:
             self._break(self._dice.choice(names))
-        elif kind < 0.15:
+        elif kind < breaks + looks:
             self._look(self._dice.choice(names))
         else:
             self._lock_and_unlock(names)
@@ -61,11 +71,17 @@ class Client:
         if not self._lock(locker, names):
             return
         time.sleep(self._dice.choice([0, 0, 0.001, 0.005]))
+        token = locker.token
         if self._dice.random() < 0.2:
             self._recorder.call(LOCK, names)
             locker.lock()
             self._granted(locker)
         self._recorder.call(UNLOCK, [locker.lock_name()])
+        if locker.token != token:  # release() would speak of the grant that was lost before, too
+            stood = locker._holding.acquisition.release()
+            self._recorder.returned("freed" if stood else "lost")
+            locker.unlock()
+            return
         try:
             locker.release()
         except LockLost:
@@ -76,7 +92,7 @@ class Client:
     def _lock(self, locker: Locker, names: list[str]) -> bool:
         """Ask for it, and wait long, for a moment or not at all."""
         kind = self._dice.random()
-        patience = 0.0 if kind < 0.2 else self._dice.uniform(0.0005, 0.03) if kind < 0.4 else LONG
+        patience = 0.0 if kind < 0.2 else self._dice.uniform(0.0005, 0.03) if kind < 0.4 else self._patience
         begin = time.monotonic()
         self._recorder.call(LOCK, names)
         granted = locker.acquire(timeout=patience) if patience else locker.acquire(blocking=False)
@@ -103,27 +119,41 @@ class Client:
         self._recorder.returned()
 
     def _locker(self, names: list[str]) -> Locker:
-        return Locker(
-            host="127.0.0.1",
+        locker = Locker(
+            host=self._hosts,
             port=self._port,
             lock=names,
-            user=self._recorder.client,
             timeout=0,
             autounlock=True,
             connect_tries=100,
             connect_delay=0.2,
             print_retry=lambda locker: None,
         )
+        # Called as the history has it, but not by `user`: without a session a late request is taken for a new one.
+        locker._holding.acquisition._session._default_user = self._recorder.client.encode()
+        return locker
 
 
-def main(port: str, folder: str, seed: str, operations: str, breaks: str, names: str, *clients: str) -> int:
+def main(
+    hosts: str,
+    port: str,
+    folder: str,
+    seed: str,
+    operations: str,
+    patience: str,
+    breaks: str,
+    looks: str,
+    names: str,
+    *clients: str,
+) -> int:
     """Let these clients live, each in a thread; the exit code."""
     requests = [request.split(":") for request in names.split(",")]
     ended_well = []
 
     def live(client: str) -> None:
         dice = random.Random(f"{seed} {client}")
-        Client(port, Path(folder), client, requests, dice).live(int(operations), float(breaks))
+        one = Client(hosts, port, Path(folder), client, float(patience), requests, dice)
+        one.live(int(operations), float(breaks), float(looks))
         ended_well.append(client)
 
     threads = [threading.Thread(target=live, args=(client,)) for client in clients]

@@ -35,6 +35,16 @@ LEASE = 3.0  # seconds: the shortest
 # How a lockersh may end: as its command, or because the lock was lost (76), or by a signal that it was sent.
 _GOOD_ENDS = {0, 76, CLASH, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGKILL, 128 + signal.SIGTERM}
 _SHOWN = 60  # lines
+# Odd places, as words before a command. The first looks like another host behind the same address, as a container with
+# a boot id of its own, a NAT gateway or a tunnel does. In the second /proc shows numbers that are not its own.
+_OTHER_BOOT = (
+    "mount -t tmpfs tmpfs /run; cat /proc/sys/kernel/random/uuid >/run/boot; "
+    'mount --bind /run/boot /proc/sys/kernel/random/boot_id; exec "$@"'
+)
+_ODD_PLACES = {
+    "another boot": ["unshare", "--mount", "sh", "-euc", _OTHER_BOOT, "sh"],
+    "no proc": ["unshare", "--pid", "--fork", "--kill-child"],
+}
 _FAULT = re.compile(r"Traceback|a fault of ours|could not be served")
 
 
@@ -53,6 +63,8 @@ class Figures(NamedTuple):
     recalls: int
     lost: int
     violations: int
+    terms: int = 0  # in which one of several lockerd has served
+    longest_gap_ms: int = 0  # in which none did
 
     def __str__(self) -> str:
         return ", ".join(f"{value} {name}" for name, value in self._asdict().items())
@@ -96,12 +108,16 @@ class Place:
 
 
 class Worker(NamedTuple):
-    """One lockersh, with its witness. A family is a witness with descendants."""
+    """One lockersh, with its witness. A family is a witness with descendants.
+
+    Nobody can know of the end of one that is in an odd place. So if it is not for a lease, nothing is done to it.
+    """
 
     place: Place
     process: subprocess.Popen[bytes]
     mark: str  # among the words of all of its processes
     is_family: bool
+    is_spared: bool = False
 
     @property
     def lockersh(self) -> int:
@@ -150,6 +166,7 @@ class Setting(NamedTuple):
     workers: int = 8
     lease: bool = False
     families: float = 0.0  # the part of the witnesses that have descendants
+    odd: float = 0.0  # the part of the lockersh that are in odd places
     long: float = 0.05  # the part of the commands that take long
     longest: float = 2.0  # seconds that such a one takes
     at_home: bool = True  # whether they are at the server's place, too
@@ -244,12 +261,15 @@ class Crowd:
         manners = [manner for manner, has in (("tree", is_family), ("stubborn", dice.random() < 0.5)) if has]
         mark = f"{self._mark}{number}"
         lease = ["--lease", str(LEASE)] if setting.lease else []
+        is_odd = dice.random() < setting.odd
+        # A lease is refused where the descendants of a command can't be seen.
+        odd_place = ("another boot" if setting.lease else dice.choice([*_ODD_PLACES])) if is_odd else ""
         process = place.start(
-            *setting.tool, "lockersh", *self._where, "--lock", name, *lease,
+            *_ODD_PLACES.get(odd_place, []), *setting.tool, "lockersh", *self._where, "--lock", name, *lease,
             "--connect-tries", "1000", "--connect-delay", "0.3", "--no-shell",
             sys.executable, "-IS", WITNESS, str(self.folder), f"{seconds:.3f}", mark, *manners,
         )  # fmt: skip
-        return Worker(place, process, mark, is_family)
+        return Worker(place, process, mark, is_family, is_odd and not setting.lease)
 
     def finish(self) -> None:
         """Let all end, and see that nothing is stuck: each name can be had from each place, and none is left held."""
@@ -269,7 +289,7 @@ class Crowd:
         strange = {code: count for code, count in self.ends.items() if code not in _GOOD_ENDS}
         said = "\n".join(place.said() for place in self.places)
         assert not strange, f"exit codes: {strange}\n{said}"
-        for file in [self._log, *(place.errors for place in self.places)]:
+        for file in [*self.folder.glob("lockerd*.log"), *(place.errors for place in self.places)]:
             found = _FAULT.search(file.read_text(errors="replace"))
             assert not found, found and found.string[found.start() :][:3000]
 
@@ -345,12 +365,13 @@ def with_fault(name: str) -> list[str]:
 def need_hosts() -> None:
     """Skip the test, with a word, where there can be no hosts of its own."""
     if not all(map(shutil.which, ("ip", "nsenter", "unshare"))):
-        _leave_out("takes ip, nsenter and unshare")
+        leave_out("takes ip, nsenter and unshare")
     if not nodes_can_be_made():
-        _leave_out("takes namespaces, so root")
+        leave_out("takes namespaces, so root")
 
 
-def _leave_out(why: str) -> NoReturn:
+def leave_out(why: str) -> NoReturn:
+    """Skip a test on hosts of its own, with a word."""
     if os.environ.get("CI") == "true" and os.geteuid() == 0:  # there the proof is never left out
         pytest.fail(f"the proof on hosts that are cut off {why}")
     pytest.skip(f"THE PROOF ON HOSTS THAT ARE CUT OFF IS LEFT OUT: it {why}")

@@ -21,9 +21,12 @@ LOCK = "lock"  # ("granted", NAME, TOKEN), ("busy",), and where queues are looke
 OBTAINED = "obtained"  # ("granted", NAME, TOKEN): the end of a wait that was ("queued",)
 UNLOCK = "unlock"  # ("freed",), ("lost",) if it was not held any more
 BREAK = "break"  # ("broke", OWNER...)
+KEEPER = "server "  # what the names of servers begin with, that keep a lock for those who had waited
 STATUS = "status"  # ("owner", OWNER or None)
 CHECK = "check"  # ("current", TOKEN, 1 or 0)
 GONE = "gone"  # whatever the client held or waited for is taken from it
+
+_BEGUN_WITHIN = 10.0  # seconds after the end of a server; the next one has begun by then, and reserves nothing any more
 
 
 class Operation(NamedTuple):
@@ -89,20 +92,23 @@ class Recorder:
         os.write(self._file, json.dumps(entry).encode() + b"\n")
 
 
-def note_kill(folder: Path) -> None:
-    """The server of these clients is killed now."""
+def note_kill(folder: Path, lasting: float = 0.0, begin: float | None = None) -> None:
+    """The server of these clients is killed now; or for so many seconds from now on, its answers may be lost."""
     with (folder / "kills").open("a") as file:
-        print(time.monotonic(), file=file)
+        begin = time.monotonic() if begin is None else begin
+        print(begin, begin + lasting, file=file)
 
 
 def read_histories(folder: Path) -> list[Operation]:
     """All that the clients of this folder did."""
     done = [operation for path in sorted(folder.glob("*.history")) for operation in _read_diary(path)]
     kills = folder / "kills"
-    return [*done, *_lost_grants(done, list(map(float, kills.read_text().split())) if kills.exists() else [])]
+    lines = kills.read_text().splitlines() if kills.exists() else []
+    times = [(float(begin), float(end)) for begin, end in map(str.split, lines)]
+    return [*done, *_lost_grants(done, times), *_reserved(done, times)]
 
 
-def _lost_grants(operations: list[Operation], kills: list[float]) -> Iterator[Operation]:
+def _lost_grants(operations: list[Operation], kills: list[tuple[float, float]]) -> Iterator[Operation]:
     """Within one call, a lock may be granted more than once, of which its client hears only the last time.
 
     A grant may be broken before it is heard of. And a client whose server is gone before it has answered does not know
@@ -116,10 +122,23 @@ def _lost_grants(operations: list[Operation], kills: list[float]) -> Iterator[Op
             at_once = lock.called < broken.returned and broken.called < lock.returned
             if at_once and set(broken.names) & set(lock.names):
                 yield unheard
-        for kill in kills:
-            if lock.called < kill < lock.returned:
+        for begin, end in kills:
+            if lock.called < end and begin < lock.returned:
                 yield unheard
-                yield unheard._replace(action=GONE, called=kill)
+                yield unheard._replace(action=GONE, called=max(begin, lock.called))
+
+
+def _reserved(operations: list[Operation], kills: list[tuple[float, float]]) -> Iterator[Operation]:
+    """What comes free soon after a server has begun with kept locks may be kept a moment for those who had waited.
+
+    Then nobody has it, as STATUS says, and yet it is busy, as if the server had it; once for each begin and name.
+    """
+    names = dict.fromkeys(name for operation in operations for name in operation.names)
+    for number, (begin, end) in enumerate(kills):
+        for name in names:
+            taken = Operation(f"{KEEPER}{number}", LOCK, (name,), begin, end + _BEGUN_WITHIN, certain=False)
+            yield taken
+            yield taken._replace(action=GONE)
 
 
 def _read_diary(path: Path) -> Iterator[Operation]:

@@ -51,9 +51,10 @@ def granted_twice() -> None:
     def acquire(method: Any, table: Any, request: Any, now: float) -> Any:
         grant, effects = method(table, request, now)
         if grant is None and next(numbers) % 3 == 2:
-            held = table.grants.pop(table.held[request.names[0]].token)
-            table._let_go(held)
-            grant, effects = table._grant(held.name, request, now), Effects()
+            held = table.held[request.names[0]]
+            table._expiries.drop(held)
+            grant, effects = table._new_grant(held.name, request, now), Effects()
+            table._index.replace(held, grant)
             effects.before_images = {held.token: held, grant.token: None}
         return grant, effects
 
@@ -66,7 +67,7 @@ def last_come_first_served() -> None:
     from ipclocker.lock.server.table import LockTable
 
     def free(method: Any, table: Any, grant: Any, now: float, effects: Any) -> None:
-        queue = table._queues.get(grant.name)
+        queue = table._queues.by_name.get(grant.name)
         if queue:
             queue.move_to_end(next(reversed(queue)), last=False)
         method(table, grant, now, effects)
@@ -82,13 +83,26 @@ def freed_to_nobody() -> None:
     numbers = count()
 
     def free(method: Any, table: Any, grant: Any, now: float, effects: Any) -> None:
-        queue = table._queues.get(grant.name)
-        kept = table._queues.pop(grant.name) if queue and next(numbers) % 5 == 4 else None
+        queue = table._queues.by_name.get(grant.name)
+        kept = table._queues.by_name.pop(grant.name) if queue and next(numbers) % 5 == 4 else None
         method(table, grant, now, effects)
         if kept:
-            table._queues[grant.name] = kept
+            table._queues.by_name[grant.name] = kept
 
     _wrap(LockTable, "_free", free)
+
+
+@fault
+def boots_mistaken() -> None:
+    """Another boot id is taken for the end of all processes before, whatever machine it is of."""
+    from ipclocker.lock.server import holder_monitor
+    from ipclocker.process.relation import GONE
+
+    def relation(process: Any, view: Any, silent: float | None = None) -> str:
+        return GONE if process.boot and process.boot != view.boot else related(process, view, silent)
+
+    related = holder_monitor.relation  # type: ignore[attr-defined]
+    holder_monitor.relation = relation  # type: ignore[attr-defined]
 
 
 @fault
@@ -98,7 +112,7 @@ def tokens_begin_anew() -> None:
 
     def open_state(method: Any, server: Any, *words: Any) -> None:
         method(server, *words)
-        server._service.table.last_token = 0
+        server.term.service.table.last_token = 0
 
     _wrap(LockServer, "_open_state", open_state)
 
@@ -106,10 +120,9 @@ def tokens_begin_anew() -> None:
 @fault
 def grants_forgotten() -> None:
     """A restart forgets who holds what."""
-    from ipclocker.lock.storage.base import StoredState
     from ipclocker.lock.storage.sqlite import SqliteStore
 
-    _wrap(SqliteStore, "load", lambda method, store: StoredState([], method(store).last_token))
+    _wrap(SqliteStore, "load", lambda method, store: method(store)._replace(grants=[]))
 
 
 @fault
@@ -137,7 +150,7 @@ def not_awaited() -> None:
     """Answers do not wait until what they say is kept."""
     from ipclocker.lock.server.group_commit import GroupCommit
 
-    _wrap(GroupCommit, "must_wait", lambda method, group_commit, client: False)
+    _wrap(GroupCommit, "must_wait", lambda method, group_commit, client, reveals, claims: False)
 
 
 @fault
@@ -163,11 +176,124 @@ def lease_not_checked() -> None:
     _wrap(Lease, "_start", start)
 
 
+# Of several lockerd on etcd
+
+
+def _true_of(compare: str) -> str:
+    """A compare of the same key that is always true, in the place of one with its creation."""
+    always = compare.replace(
+        '"CREATE","result":"EQUAL","create_revision":"0"', '"VERSION","result":"GREATER","version":"-1"'
+    )
+    assert always != compare
+    return always
+
+
+@fault
+def term_not_compared() -> None:
+    """A batch is written whoever leads."""
+    from ipclocker.lock.storage import etcd
+    from ipclocker.lock.storage.etcd_requests import created_at
+
+    etcd.created_at = lambda key, revision: _true_of(created_at(key, 0))  # type: ignore[attr-defined]
+
+
+@fault
+def term_left_out() -> None:
+    """The compare of the term has no number, which etcd takes for 0."""
+    from ipclocker.lock.storage import etcd
+    from ipclocker.lock.storage.etcd_requests import created_at
+
+    def without(key: bytes, revision: int) -> str:
+        return created_at(key, revision).replace(f',"create_revision":"{revision}"', "")
+
+    etcd.created_at = without  # type: ignore[attr-defined]
+
+
+@fault
+def counter_not_compared() -> None:
+    """A try of a batch that comes late is carried out once more."""
+    from ipclocker.lock.storage import etcd
+    from ipclocker.lock.storage.etcd_requests import created_at
+
+    etcd.has_value = lambda key, value: _true_of(created_at(key, 0))  # type: ignore[attr-defined]
+
+
+@fault
+def round_in_flight_counts() -> None:
+    """Who is told that he holds a lock waits for a batch that may have been begun before he asked."""
+    from ipclocker.lock.server.group_commit import GroupCommit
+
+    def must_wait(method: Any, group_commit: Any, client: Any, reveals: bool, claims: bool) -> bool:
+        if group_commit._flushing is None:
+            return bool(method(group_commit, client, reveals, claims))
+        return bool(method(group_commit, client, reveals or claims, False))
+
+    _wrap(GroupCommit, "must_wait", must_wait)
+
+
+@fault
+def no_round() -> None:
+    """A leader says that somebody holds a lock without asking whether it still leads."""
+    from ipclocker.lock.server.group_commit import GroupCommit
+
+    def must_wait(method: Any, group_commit: Any, client: Any, reveals: bool, claims: bool) -> bool:
+        return bool(method(group_commit, client, reveals, False))
+
+    _wrap(GroupCommit, "must_wait", must_wait)
+
+
+@fault
+def time_not_restarted() -> None:
+    """At the start of a term, and of a server, times of holding go on from where they were."""
+    import time
+
+    from ipclocker.lock.model import Grant
+
+    def from_record(record: Any, now: float, clock: float) -> Any:
+        grant = method(record, now, clock)
+        grant.deadline -= time.time() - record.since
+        return grant
+
+    method = Grant.from_record
+    Grant.from_record = from_record  # type: ignore[method-assign]
+
+
+@fault
+def no_last_word() -> None:
+    """Nobody is told why his connection ends when the term does."""
+    from ipclocker.lock.server.connection import ClientConnection
+
+    def end(method: Any, client: Any, reason: bytes) -> None:
+        if reason == b"not_leader":
+            client.close()
+        else:
+            method(client, reason)
+
+    _wrap(ClientConnection, "end", end)
+
+
+@fault
+def grants_forgotten_by_etcd() -> None:
+    """A new leader does not know who holds what."""
+    from ipclocker.lock.storage.etcd import EtcdStore
+
+    _wrap(EtcdStore, "load", lambda method, store: method(store)._replace(grants=[]))
+
+
+@fault
+def tokens_forgotten_by_etcd() -> None:
+    """A new leader counts grants by its own clock alone."""
+    from ipclocker.lock.storage.etcd import EtcdStore
+
+    _wrap(EtcdStore, "load", lambda method, store: method(store)._replace(last_token=0))
+
+
 def main(words: Sequence[str]) -> None:
     """Be the tool with the fault."""
     from ipclocker.__main__ import main as be_the_tool
 
-    plant(words[0])
+    if words[0]:
+        plant(words[0])
     sys.argv = list(words[1:])
     be_the_tool()
 

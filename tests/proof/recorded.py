@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import subprocess
@@ -52,28 +53,41 @@ def _counted(operations: Sequence[object]) -> Checked:
 
 
 class Clients(NamedTuple):
-    """How many there are: processes, clients in each, and operations of each client; how many of these break a lock, as
-    a part of them all; and the requests to choose from (clients.py)."""
+    """How many there are: processes, clients in each, and operations of each client; for how many seconds most of them
+    wait; how many operations break a lock or ask for its owner, as a part of them all; and the requests to choose from
+    (clients.py)."""
 
     processes: int = 3
     clients: int = 2
     operations: int = 60
+    patience: float = 5.0
     breaks: float = 0.02
+    looks: float = 0.13
     requests: str = "x,y:z,z:y,y"  # x has a history of its own
+
+
+class Where(NamedTuple):
+    """Which server clients ask: hosts with colons between, a port; and the words that start a program among them."""
+
+    port: str
+    hosts: str = "127.0.0.1"
+    before: tuple[str, ...] = ()
 
 
 class Processes:
     """Processes of clients (clients.py), each with some threads."""
 
-    def __init__(self, port: str, folder: Path, dice: random.Random, kind: Clients) -> None:
+    def __init__(self, where: Where, folder: Path, dice: random.Random, kind: Clients) -> None:
         self._folder = folder
         self._running: dict[subprocess.Popen[bytes], list[str]] = {}
         for number in range(kind.processes):
             names = [f"c{number}{letter}" for letter in "abcdefgh"[: kind.clients]]
             seed = str(dice.randrange(10**6))
-            words = [port, str(folder), seed, str(kind.operations), str(kind.breaks), kind.requests, *names]
-            command = [sys.executable, "-m", "tests.proof.clients", *words]
-            self._running[subprocess.Popen(command, cwd=PROJECT)] = names
+            parts = [str(kind.patience), str(kind.breaks), str(kind.looks)]
+            words = [where.hosts, where.port, str(folder), seed, str(kind.operations), *parts, kind.requests, *names]
+            command = [*where.before, sys.executable, "-m", "tests.proof.clients", *words]
+            environment = {**os.environ, "PYTHONPATH": str(PROJECT)}  # what is before may change the folder
+            self._running[subprocess.Popen(command, cwd=PROJECT, env=environment)] = names
 
     def kill(self, dice: random.Random) -> None:
         """Kill one of them."""
@@ -97,6 +111,10 @@ class Processes:
     def _lines(self) -> int:
         return sum(path.read_bytes().count(b"\n") for path in self._folder.glob("*.history"))
 
+    def run(self) -> bool:
+        """Whether one of them still does."""
+        return any(process.poll() is None for process in self._running)
+
     def end(self) -> None:
         """Wait for their ends, which are good ones. Raises AssertionError."""
         try:
@@ -109,14 +127,14 @@ class Processes:
 
 
 def record_lockers(
-    port: str,
+    where: Where,
     folder: Path,
     dice: random.Random,
     kind: Clients = Clients(),  # noqa: B008 - it can't be changed
     disturb: Callable[[Processes], None] = lambda processes: None,
 ) -> Checked:
     """Let Lockers in several processes lock and unlock, disturb them, and check what they saw."""
-    running = Processes(port, folder, dice, kind)
+    running = Processes(where, folder, dice, kind)
     try:
         disturb(running)
     finally:
@@ -145,7 +163,8 @@ def over_restarts(folder: Path, dice: random.Random, restarts: int, before: str 
             servers.append(Lockerd(*state, port=servers[0].port, before=before))
 
     try:
-        return record_lockers(str(servers[0].port), diaries, dice, Clients(breaks=0.0, requests="x,y,z"), restart)
+        kind = Clients(breaks=0.0, requests="x,y,z")
+        return record_lockers(Where(str(servers[0].port)), diaries, dice, kind, restart)
     finally:
         servers[-1].kill()
 

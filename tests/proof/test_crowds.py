@@ -27,6 +27,14 @@ def test_leases_on_hosts_that_are_cut_off(built_file: Path, cache: Path, dice: r
         print(torment(crowd, chaos, 7.0, lambda so_far: so_far.grants > 10 and min(so_far.kills, so_far.cuts) > 2))
 
 
+def test_odd_places(built_file: Path, cache: Path, dice: random.Random) -> None:
+    need_hosts()
+    setting = Setting(built(built_file), built(built_file), odd=0.6, long=0.3)
+    with new_crowd(setting, built_file, cache, dice) as crowd:
+        chaos = Chaos(crowd, dice, [*KILLS, *STOPS], pause=0.2, long=0.0)
+        print(torment(crowd, chaos, 3.0, lambda so_far: so_far.grants > 15))
+
+
 # That these would find what they look for
 
 
@@ -34,9 +42,19 @@ def test_leases_on_hosts_that_are_cut_off(built_file: Path, cache: Path, dice: r
 def test_two_at_once_are_found(built_file: Path, cache: Path, dice: random.Random, fault: str) -> None:
     setting = Setting(built(built_file), with_fault(fault), names=1, workers=5, long=0.5)
     with new_crowd(setting, built_file, cache, dice) as crowd:
-        chaos = Chaos(crowd, dice, ["kill the server"], pause=1.0)
+        # A server that was started again keeps what comes free for two seconds: it has to live for longer.
+        chaos = Chaos(crowd, dice, ["kill the server"], pause=4.0)
         with pytest.raises(AssertionError, match="two at once, or a token that does not grow"):
-            torment(crowd, chaos, 20.0)
+            torment(crowd, chaos, 60.0)
+
+
+def test_another_boot_that_is_taken_for_the_end_is_found(built_file: Path, cache: Path, dice: random.Random) -> None:
+    need_hosts()
+    setting = Setting(built(built_file), with_fault("boots_mistaken"), names=1, workers=4, odd=1.0, long=1.0)
+    with new_crowd(setting, built_file, cache, dice) as crowd:
+        chaos = Chaos(crowd, dice, ["stop a command"], pause=1.0, long=0.0)
+        with pytest.raises(AssertionError, match="two at once"):
+            torment(crowd, chaos, 30.0)
 
 
 def test_a_lock_that_nobody_gets_is_found(built_file: Path, cache: Path, dice: random.Random) -> None:

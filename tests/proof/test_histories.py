@@ -10,7 +10,7 @@ import pytest
 from ..support.servers import Lockerd
 from .linearizability import NotLinearizable
 from .planted import before_main
-from .recorded import Processes, over_restarts, record_lockers, record_queue
+from .recorded import Processes, Where, over_restarts, record_lockers, record_queue
 
 
 def test_lockers(tmp_path: Path, dice: random.Random) -> None:
@@ -21,7 +21,7 @@ def test_lockers(tmp_path: Path, dice: random.Random) -> None:
         processes.kill(dice)
 
     with Lockerd("--state", "none") as server:
-        checked = record_lockers(str(server.port), tmp_path, dice, disturb=kill_one)
+        checked = record_lockers(Where(str(server.port)), tmp_path, dice, disturb=kill_one)
     assert checked.grants > 50
 
 
@@ -40,7 +40,7 @@ def test_restarts(tmp_path: Path, dice: random.Random) -> None:
 
 def test_two_grants_at_once_are_found(tmp_path: Path, dice: random.Random) -> None:
     with Lockerd("--state", "none", before=before_main("granted_twice")) as server, pytest.raises(NotLinearizable):
-        record_lockers(str(server.port), tmp_path, dice)
+        record_lockers(Where(str(server.port)), tmp_path, dice)
 
 
 def test_a_broken_order_is_found(tmp_path: Path, dice: random.Random) -> None:

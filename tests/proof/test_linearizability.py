@@ -89,6 +89,14 @@ RIGHT = {
         op("c", STATUS, 5, 6, "owner", "b"),
         op("c", STATUS, 11, 12, "owner", None),
     ],
+    "kept by a server that was started again, for those who had waited": [
+        op("server 0", LOCK, 0, 20),
+        op("server 0", GONE, 0, 20),
+        op("a", LOCK, 1, 2, *BUSY),
+        op("b", STATUS, 3, 4, "owner", None),
+        op("a", LOCK, 5, 6, *BUSY),
+        op("a", LOCK, 7, 8, *got(1)),
+    ],
     "broken, and found out": [
         op("a", LOCK, 0, 1, *got(1)),
         op("b", BREAK, 2, 3, "broke", "a"),
@@ -317,6 +325,24 @@ def test_a_grant_that_a_killed_server_has_told_nobody_of(tmp_path: Path) -> None
     b.call(UNLOCK, ["x"])
     b.returned("freed")
     a.returned("granted", "x", 3)
+    for recorder in (a, b):
+        recorder.close()
+    assert accepts(Locks, *read_histories(tmp_path))
+    (tmp_path / "kills").unlink()
+    assert not accepts(Locks, *read_histories(tmp_path))
+
+
+def test_a_lock_that_the_next_server_keeps_for_others(tmp_path: Path) -> None:
+    a, b = (Recorder(tmp_path, name) for name in "ab")
+    a.call(LOCK, ["x"])
+    a.returned("granted", "x", 1)
+    note_kill(tmp_path)
+    a.call(UNLOCK, ["x"])
+    a.returned("freed")
+    b.call(LOCK, ["x"])
+    b.returned("busy")
+    b.call(LOCK, ["x"])
+    b.returned("granted", "x", 3)
     for recorder in (a, b):
         recorder.close()
     assert accepts(Locks, *read_histories(tmp_path))

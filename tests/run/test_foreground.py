@@ -21,7 +21,7 @@ from ipclocker.process.spawn import CommandProcess, ExecSpec
 from ipclocker.run.foreground import CommandEnded, Foreground, Interrupted, end_by_signal
 {way}
 def command(text):
-    return CommandProcess("tool", ExecSpec(["/bin/sh", "-c", text], no_shell=True))
+    return CommandProcess("tool", ExecSpec(["/bin/sh", "-c", text], exact=True))
 def run(text):
     foreground = Foreground(command(text))
     foreground.start({{"A": "a"}})

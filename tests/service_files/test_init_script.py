@@ -114,7 +114,7 @@ def test_restart_and_reload(script: Script) -> None:
     first = script.pid
     for action in ("reload", "force-reload"):
         assert script(action) == (0, f"lockerd is told to start anew: process {first}\n")
-    wait_for(lambda: (script.folder / "log").read_text().count("started anew") >= 1, "the start anew")
+    wait_for(lambda: (script.folder / "log").read_text().count("started again") >= 1, "the start anew")
     wait_for(script.answers, "an answer")
     for action in ("restart", "try-restart"):
         before = script.pid

@@ -101,6 +101,53 @@ def test_all_that_hides_processes_is_absent(run: Run) -> None:
         assert not re.search(r"^(ProtectProc|ProcSubset|PrivatePIDs|PrivateNetwork)=", unit(run, tool), re.MULTILINE)
 
 
+# lockerd with etcd
+
+ETCD = ["--", "--host", "0.0.0.0", "--etcd", "http://db1:2379,http://db2:2379"]
+FILES = ["--etcd-cacert", "/etc/etcd/ca.crt", "--etcd-cert", "/etc/etcd/a%.crt", "--etcd-key", "/etc/etcd/a.key"]
+
+
+def test_a_lockerd_that_waits_for_etcd(run: Run) -> None:
+    text = unit(run, "lockerd", *ETCD)
+    assert line(text, "TimeoutStartSec") == "infinity"
+    assert line(text, "After").split() == ["network-online.target", "nss-lookup.target", "etcd.service"]
+    assert line(text, "ExecStart").endswith(" lockerd --nofork --host 0.0.0.0 --etcd http://db1:2379,http://db2:2379")
+    assert line(text, "StateDirectory") == "ipclocker", "for its note of how far etcd had come"
+    assert "SupplementaryGroups" not in text
+    without = unit(run, "lockerd")
+    assert "TimeoutStartSec" not in without and "etcd" not in without
+
+
+def test_files_that_it_has_to_read(run: Run) -> None:
+    text = unit(run, "lockerd", *ETCD, *FILES)
+    assert "has to be able to read /etc/etcd/ca.crt /etc/etcd/a%%.crt /etc/etcd/a.key;" in text
+    assert "\n#SupplementaryGroups=etcd\n" in text
+    done = units(run, "lockerd", *ETCD, "--etcd-user", "u", "--etcd-password-file", "/root/password")
+    assert done.returncode == 0
+    assert "units: the service will not see /root/password: have it below /etc\n" in done.stderr
+
+
+@needs_systemd
+def test_systemd_finds_nothing_wrong_with_etcd(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "lockerd.service"
+    path.write_text(unit(run, "lockerd", *ETCD, *FILES))
+    done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--socket", "lockerd", *ETCD], "no socket unit"),
+        (["lockerd", *ETCD, "--import", "x.db"], "--import is for once"),
+        (["lockerd", *ETCD, "--accept-restored"], "--accept-restored is for once"),
+        (["lockerd", *ETCD, "--etcd-cacert", "ca.crt"], "whole name of 'ca.crt'"),
+    ],
+)
+def test_what_there_is_no_unit_with_etcd_for(run: Run, words: list[str], said: str) -> None:
+    assert said in refusal(run, *words)
+
+
 # What starts it
 
 

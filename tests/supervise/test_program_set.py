@@ -58,7 +58,7 @@ class PlayedLoop:
         self._numbers = count()
 
     def call_at(self, when: float, call: Callable[[], None]) -> Timer:
-        timer = Timer(when, call)
+        timer = Timer(call)
         heapq.heappush(self._timers, (when, next(self._numbers), timer))
         return timer
 
@@ -79,6 +79,7 @@ class PlayedProcesses:
         self.loop = PlayedLoop()
         self.groups = self
         self.names: dict[int, str] = {}  # whose leader each was
+        self.commands: dict[int, str] = {}
         self.living: set[int] = set()
         self.orphaned: set[int] = set()  # leaders that have left others
         self.exits: list[tuple[int, int]] = []  # that nobody has asked for yet
@@ -97,6 +98,7 @@ class PlayedProcesses:
                 self.twice.add(name)
         pid = next(self._pids)
         self.names[pid] = name
+        self.commands[pid] = command
         self.living.add(pid)
         if self.dies_at_once:
             self.exit(pid, 1, False)
@@ -161,9 +163,8 @@ class AnyOverlap(RuleBasedStateMachine):
         self.replace(commands)
 
     def replace(self, commands: dict[str, str]) -> None:
-        states = {managed.name: managed.state for managed in self.programs}
         self.programs.replace({name: Program(name, command, "") for name, command in commands.items()})
-        self.wanted = {name: states.get(name) != STOPPED for name in commands}
+        self.wanted = {name: self.wanted.get(name, True) for name in commands}
 
     @rule(within=st.floats(0.0, 20.0))
     def lose_lock(self, within: float) -> None:
@@ -240,6 +241,60 @@ class AnyOverlap(RuleBasedStateMachine):
 
 AnyOverlap.TestCase.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
 TestAnyOverlap = AnyOverlap.TestCase
+
+
+# What comes second while the first is not done yet: a program is running, is told the first, and has not ended when it
+# is told the second; then it ends. `kept`, `changed` and `removed` are HUP with the program in the list as it was, with
+# another command, and not at all; `lost` and `granted` are the lock; `end` is the end of the supervisor.
+OVERLAPS = """
+first    start stop restart kept changed removed lost granted end
+start    r1    s1   r2      r2   n2      g1      b1   r1      s1
+stop     r2    s1   r2      s1   s1      g1      s1   s1      s1
+restart  r2    s1   r2      r2   n2      g1      b1   r2      s1
+kept     r2    s1   r2      r2   n2      g1      b1   r2      s1
+changed  n2    s1   n2      r2   n2      g1      b1   n2      s1
+removed  -     -    -       r2   n2      g1      g1   g1      g1
+lost     b1    s1   b1      b1   b1      g1      b1   r2      s1
+granted  r1    s1   r2      r2   n2      g1      b1   r1      s1
+end      -     -    -       -    -       -       s1   s1      s1
+"""
+ENDS = {"r": RUNNING, "n": RUNNING, "s": STOPPED, "b": STANDBY}  # of which "n" has the other command; "g" is gone
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "end"),
+    [
+        (line.split()[0], second, end)
+        for line in OVERLAPS.strip().splitlines()[1:]
+        for second, end in zip(OVERLAPS.split()[1:], line.split()[1:])
+        if end != "-"  # can't be told
+    ],
+)
+def test_what_comes_while_the_last_command_is_not_done(first: str, second: str, end: str) -> None:
+    play = AnyOverlap()
+    processes = play.processes
+    commands: dict[str, Callable[[], None]] = {
+        **{name: partial(play.command, "web", name) for name in (START, STOP, RESTART)},
+        "kept": lambda: play.replace({"web": "x"}),
+        "changed": lambda: play.replace({"web": "y"}),
+        "removed": lambda: play.replace({}),
+        "lost": lambda: play.lose_lock(20.0),
+        "granted": play.get_lock,
+        "end": play.stop_all,
+    }
+    try:
+        play.replace({"web": "x"})
+        processes.loop.pass_time(5.0)
+        commands[first]()
+        processes.loop.pass_time(1.0)  # it does not end by the stop signal
+        commands[second]()
+        play.end_well()
+        assert [managed.state for managed in play.programs] == [ENDS[it] for it in end[:1] if it in ENDS]
+        assert len(processes.names) == int(end[1:])
+        if end[0] in "rn":
+            assert processes.commands[max(processes.names)] == ("y" if end[0] == "n" else "x")
+    finally:
+        play.patch.stop()
 
 
 def test_each_pair_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:

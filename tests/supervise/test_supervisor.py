@@ -8,14 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ipclocker import Supervisor, UsageError
 
 from ..support import PROJECT
-from ..support.processes import is_alive
-from ..support.waiting import wait_for
+from ..support.processes import all_gone, command_line, is_alive, processes_with
+from ..support.waiting import in_thread, wait_for
 
 SCRIPT = """
 from ipclocker import ProgramFailed, Supervisor
@@ -95,6 +96,23 @@ def test_if_it_is_killed_so_are_the_programs(scripts: list[Script], tmp_path: Pa
     wait_for(lambda: not any(map(is_alive, pids)), "their end")
 
 
+def test_the_watchdog_that_sees_to_that_is_replaced_if_it_was_killed(scripts: list[Script], tmp_path: Path) -> None:
+    script = Script(tmp_path, noting("one"))
+    scripts.append(script)
+    one = script.latest("one")
+    line = " ".join(command_line(script.process.pid))
+
+    def watchdogs() -> list[int]:
+        return [pid for pid in processes_with(line) if pid != script.process.pid]
+
+    (first,) = watchdogs()
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: watchdogs() not in ([], [first]), "another one")
+    script.process.kill()
+    script.process.wait()
+    all_gone([one])
+
+
 def test_a_program_that_is_given_up(scripts: list[Script], tmp_path: Path) -> None:
     script = Script(tmp_path, noting("one"), "bad: exit 1", parameters='give_up="2/20", fatal_exit=True')
     scripts.append(script)
@@ -123,6 +141,12 @@ def test_names() -> None:
         supervisor.register("/opt/program.1")
     with pytest.raises(UsageError, match="the command is missing"):
         supervisor.register("x:")
+    with pytest.raises(UsageError, match="cmd is 5: it takes a command line"):
+        supervisor.register(5)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="name is 5: it takes a name"):
+        supervisor.register("sleep 1", 5)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="exit_func is 5: it takes a function"):
+        supervisor.run(5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -138,13 +162,79 @@ def test_names() -> None:
         ({"lock": "a b"}, "the lock name 'a b'"),
         ({"lock": "a", "port": "nosuch"}, "the port 'nosuch'"),
         ({"lock": "a", "lease": 0}, "lease is '0'"),
+        ({"stop_signal": [15]}, r"stop_signal is \[15\]: it takes the name of a signal or its number"),
+        ({"stop_timeout": "5"}, "stop_timeout is '5': it takes a number of seconds"),
+        ({"good_run": float("nan")}, "good_run is 'nan': it takes a number of seconds"),
+        ({"longest_pause": None}, "longest_pause is 'None': it takes a number of seconds"),
+        ({"give_up": 5}, "give_up is 5: it takes deaths and seconds, as 5/10"),
+        ({"fatal_exit": "yes"}, "fatal_exit is 'yes': it takes True or False"),
+        ({"output": 5}, "output is 5: it takes the name of a file"),
+        ({"output_dir": b"x"}, "output_dir is b'x': it takes the name of a folder"),
+        ({"lock": 5}, "lock is 5: it takes the name of a lock, or several"),
+        ({"lock": ["a", None]}, r"lock is \['a', None\]: it takes the name of a lock, or several"),
+        ({"lock": "a", "host": 5}, "host is 5: it takes the name or address of a host"),
+        ({"lock": "a", "lease": None}, "lease is 'None': it takes a number of seconds"),
+        ({"lock": "a", "path": 5}, "path is 5: it takes the name of a file"),
     ],
 )
-def test_parameters_that_mean_nothing(parameters: dict[str, object], problem: str) -> None:
+def test_parameters_that_mean_nothing(parameters: dict[str, Any], problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
-        Supervisor(**parameters)  # type: ignore[arg-type]
+        Supervisor(**parameters)
 
 
 def test_a_parameter_that_there_is_not() -> None:
-    with pytest.raises(TypeError, match="a Supervisor has no parameter 'nosuch'"):
+    with pytest.raises(TypeError, match="'nosuch'"):
         Supervisor(nosuch=1)  # type: ignore[call-arg]
+
+
+STOPPED = """
+import signal, sys, threading
+from ipclocker import Supervisor
+
+supervisor = Supervisor(stop_timeout=20)
+note = "$NOTES/one"
+supervisor.register(f"one: trap 'echo ended >> {note}; exit' TERM; echo $$ >> {note}; while :; do sleep 0.1; done")
+
+def stop():
+    sys.stdin.readline()
+    supervisor.stop()
+    supervisor.stop()  # does no harm
+
+if sys.argv[1] == "thread":
+    threading.Thread(target=stop).start()
+elif sys.argv[1] == "handler":
+    signal.signal(signal.SIGUSR2, lambda *_: supervisor.stop())
+    threading.Thread(target=lambda: (sys.stdin.readline(), signal.raise_signal(signal.SIGUSR2))).start()
+else:
+    supervisor.stop()
+supervisor.run(lambda: print("exit_func", flush=True))
+print("after it", signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, flush=True)
+"""
+
+
+@pytest.mark.parametrize("way", ["thread", "handler", "before"])
+def test_stop(tmp_path: Path, way: str) -> None:
+    note = tmp_path / "one"
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED, way],
+        cwd=PROJECT,
+        env={**os.environ, "NOTES": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        if way != "before":
+            wait_for(lambda: note.exists() and note.read_text())
+        out, _ = process.communicate("now\n", timeout=60)
+    assert out.endswith("exit_func\nafter it True\n")
+    assert process.returncode == 0
+    assert note.read_text().endswith("ended\n") if way != "before" else not note.exists()
+
+
+def test_run_in_a_thread_is_refused_at_once() -> None:
+    supervisor = Supervisor()
+    supervisor.register("sleep 1000")
+    refused = pytest.raises(UsageError, match=r"Supervisor.run was called in a thread: call it in the main thread")
+    with refused, in_thread(lambda: supervisor.run(lambda: pytest.fail("it was never run"))):
+        pass
+    supervisor.stop()  # nothing is there to be stopped

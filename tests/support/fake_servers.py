@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Callable, TypeVar
 
@@ -62,10 +64,90 @@ class FakeTcpServer:
         self.close()
 
 
+@contextlib.contextmanager
+def black_hole(host: str = "127.0.0.1") -> Iterator[int]:
+    """A port whose backlog is full: to a SYN nothing is answered, as by a host that is switched off."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((host, 0))
+        listener.listen(0)
+        for _ in range(4):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+class Proxy(FakeTcpServer):
+    """A long way to a server of this host: what a client sends arrives `delay` seconds later.
+
+    After `swallow` nothing comes through over the connections that there are, and nobody is told.
+    """
+
+    def __init__(self, server_port: int, delay: float = 0.0) -> None:
+        self._server_port = server_port
+        self._delay = delay
+        self._dead: set[socket.socket] = set()
+        super().__init__(self._pass_on)
+
+    def swallow(self) -> None:
+        self._dead |= self._open
+
+    def _pass_on(self, client: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", self._server_port)) as server:
+            answers = threading.Thread(target=self._pump, args=[server, client, client])
+            answers.start()
+            late: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+            requests = threading.Thread(target=self._send_late, args=[late, server, client])
+            requests.start()
+            with contextlib.suppress(OSError):
+                while data := client.recv(65_536):
+                    late.put((time.monotonic() + self._delay, data))
+            late.put((time.monotonic() + self._delay, b""))
+            requests.join()
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
+            answers.join()
+
+    def _send_late(
+        self, late: queue.SimpleQueue[tuple[float, bytes]], server: socket.socket, client: socket.socket
+    ) -> None:
+        while True:
+            due, data = late.get()
+            time.sleep(max(0.0, due - time.monotonic()))
+            if not data:
+                return
+            with contextlib.suppress(OSError):
+                if client not in self._dead:
+                    server.sendall(data)
+
+    def _pump(self, source: socket.socket, target: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                if client not in self._dead:
+                    target.sendall(data)
+            if client not in self._dead:
+                target.shutdown(socket.SHUT_RDWR)
+
+
 def say_nothing(sock: socket.socket) -> None:
     """A server that takes everything and never answers."""
     while sock.recv(65_536):
         pass
+
+
+def say_half_a_line(sock: socket.socket) -> None:
+    """A server that falls silent in the midst of its first answer."""
+    sock.recv(65_536)
+    sock.sendall(b"own")
+    say_nothing(sock)
+
+
+def trickle(sock: socket.socket) -> None:
+    """A server that sends a byte now and then, and never a line."""
+    while True:
+        sock.sendall(b"x")
+        time.sleep(0.05)
 
 
 def close_at_once(sock: socket.socket) -> None:

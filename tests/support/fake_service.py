@@ -5,6 +5,7 @@ pid file ("pid"), its log ("log"), the names of its environment's variables ("en
 processes that were ever started as server or as its monitor ("pids"), and files by which a test tells it how to
 behave at its next start, named after what is to happen:
   refuse   start raises a ServerUnavailable with the file's content
+  refuse later  the same, but not in a trial
   crash    start raises a RuntimeError
   kill     the process kills itself in start
   hang     start waits until the file is gone
@@ -23,32 +24,45 @@ import time
 from pathlib import Path
 
 from ipclocker.daemon import daemonize, monitor
+from ipclocker.daemon.inheritance import Inheritance
 from ipclocker.daemon.loop_server import LoopServer
 from ipclocker.errors import ServerUnavailable
 from ipclocker.net.loop import READ, Loop
 
+from . import PROJECT
+
 
 class FakeService(LoopServer):
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, inherited: Inheritance) -> None:
         self._folder = folder
         with (folder / "pids").open("a") as pids:
             pids.write(f"{os.getpid()}\n{os.getppid()}\n")
         (folder / "environment").write_text(" ".join(os.environ))
         super().__init__(Loop())
-        _misbehave(folder)
-        self._socket = socket.socket(socket.AF_UNIX)
-        (folder / "socket").unlink(missing_ok=True)
-        self._socket.bind(str(folder / "socket"))
-        self._socket.listen()
+        self._is_trial = inherited.sockets != () and not inherited.sockets[0].getsockname()
+        _misbehave(folder, self._is_trial)
+        if inherited.sockets:
+            (self._socket,) = inherited.sockets
+        else:
+            self._socket = socket.socket(socket.AF_UNIX)
+            (folder / "socket").unlink(missing_ok=True)
+            self._socket.bind(str(folder / "socket"))
+            self._socket.listen()
         self._loop.watch(self._socket, READ, self._answer)
-        self.handle_signals()
 
     def describe(self) -> str:
         return "listening on a socket"
 
+    def hand_over(self) -> Inheritance:
+        place = (self._folder / "socket").stat()
+        handed = Inheritance((self._socket,), (place.st_dev, place.st_ino))
+        super().close()
+        return handed
+
     def close(self) -> None:
+        if not self._is_trial:
+            (self._folder / "socket").unlink()
         self._socket.close()
-        (self._folder / "socket").unlink()
         super().close()
 
     def _answer(self, events: int) -> None:
@@ -65,9 +79,11 @@ class FakeService(LoopServer):
             super().stop()
 
 
-def _misbehave(folder: Path) -> None:
+def _misbehave(folder: Path, is_trial: bool) -> None:
     if (folder / "refuse").exists():
         raise ServerUnavailable((folder / "refuse").read_text())
+    if (folder / "refuse later").exists() and not is_trial:
+        raise ServerUnavailable((folder / "refuse later").read_text())
     if (folder / "crash").exists():
         raise RuntimeError("crash\nof the start")
     if (folder / "kill").exists():
@@ -86,9 +102,10 @@ def main() -> int:
     options = parser.parse_args()
     monitor.END_WITHIN = options.end_within
     folder = options.folder.absolute()
+    os.environ["PYTHONPATH"] = str(PROJECT)  # for its next start, which is in another folder
     os.chdir(folder)  # so that the names of files are relative ones
     return daemonize.run(
-        lambda: FakeService(folder),
+        lambda inherited: FakeService(folder, inherited),
         "fake",
         daemonize.DaemonOptions(options.foreground, options.pid_file, options.log_file),
     )

@@ -6,6 +6,7 @@ from math import inf
 from typing import Callable, TypeVar
 
 from ipclocker.lock.client.connection import ServerConnection
+from ipclocker.lock.client.steps import Steps
 from ipclocker.lock.server.request_handler import RequestHandler
 from ipclocker.lock.server.service import LockService
 from ipclocker.net.address import Address
@@ -78,7 +79,8 @@ class MemoryPeer:
         while self.reads and not self.gone:
             self.heard += b"".join(handler.output)
             handler.output.clear()
-            handler.undelivered = None
+            if handler.undelivered is not None:
+                handler.on_delivered(self.server.now)
             if not handler.paused or handler.waiting or handler.closing:
                 break
             handler.resume(self.server.now)
@@ -122,6 +124,11 @@ class MemoryNetwork:
         self.links.append(sock)
         return ServerConnection(sock, address, self.wait)  # type: ignore[arg-type]
 
+    def connecting(self, address: Address, deadline: float = inf, wait: object = None) -> Steps[ServerConnection]:
+        """What stands in the place of ServerConnection.connecting: it lets the time pass itself."""
+        yield from ()
+        return self.connect(address, deadline, wait)
+
     def wait(self, sock: object, events: int, deadline: float) -> bool:
         if isinstance(sock, MemorySocket) and not sock.is_readable():
             self.while_waiting()
@@ -163,6 +170,9 @@ class MemorySocket:
             raise BlockingIOError
         piece, self.peer.heard = self.peer.heard[:size], self.peer.heard[size:]
         return piece
+
+    def setsockopt(self, *words: object) -> None:
+        """There is no network here whose patience could be set."""
 
     def break_off(self) -> None:
         if not self.peer.gone:

@@ -12,15 +12,28 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
+
+from ipclocker.process.viewpoint import HOST_PIDNS
 
 from . import PROJECT
 from .waiting import DEADLINE, wait_for
 
 NO_PID = 4_194_305  # over the kernel's limit (2**22): no process ever has it
 _SYS_EXIT = {"x86_64": 60, "aarch64": 93}
+
+
+def in_child(call: Callable[[], object]) -> bool:
+    """Whether a call in a forked child came to its end and returned something true."""
+    pid = os.fork()
+    if not pid:
+        try:
+            os._exit(0 if call() else 1)
+        finally:
+            os._exit(2)
+    return os.waitpid(pid, 0)[1] == 0
 
 
 @contextlib.contextmanager
@@ -147,3 +160,14 @@ def ignored_signals(status: str) -> int:
     found = re.search(r"SigIgn:\s+([0-9a-f]+)", status)
     assert found is not None, status
     return int(found[1], 16) & ~(0b11 << 31)
+
+
+def in_no_namespace() -> bool | None:
+    """What is known of a process in a pid namespace of this kernel that has none: only who sees all can know that."""
+    return False if os.geteuid() == 0 and os.stat("/proc/self/ns/pid").st_ino == HOST_PIDNS else None
+
+
+def execution(pid: int) -> str:
+    """The addresses of a process' stack, words and environment, which its next program has elsewhere."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return " ".join(fields[25:26] + fields[45:49])

@@ -181,6 +181,10 @@ class ThreadServer(Served):
         finally:
             self.server.close()
 
+    def waiters(self, name: str = "lock") -> int:
+        """How many wait for the lock."""
+        return len(self.server.term.service.table.waiters(name.encode()))
+
     def end(self) -> None:
         self.server.stop()
         self._thread.join(DEADLINE)

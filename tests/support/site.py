@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -31,7 +32,13 @@ VERSION_LINE = re.compile(r"Version: \d+\.\d+\.\d+\n")
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as two users")
 _NAMESPACES = ["unshare", "--pid", "--mount", "--propagation", "private", "--uts", "--net", "--fork", "--kill-child"]
-_BOOT = "mount -t proc proc /proc; mount --bind $2 /etc/hosts; hostname $1; ip link set lo up; exec sleep infinity"
+_BOOT = "mount -t proc proc /proc; mount --bind $2 /etc/hosts; hostname $1; ip link set lo up; "
+# What a namespace does not have of its own, and a machine has: the id of its boot, its id, the time since its boot.
+_OWN_IDS = (
+    "mount --bind $3 /proc/sys/kernel/random/boot_id; "
+    "if [ -e /etc/machine-id ]; then mount --bind $4 /etc/machine-id; fi; "
+)
+_READY = "exec sleep infinity"
 
 
 class Run:
@@ -239,30 +246,43 @@ def new_site(file: Path, cache: Path) -> Iterator[Site]:
         site.clean_up()
 
 
-def nodes_can_be_made() -> bool:
+def nodes_can_be_made(machines: bool = False) -> bool:
     """Try to make such namespaces: true if this user can have them here."""
+    namespaces = [*_NAMESPACES, *(_uptime(1) if machines else ())]
     try:
-        made = subprocess.run([*_NAMESPACES, "sh", "-c", "mount -t proc proc /proc; ip link"], capture_output=True)
+        made = subprocess.run([*namespaces, "sh", "-c", "mount -t proc proc /proc; ip link"], capture_output=True)
     except OSError:
         return False
     return made.returncode == 0
 
 
-class Node:
-    """A host."""
+def _uptime(seconds: int) -> list[str]:
+    """Options for unshare(1): the clocks that count from the boot show so much more."""
+    return ["--time", "--monotonic", str(seconds), "--boottime", str(seconds)]
 
-    def __init__(self, site: Site, name: str, address: str, hosts: Path) -> None:
+
+class Node:
+    """A host; with an `uptime` in seconds it looks like a machine of its own, which was booted so much earlier."""
+
+    def __init__(self, site: Site, name: str, address: str, hosts: Path, uptime: int = 0) -> None:
         self.site = site
         self.name = name
         self.address = address
-        self._first = subprocess.Popen([*_NAMESPACES, "sh", "-euc", _BOOT, "boot", name, hosts])
+        self.uptime = uptime
+        self._enter = ["--mount", "--uts", "--net", "--pid", *(["--time"] if uptime else [])]
+        namespaces = [*_NAMESPACES, *(_uptime(uptime) if uptime else ())]
+        boot, machine = site.folder / f"boot_id.{name}", site.folder / f"machine-id.{name}"
+        boot.write_text(f"{uuid.uuid4()}\n")
+        machine.write_text(f"{uuid.uuid4().hex}\n")
+        script = f"{_BOOT}{_OWN_IDS if uptime else ''}{_READY}"
+        self._first = subprocess.Popen([*namespaces, "sh", "-euc", script, "boot", name, hosts, boot, machine])
         self.pid = wait_for(lambda: children(self._first.pid), "the first process of a host")[0]
         comm = Path(f"/proc/{self.pid}/comm")
         wait_for(lambda: comm.read_text() == "sleep\n", "the host to be up")
 
     def words(self, *words: str) -> list[str]:
         """The words of a command there."""
-        return ["nsenter", f"--target={self.pid}", "--mount", "--uts", "--net", "--pid", *words]
+        return ["nsenter", f"--target={self.pid}", *self._enter, *words]
 
     def start(self, *words: str) -> Tool:
         """Start a command there."""
@@ -305,6 +325,14 @@ class Node:
         """Take the host off the network, or put it back."""
         self.run("ip", "link", "set", "eth0", "down" if off else "up")
 
+    def hear(self, *addresses: str, deaf: bool = False) -> None:
+        """Take packets from these hosts again; `deaf`: take none, and say nothing of it. It still sends to them."""
+        verb = "add" if deaf else "del"
+        # Rules for packets that come in have to stand before the one that says which addresses are its own.
+        own = "ip rule show pref 100 | grep -q . || { ip rule add pref 100 lookup local; ip rule del pref 0; }; "
+        rules = [f"ip rule {verb} pref 10 iif eth0 from {address} blackhole" for address in addresses]
+        self.run("sh", "-euc", own + "; ".join(rules))
+
     def end(self) -> None:
         """End all that runs there."""
         self._first.kill()
@@ -312,15 +340,15 @@ class Node:
 
 
 @contextlib.contextmanager
-def new_nodes(site: Site, *names: str) -> Iterator[list[Node]]:
-    """Hosts of these names, on a network whose switch is on the first."""
+def new_nodes(site: Site, *names: str, machines: bool = False) -> Iterator[list[Node]]:
+    """Hosts of these names, on a network whose switch is on the first; `machines` look like machines of their own."""
     addresses = [f"10.99.0.{number}" for number in range(1, len(names) + 1)]
     hosts = site.folder / "hosts"
     hosts.write_text("127.0.0.1 localhost\n" + "".join(map("{} {}\n".format, addresses, names)))
     nodes: list[Node] = []
     try:
-        for name, address in zip(names, addresses):
-            nodes.append(Node(site, name, address, hosts))
+        for number, (name, address) in enumerate(zip(names, addresses)):
+            nodes.append(Node(site, name, address, hosts, uptime=1000 * (number + 1) if machines else 0))
         _connect(nodes)
         yield nodes
     finally:

@@ -13,9 +13,8 @@ from ..tool_spec import FAMILY, UNLINKED, Command, Option, Tool
 
 SHELLS = ("bash", "zsh", "fish")
 # Kinds of words: one that no shell can know; those that shells know themselves; one of a list of words.
-NOTHING, FILE, FOLDER, HOST, PROGRAM, COMMAND, WORDS = (
-    *("nothing", "file", "folder", "host", "program", "command", "words"),
-)
+NOTHING, FILE, FOLDER, HOST = "nothing", "file", "folder", "host"
+PROGRAM, COMMAND, WORDS = "program", "command", "words"
 
 
 class Kind(NamedTuple):

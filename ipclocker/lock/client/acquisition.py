@@ -1,10 +1,15 @@
 """The client's side of a lock, from the request to the release; whatever breaks in between, it is granted once.
 
-An acquisition has a user name and a session of its own, so that no two share a lock by accident. Whenever the
-connection breaks it asks again under the same session: a server that had granted the lock grants the same once
-more, and one that had not puts it into the queue. From the moment that a server was reached until the lock is
-released the acquisition stays with that server, since each server is a lock space of its own. What was asked for and
-is not wanted any more (a time-out, a signal, an exception) is released over a connection of its own, since the
+Each time that a lock is acquired, that is under a session of its own, up to the release: so no two share a lock by
+accident, and what was on its way over a connection that was given up concerns no later grant. Whenever the connection
+breaks it is asked for again under the same session: a server that had granted the lock grants the same once more, and
+one that had not puts it into the queue. Only a user name that the program has chosen has no sessions: all who give that
+name are one holder, as for the Perl programs, whichever process they are in.
+
+From the moment that a server was reached until the lock is
+released the acquisition stays with the lock space of that server, whichever server of the list serves it by then. One
+that waits says for how long it has waited when it comes back, and so has its place again. What was asked for and is not
+wanted any more (a time-out, a signal, an exception) is released over a connection of its own, since the
 grant may be on its way at that very moment.
 
 A lock that was waited for is not taken to be held before the server has said, after the client's confirmation,
@@ -13,6 +18,7 @@ that the grant still stands: the process may have been stopped for longer than t
 Several locks that are wanted together are asked for one after the other in the order of their names, which is the
 same for everybody: so no two that hold a part can wait for each other. If a connection breaks or a grant is lost in
 between, all that was granted is released and the first name is asked for again, since the order must hold then, too.
+What is held is renewed when a third of its time is over, while it is waited for the rest and from one to the next.
 
 Deadlines are seconds on the monotonic clock.
 """
@@ -21,21 +27,36 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import time
 from collections.abc import Iterator, Sequence
 from math import inf
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ...errors import IpclockerError, LockLost, ServerRefused, ServerUnavailable
-from ...net.address import own_host_name
-from ...process.identity import ProcessIdentity, exists, identify, in_container
+from ...net.address import Address
+from ...net.text import decode_text
 from ..model import HeldGrant
-from ..wire.replies import Answer, LookFor, Lost, Recall, Reply, Waiting
-from ..wire.requests import encode_command
-from .connection import ConnectionLost, DeadlineExceeded, ServerConnection, Value, Wait, wait_ready
-from .connector import ANSWER_WITHIN, FIRST_PAUSE, ServerConnector, prompt_answer, prompt_reply
-from .settings import LockSettings, session_name
+from ..wire.replies import Answer, LookFor, Lost, Recall, Reply, Space, Waiting
+from .connection import (
+    ConnectionLost,
+    DeadlineExceeded,
+    ServerConnection,
+    Value,
+    Wait,
+    prompt_answer,
+    prompt_reply,
+    wait_ready,
+)
+from .connector import FIRST_PAUSE, ServerConnector, jittered
+from .holder_process import is_gone, report_gone
+from .lock_variables import lock_variables
+from .release import Releaser
+from .session import Session
+from .settings import LockSettings, check_lengths
+from .space_hosts import LONGEST_PAUSE
+
+if TYPE_CHECKING:
+    from .listener import AcquisitionListener
 
 # Seconds to reach the server again and release a lock. A caller waits for it at its end, so it is shorter than the
 # wait for an answer; a server that is away for longer frees the lock by its hold time or its holder's process.
@@ -46,40 +67,38 @@ class _AskAgain(Exception):
     """The grant does not stand any more, or the lock may come free at once."""
 
 
-class AcquisitionListener(Protocol):
-    """The one who wants to know how an acquisition goes on."""
-
-    def waiting(self, name: str, holder: str) -> None:
-        """Hear that the lock is busy and that the request is in the queue."""
-
-    def obtained(self) -> None:
-        """Hear that the lock was granted after a wait."""
-
-    def retry(self, reason: str, pause: float) -> None:
-        """Hear that no server answers, and that they are tried again in `pause` seconds."""
+class _TakenOff(_AskAgain):
+    """The request was taken off the queue: others under the same user name ask for the same, or have released it."""
 
 
 class LockAcquisition:
-    """One lock, or several together, asked for under one user name (default: HOST_PID_USER) and a session of its own.
+    """One lock, or several together, asked for under the settings' user, else HOST_PID_USER and a session of its own.
 
     `grants` is what it holds: one lock, or all if all are wanted together. If `subscribes` is set, the server is asked
-    to say over the connection when a grant is lost or recalled.
+    to say over the connection when a grant is lost or recalled. Raises UsageError for a name that is too long.
     """
 
     def __init__(
         self, settings: LockSettings, listener: AcquisitionListener, wait: Wait = wait_ready, suffix: str = ""
     ) -> None:
+        check_lengths(settings.names)
         self.connector = ServerConnector(settings, wait, listener.retry)
         self.grants: tuple[HeldGrant, ...] = ()
         self.busy = b""  # the lock that was busy when it was last asked for
-        self.holder = ""  # who held it
+        self.holder = ""  # who held it; empty if there was no time to ask for it
+        self.holder_processes: dict[bytes, LookFor] = {}  # by lock, as far as the server told of those that were busy
+        self.asked_at: Address | None = None  # the server that was asked last
+        self.asked_space: Space | None = None  # and its lock space, if it has told that
         self.subscribes = False
         self._listener = listener
-        self._session = session_name()
-        self._suffix = suffix
-        self._user: bytes | None = None
-        self._reported_dead: set[LookFor] = set()
-        self._has_part = False  # of several that are wanted together some may be held
+        self._session = Session(suffix)
+        self._reported_gone: set[LookFor] = set()
+        # The names of each LOCK that was sent since nothing was held, and the grant, if it is known.
+        self._asked: dict[tuple[bytes, ...], HeldGrant | None] = {}
+        self._releaser = Releaser(self.connector)
+        self._waited = False
+        self._queued = False  # the server has said that the lock is busy
+        self._waits_since: dict[tuple[bytes, ...], float] = {}  # for which of the names
 
     @property
     def settings(self) -> LockSettings:
@@ -88,6 +107,7 @@ class LockAcquisition:
 
     @settings.setter
     def settings(self, settings: LockSettings) -> None:
+        check_lengths(settings.names)
         self.connector.settings = settings
 
     @property
@@ -97,57 +117,95 @@ class LockAcquisition:
 
     # Asking
 
-    def acquire(self, wait: bool, deadline: float) -> bool:
+    @property
+    def may_hold(self) -> bool:
+        """True if a server may hold a lock for it: one that is held, or that is still to be released."""
+        return bool(self._asked) or self._releaser.owes
+
+    def acquire(self, wait: bool, deadline: float, latest: float = inf) -> bool:
         """Get the lock, or renew it; False if it is busy and `wait` is false, or the deadline passes in the queue.
 
+        `latest` is when all that belongs to it is over. With it each server is tried once if `wait` is false.
         Raises ServerUnavailable if no server answers before the deadline or within the settings' tries, ServerRefused,
-        LockLost if it holds a lease that was recalled. After False and after an error nothing is held.
+        LockLost if it holds a lease that was recalled. After False and after an error nothing is held; `may_hold` is
+        true then if the server has not answered to that.
         """
         connector = self.connector
+        connector.latest = latest
+        connector.close_unsettled()
         servers: Iterator[ServerConnection] | None = None
+        pause = FIRST_PAUSE
+        self._waited = self._queued = False
+        self._waits_since.clear()
+        if not self.grants:
+            self.give_up()  # an exception may have kept the last call from doing so
+            self._session.begin(self.settings)
         try:
             while True:
                 if connector.connection is None and not connector.reconnect(deadline):
                     if self.grants:
                         raise connector.unavailable()
                     if connector.address is not None:
-                        self.abandon(within=1.0)  # left for another one, it may have granted what it was asked for
-                    servers = servers or connector.each_server(deadline)
+                        # Left for another one, it may have granted what it was asked for. That one needs time, too.
+                        self.abandon(within=min(1.0, max(0.0, deadline - time.monotonic()) / 4))
+                        self._session.begin(self.settings)
+                    servers = servers or connector.each_server(deadline, once=not wait and latest < inf)
                     connector.connection = next(servers)
                 try:
-                    return self._ask_for_all(wait, deadline)
+                    got = self._ask_for_all(wait, deadline)
+                    connector.settle()
+                    return got
                 except ConnectionLost as problem:
                     connector.on_lost(problem)
-                except _AskAgain:
-                    continue
+                except _AskAgain as again:
+                    if isinstance(again, _TakenOff):  # two that take each other off the queue are to do so seldom
+                        connector.wait(None, 0, min(deadline, time.monotonic() + jittered(pause)))
+                        pause = min(pause * 2, LONGEST_PAUSE / 2)
+                    if wait and time.monotonic() >= deadline:
+                        raise DeadlineExceeded from None
         except DeadlineExceeded:
+            queued = self._queued
             self.abandon()
+            if not queued and time.monotonic() >= latest:
+                raise connector.unavailable(TimeoutError("no answer in time")) from None
             return False
         except BaseException:
             self.abandon()
             raise
+        finally:
+            connector.latest = inf
 
     def _ask_for_all(self, wait: bool, deadline: float) -> bool:
         """Ask for each lock that is wanted, once; False if one of them is busy."""
         groups = self.settings.groups
         got: list[HeldGrant] = []
-        waited = False
-        if len(groups) > 1 and self._has_part and self._keeps_part():
+        self._releaser.release_what_is_owed_here()
+        if len(groups) > 1 and any(self._asked.values()) and self._keeps_part():
             return True
         for names in groups:
-            held, has_waited = self._ask(names, got, wait, deadline)
-            waited |= has_waited
+            if wait and got and time.monotonic() >= deadline:
+                self.busy, self.holder = names[0], ""
+                raise DeadlineExceeded
+            if got and self._is_due(got):
+                got = self._renew(got)
+            held = self._ask(names, got, wait, deadline)
             if held is None:
                 if got:
                     self.abandon()
                 self.grants = ()
                 return False
             got.append(held)
-            self._has_part = len(groups) > 1
-        self.grants = tuple(self._renew(got) if len(got) > 1 and waited else got)
-        if waited:
+        if len(got) > 1 and (self._waited or self._is_due(got)):
+            got = self._renew(got)
+        self.grants = tuple(got)
+        if self._waited:
             self._listener.obtained()
         return True
+
+    def _is_due(self, grants: Sequence[HeldGrant]) -> bool:
+        """Tell if a third of the time of one of the grants is over, so that they are to be renewed."""
+        hold = self.settings.hold
+        return hold > 0 and time.monotonic() >= min(held.asked for held in grants) + hold / 3
 
     def _keeps_part(self) -> bool:
         """Renew all locks that are held together; if one does not stand, release them all and return False."""
@@ -156,46 +214,60 @@ class LockAcquisition:
                 self.grants = tuple(self._renew(self.grants))
                 return True
         self.grants = ()
-        connection = self._connection(inf)
-        for names in self.settings.groups:
-            connection.send_request(b"UNLOCK", **self._who(), locks=names)
-            self._refuse_error(prompt_answer(connection))
-        self._has_part = False
+        self._releaser.release_now(self._session.owner(self.connector.connection), list(self._asked.items()))
+        self._asked.clear()
+        self._session.begin(self.settings)
         return False
 
-    def _ask(
-        self, names: tuple[bytes, ...], got: Sequence[HeldGrant], wait: bool, deadline: float
-    ) -> tuple[HeldGrant | None, bool]:
-        """Ask for the first of the names that is free, while the `got` are held; the grant, and whether it took a wait.
+    def _ask(self, names: tuple[bytes, ...], got: Sequence[HeldGrant], wait: bool, deadline: float) -> HeldGrant | None:
+        """Ask for the first of the names that is free, while the `got` are held; the grant, None if all are busy.
 
-        Raises _AskAgain if the answer came too late: the grant does not stand any more.
+        Raises _AskAgain if the answer came too late: the grant does not stand any more; _TakenOff.
         """
         asked = time.monotonic()
-        connection = self._connection(deadline)
-        self.connector.address = connection.address  # from here on there may be a grant
-        connection.send_request(b"LOCK", **self._variables(connection, names, wait))
+        connection = self.connector.connected(deadline)
+        self.connector.stay(connection.address, connection.space)  # from here on there may be a grant
+        self.asked_at, self.asked_space = connection.address, connection.space
+        self.holder_processes.clear()
+        self._asked[names] = None
+        variables: dict[str, Value] = {**self._session.owner(connection), "locks": names, "block": int(wait)}
+        if self.subscribes or connection.has_sent("tell"):
+            variables["tell"] = int(self.subscribes)
+        waits_since = self._waits_since.setdefault(names, asked)
+        if waits_since < asked or connection.has_sent("waited"):
+            variables["waited"] = asked - waits_since
+        connection.send_request(b"LOCK", **variables, **lock_variables(self.settings, connection))
         answer, waited, ask_again = self._await_answer(connection, names, got, wait, deadline)
-        if not answer.locked or answer.name is None:
-            self.busy, self.holder = names[0], os.fsdecode(answer.owner)
+        if not answer.locked:
+            self.busy, self.holder = names[0], decode_text(answer.owner)
             # A classic server would still grant the lock to this connection some time, so it has to go.
             self.connector.close()
-            if ask_again or waited:
+            if ask_again:
                 raise _AskAgain
+            if waited:
+                raise _TakenOff
+            del self._asked[names]
             if not got:
-                self.connector.address = None
-            return None, False
+                self.connector.leave()
+            return None
+        if answer.name not in names:
+            raise ConnectionLost(errno.EPROTO, "it grants a lock that was not asked for")
+        self._waited |= waited
+        self._waits_since.pop(names, None)
         connection.set_by_server("locks", (answer.name,))
+        held = self._held_since(asked, answer.name, answer.token)
         if answer.token is None:
             if self.settings.lease:
                 raise ServerUnavailable(
                     f"the lock server {self.connector.server} knows no leases: use one of this release"
                 )
             self.connector.close()  # for a classic server every open connection is work, and of no use
-            return self._held_since(time.monotonic() if waited else asked, answer.name, None), waited
-        held = self._held_since(asked, answer.name, answer.token)
-        if waited:
+            if waited and self.settings.hold:
+                raise _AskAgain  # it does not say when the hold time began; the same LOCK again begins a new one
+        elif waited:
             (held,) = self._renew([held], held.line(b"GOT"))
-        return held, waited
+        self._asked[names] = held
+        return held
 
     def _await_answer(
         self,
@@ -211,14 +283,20 @@ class LockAcquisition:
             if waited:
                 reply = self._next_in_queue(connection, got, deadline)
             else:
-                reply = prompt_reply(connection, deadline if wait else inf)
+                until = deadline if wait or self.connector.latest < inf else inf
+                reply = prompt_reply(connection, min(until, self.connector.answer_by))
             self.connector.on_reply()
+            self.asked_space = self.connector.space
             if isinstance(reply, Waiting):
-                waited = True
-                self.busy, self.holder = names[0], os.fsdecode(reply.holder)
-                self._listener.waiting(os.fsdecode(names[0]), self.holder)
+                waited = self._queued = True
+                self.busy, self.holder = names[0], decode_text(reply.holder)
+                self._listener.waiting(decode_text(names[0]), self.holder)
             elif isinstance(reply, LookFor):
-                ask_again = self._look_for(reply, connection) or ask_again
+                self.holder_processes[reply.name] = reply
+                if reply not in self._reported_gone and is_gone(reply):
+                    self._reported_gone.add(reply)
+                    report_gone(reply, connection.address, self.connector.wait)
+                    ask_again = True
             elif isinstance(reply, (Lost, Recall)):
                 if any((held.name, held.token) == (reply.name, reply.token) for held in got):
                     raise ConnectionLost(errno.ECANCELED, "what was held already was lost")
@@ -235,14 +313,16 @@ class LockAcquisition:
         word = b"RENEW" if self.settings.hold else b"CHECK"
         named = [grant for grant in grants if grant.token is not None]
         if named:
-            connection = self._connection(inf)
+            connection = self.connector.connected()
             lines = b"".join(grant.line(word) for grant in named)
             tell: dict[str, Value] = {"tell": 1} if self.subscribes else {}
             connection.send_request(lines[:-1], first, **tell)
             answers = [prompt_answer(connection) for _ in named]
-            if not all(answer.renewed or answer.current for answer in answers):
+            if any(answer.current is False or answer.error in (b"lost", b"recalled") for answer in answers):
                 raise _AskAgain
-        return [self._held_since(asked, grant.name, grant.token) for grant in grants]
+            if not all(answer.renewed or answer.current for answer in answers):
+                raise ConnectionLost(errno.EPROTO, "it does not say whether a grant stands")
+        return [grant if grant.token is None else self._held_since(asked, grant.name, grant.token) for grant in grants]
 
     def _held_since(self, asked: float, name: bytes, token: int | None) -> HeldGrant:
         settings = self.settings
@@ -256,126 +336,62 @@ class LockAcquisition:
 
         return reply_while_holding(connection, self.connector, got, self.settings.hold, deadline)
 
-    def _look_for(self, sought: LookFor, connection: ServerConnection) -> bool:
-        """Look for the holder's process if it is of this host; if it is gone, report it dead and return True.
-
-        A server that can't look for itself, as a classic one at times, then frees the lock.
-        """
-        if sought in self._reported_dead or os.fsdecode(sought.host) != own_host_name() or in_container():
-            return False
-        if exists(sought.pid) is not False:
-            return False
-        self._reported_dead.add(sought)
-        with contextlib.suppress(OSError):
-            # A server reads nothing more from a connection whose LOCK waits, so this takes one of its own.
-            other = ServerConnection.connect(connection.address, time.monotonic() + ANSWER_WITHIN, self.connector.wait)
-            other.send(b"DEAD_PID %b %d\n\nEOF\n\n" % (sought.host, sought.pid))
-            other.close()
-        return True
-
-    def _variables(self, connection: ServerConnection, names: tuple[bytes, ...], wait: bool) -> dict[str, Value]:
-        settings = self.settings
-        variables: dict[str, Value] = {
-            **self._who(),
-            "locks": names,
-            "block": int(wait),
-            "timeout": settings.hold,
-            "token": 1,
-        }
-        command = encode_command(os.fsencode(settings.command or ""))
-        for name, value in (("lease", int(settings.lease > 0)), ("tell", int(self.subscribes)), ("command", command)):
-            if value or connection.has_sent(name):  # most do without them
-                variables[name] = value
-        if settings.autounlock:
-            pid = os.getpid() if settings.pid is None else settings.pid
-            variables.update(autounlock=1, pid=pid, hostname=os.fsencode(settings.hostname or own_host_name()))
-            process = identify(pid) if settings.hostname is None else ProcessIdentity(pid)
-            if process.start is not None and process.pidns is not None:
-                variables.update(start=process.start, boot=process.boot.encode(), pidns=process.pidns)
-        else:
-            variables["autounlock"] = 0
-        return variables
-
-    def _who(self) -> dict[str, Value]:
-        """The user and the session of all requests; both stay the same as long as this object lives."""
-        if self._user is None:
-            self._user = self.settings.user_name(self._suffix)
-        return {"user": self._user, "session": self._session}
-
     def _refuse_error(self, answer: Answer) -> None:
         if answer.error is not None:
             self.connector.close()
+            if answer.error == b"session_over":  # it was released elsewhere, as by a fork of this process
+                self.grants = ()
+                self._asked.clear()
+                self._session.begin(self.settings)
+                raise _AskAgain
             if answer.error == b"recalled":
-                names = ", ".join(map(os.fsdecode, self.settings.names))
+                names = ", ".join(map(decode_text, self.settings.names))
                 raise LockLost(f"the lock {names} was asked for back (lockstat break): it is given back")
-            raise ServerRefused(os.fsdecode(answer.error), self.connector.server)
+            raise ServerRefused(decode_text(answer.error), self.connector.server)
 
     # Releasing
 
-    def release(self, within: float = RELEASE_WITHIN) -> bool:
-        """Release what is held; False if the server says that a grant was lost before.
+    def release(self, within: float | None = None) -> bool:
+        """Release what is held, or is still to be released; False if the server says that a grant was lost before.
 
-        Raises ServerUnavailable if the server does not answer `within` so many seconds; then, too, nothing is held
-        any more as far as this object knows.
+        Raises ServerUnavailable if no server of the lock space answers `within` so many seconds; None: RELEASE_WITHIN,
+        or as long as it may take until another one serves it. Then, and after any other exception, nothing is held as
+        far as this object knows, and `may_hold` is true.
         """
-        grants, self.grants = self.grants, ()
-        assert grants
-        stood = self._unlock(grants, [(held.name,) for held in grants], within)
-        self.connector.address = None
-        self._has_part = False
-        return stood
+        if within is None:
+            within = self.connector.patient(RELEASE_WITHIN)
+        held = bool(self.grants)
+        self.give_up()
+        self.connector.latest = inf  # an exception may have kept `acquire` from it
+        try:
+            if held:
+                return self._releaser.release(within, check=True)
+            self._releaser.release_all(within)
+            return False
+        finally:
+            self.connector.leave()
 
     def abandon(self, within: float = RELEASE_WITHIN) -> None:
         """Release what was asked for and may have been granted meanwhile; no error if the server is gone.
 
         It takes `within` seconds at most.
         """
+        connection, asked = self.connector.connection, bool(self._asked)
+        self.give_up()
+        if connection is not None and asked:
+            with contextlib.suppress(OSError):  # at once behind the LOCK, which a server that hangs may read much later
+                connection.send(b"UNLOCK\n", -inf)
         self.connector.close()
-        self.grants = ()
-        self._has_part = False
-        if self.connector.address is not None:
-            with contextlib.suppress(IpclockerError):
-                self._unlock((), self.settings.groups, within)
+        if asked and self._releaser.owes:
+            within = min(within, self.connector.latest - time.monotonic())
+            with contextlib.suppress(IpclockerError, DeadlineExceeded):
+                self._releaser.release(within)
             self.connector.close()
-            self.connector.address = None
+        self.connector.leave()
 
-    def _unlock(self, grants: Sequence[HeldGrant], groups: Sequence[tuple[bytes, ...]], within: float) -> bool:
-        """Send UNLOCK, over a new connection if need be, until the server has answered or the time is over.
-
-        False if it says that one of the grants did not stand any more.
-        """
-        connector = self.connector
-        deadline = time.monotonic() + within
-        pause = FIRST_PAUSE
-        checked = False
-        while True:
-            try:
-                connection = connector.connection or connector.connect(deadline)
-                connection.receive()  # if the server is gone since, that is said here
-                # CHECK and UNLOCK go in one packet. After an answer that was lost, CHECK would say nothing: the UNLOCK
-                # behind it may have been done.
-                named = [held for held in grants if held.token is not None and not checked]
-                check = b"".join(held.line(b"CHECK") for held in named)
-                checked = True
-                connection.send_request(b"UNLOCK", check, deadline, **self._who(), locks=groups[0])
-                stood = [connection.answer(deadline).current is not False for _ in named]
-                self._refuse_error(connection.answer(deadline))
-                for names in groups[1:]:  # one by one, as every server knows it
-                    connection.send_request(b"UNLOCK", b"", deadline, locks=names)
-                    self._refuse_error(connection.answer(deadline))
-                return all(stood)
-            except (OSError, DeadlineExceeded) as problem:
-                connector.close()
-                if time.monotonic() + pause >= deadline:
-                    raise connector.unavailable(problem) from None
-            connector.wait(None, 0, time.monotonic() + pause)
-            pause *= 2
-
-    def _connection(self, deadline: float) -> ServerConnection:
-        """Return the connection; a new one to the same server if it was closed. Raises ConnectionLost."""
-        if self.connector.connection is not None:
-            return self.connector.connection
-        try:
-            return self.connector.connect(deadline)
-        except OSError as problem:
-            raise ConnectionLost(problem.errno, problem.strerror) from None
+    def give_up(self) -> None:
+        """Note that all that was asked for is to be released; from here on nothing is held."""
+        self.grants = ()
+        if self._asked:
+            self._releaser.owe(self._session.owner(self.connector.connection), list(self._asked.items()))
+            self._asked.clear()

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Callable, NamedTuple, Optional
 
 from ...errors import ServerUnavailable
+from ...net.text import decode_text
 from ..snapshot import HELD, RECALLED, Outcome
 from ..wire.info import HeldInfo
 from .inspector import Inspector
@@ -73,7 +74,7 @@ class LockBreaker:
             now = self._clock()
             longest = (lease.left or 0.0) + LOOK_WITHIN if self._timeout is None else self._timeout
             recalled[name] = _Recalled(lease.user, lease.token, now, now + longest)
-            told = f"lock {name}: {_text(lease.user)} was told to end what it runs and to give it back"
+            told = f"lock {name}: {decode_text(lease.user)} was told to end what it runs and to give it back"
             self._say(f"{told}; waiting for that, {longest:.0f} s at most" if longest else told)
         for name, grant in recalled.items():
             yield self._await_end(name, grant)
@@ -115,7 +116,3 @@ def _checked(names: Iterable[str]) -> list[str]:
     for name in each:
         lock_names(name)
     return each
-
-
-def _text(word: bytes) -> str:
-    return word.decode("utf-8", "surrogateescape")

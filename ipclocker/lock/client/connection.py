@@ -10,29 +10,40 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import time
 from collections import deque
 from collections.abc import Iterable
 from math import inf
-from typing import Callable, Optional, Union
+from typing import Callable
 
 from ...net.address import Address
 from ...net.line_buffer import LineTooLong, split_lines
-from ..wire.replies import Answer, AnswerReader, Reply
-from ..wire.requests import request
+from ...net.ready import READ as READ  # these are for those who use a connection, too
+from ...net.ready import WRITE as WRITE
+from ...net.ready import Wait as Wait
+from ...net.ready import poll_until as poll_until
+from ...net.ready import wait_ready as wait_ready
+from ...net.ready import wait_until as wait_until
+from ..wire.replies import MAX_ANSWER_LINE, Answer, AnswerReader, Broke, Reply, Space
+from ..wire.requests import Value as Value  # for those who use a connection, too
+from ..wire.requests import news_and_command
+from .steps import Steps, run
 
-READ = select.POLLIN
-WRITE = select.POLLOUT
+# Seconds for an answer that depends on no other client. A server takes milliseconds, and some seconds if its disk is
+# slow; one that is silent for longer is taken for gone.
+ANSWER_WITHIN = 10.0
 CONNECT_WITHIN = 10.0  # seconds for one address; a host that is switched off says nothing at all
 # A server whose host went away is noticed after 15 + 3 * 5 = 30 s, by a probe or by what was sent and not received
-# (TCP_USER_TIMEOUT, in milliseconds).
+# (TCP_USER_TIMEOUT, in milliseconds). One in whose place another one serves is missed after 2 + 3 * 1 = 5 s.
 _TCP_OPTIONS = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000))
-_LONGEST_POLL = 3600.0  # seconds; poll() takes milliseconds as a C int, so a far deadline is waited for in pieces
-
-Value = Union[bytes, int, float, tuple[bytes, ...]]
-Wait = Callable[[Optional[socket.socket], int, float], bool]
+_TCP_OPTIONS_SHARED = (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 5_000))
+# Errors with which a server ends a connection, as any that is gone: it is tried again, or another one.
+_ENDS = {
+    b"unwritable": (errno.ENOSPC, "it can't write its state (is its disk full?)"),
+    b"not_leader": (errno.ECONNRESET, "another server leads by now"),
+    b"server_ended": (errno.ECONNRESET, "the server has ended"),
+}
 
 
 class ConnectionLost(ConnectionError):
@@ -41,31 +52,6 @@ class ConnectionLost(ConnectionError):
 
 class DeadlineExceeded(Exception):
     """The deadline passed before the reply came."""
-
-
-def wait_ready(sock: socket.socket | None, events: int, deadline: float) -> bool:
-    """Wait until the socket is ready (READ or WRITE), and return True; False if the deadline passes before.
-
-    Without a socket it sleeps until the deadline.
-    """
-    poller = select.poll()
-    if sock is not None:
-        poller.register(sock, events)
-    return bool(poll_until(poller, deadline))
-
-
-def wait_until(latest: float) -> Wait:
-    """Make a `wait_ready` that gives up at `latest` (monotonic seconds), whatever the deadline."""
-    return lambda sock, events, deadline: wait_ready(sock, events, min(deadline, latest))
-
-
-def poll_until(poller: select.poll, deadline: float) -> list[tuple[int, int]]:
-    """Poll until something is ready, and return that as `poll` does; the empty list if the deadline passes before."""
-    while True:
-        left = deadline - time.monotonic()
-        ready = poller.poll(None if deadline == inf else max(0.0, min(left, _LONGEST_POLL)) * 1000)
-        if ready or left <= 0:
-            return ready
 
 
 class ServerConnection:
@@ -85,22 +71,27 @@ class ServerConnection:
         self._rest = b""
         self._reader = AnswerReader()
         self._replies: deque[Reply] = deque()
+        self.space: Space | None = None  # that the server serves; it tells that before it answers to `space 1`
+        self.in_use = False  # set by each request, until its owner says that all was answered
 
     @classmethod
     def connect(cls, address: Address, deadline: float, wait: Wait = wait_ready) -> ServerConnection:
         """Connect before the deadline, and within CONNECT_WITHIN. Raises OSError; TimeoutError when that is over."""
+        return run(cls.connecting(address, deadline, wait), wait)
+
+    @classmethod
+    def connecting(cls, address: Address, deadline: float, wait: Wait = wait_ready) -> Steps[ServerConnection]:
+        """Connect as `connect` does, in steps."""
         sock = socket.socket(address.family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             if address.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                for name, value in _TCP_OPTIONS:
-                    if hasattr(socket, name):
-                        sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+                _set_options(sock, _TCP_OPTIONS)
             problem = sock.connect_ex(address.sockaddr)
             if problem in (errno.EINPROGRESS, errno.EAGAIN, errno.EINTR):
-                if not wait(sock, WRITE, min(deadline, time.monotonic() + CONNECT_WITHIN)):
+                if not (yield sock, WRITE, min(deadline, time.monotonic() + CONNECT_WITHIN)):
                     raise TimeoutError(errno.ETIMEDOUT, "no answer")
                 problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if problem:
@@ -119,9 +110,36 @@ class ServerConnection:
 
         `first` is sent in front of it. As for `send`, the deadline matters only if the server does not read.
         """
-        news = {name: value for name, value in variables.items() if self._sent.get(name) != value}
-        self._sent.update(news)
-        self.send(first + request(command, **news), deadline)
+        self.in_use = True
+        self.send(first + news_and_command(command, variables, self._sent), deadline)
+
+    def sending_request(self, command: bytes, deadline: float, /, **variables: Value) -> Steps[None]:
+        """Send a request as `send_request` does, in steps."""
+        yield from self._sending(news_and_command(command, variables, self._sent), deadline)
+
+    def asking_space(self, deadline: float) -> Steps[None]:
+        """Ask which lock space the server serves, and wait for the answer: `space`, None if it does not tell.
+
+        It grants nothing, and leaves no answer behind. Raises ConnectionLost, also at the deadline.
+        """
+        before, self.in_use = self.in_use, True
+        yield from self.sending_request(b"VERSION", deadline, space=1)
+        while not any(isinstance(reply, Answer) for reply in self.pending()):
+            if not (yield self.sock, READ, deadline):
+                raise ConnectionLost(errno.ETIMEDOUT, "it does not answer")
+            self.receive()
+        self.in_use = before
+
+    def verifying_space(self, known: Space, deadline: float) -> Steps[None]:
+        """Have the server tell that it serves the known lock space; else it is closed. Raises as `asking_space`."""
+        try:
+            yield from self.asking_space(deadline)
+            why = why_another(known, self.space)
+            if why:
+                raise ConnectionLost(errno.EPROTO, why)
+        except BaseException:
+            self.close()
+            raise
 
     def has_sent(self, variable: str) -> bool:
         """Return True if the server has a value of that variable for this connection."""
@@ -136,27 +154,43 @@ class ServerConnection:
 
         Raises ConnectionLost, also at the deadline.
         """
-        if ServerConnection.trace is not None:
-            ServerConnection.trace(">", data)
-        while True:
-            try:
-                data = data[self.sock.send(data) :]
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                raise ConnectionLost(error.errno, error.strerror) from None
-            if not data:
-                return
-            if not self._wait(self.sock, WRITE, deadline):
+        unsent = self._send_now(data)
+        if unsent:
+            run(self._sending(unsent, deadline), self._wait_open)
+
+    def _sending(self, data: bytes, deadline: float) -> Steps[None]:
+        while data := self._send_now(data):
+            if not (yield self.sock, WRITE, deadline):
                 raise ConnectionLost(errno.ETIMEDOUT, "it does not read")
+
+    def _send_now(self, data: bytes) -> bytes:
+        """Send what can be sent without waiting; what is left of it."""
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            return data
+        except OSError as error:
+            raise ConnectionLost(error.errno, error.strerror) from None
+        if ServerConnection.trace is not None:
+            ServerConnection.trace(">", data[:sent])
+        return data[sent:]
 
     def reply(self, deadline: float = inf) -> Reply:
         """Wait for the next reply. Raises DeadlineExceeded at the deadline."""
         while not self._replies:
-            if not self._wait(self.sock, READ, deadline):
+            if not self._wait_open(self.sock, READ, deadline):
                 raise DeadlineExceeded
             self.receive()
         return self._next()
+
+    def _wait_open(self, sock: socket.socket | None, events: int, deadline: float) -> bool:
+        try:
+            return self._wait(sock, events, deadline)
+        except ValueError:
+            # The garbage collector may close it at any time: a Locker that it collects is released by a thread.
+            if self.sock.fileno() >= 0:
+                raise
+            raise ConnectionLost(errno.EBADF, os.strerror(errno.EBADF)) from None
 
     def answer(self, deadline: float = inf) -> Answer:
         """Wait for the next answer; replies before it are skipped. Raises DeadlineExceeded at the deadline."""
@@ -182,10 +216,16 @@ class ServerConnection:
         if ServerConnection.trace is not None:
             ServerConnection.trace("<", data)
         try:
-            lines, self._rest = split_lines(self._rest, data)
+            lines, self._rest = split_lines(self._rest, data, MAX_ANSWER_LINE)
         except LineTooLong:
             raise ConnectionLost(errno.EPROTO, "this is no lock server") from None
-        self._replies.extend(self._reader.read(lines))
+        for reply in self._reader.read(lines):
+            if isinstance(reply, Space):
+                self.space = reply
+                if reply.ttl is not None and self.address.family != socket.AF_UNIX:
+                    _set_options(self.sock, _TCP_OPTIONS_SHARED)
+            else:
+                self._replies.append(reply)
 
     @property
     def has_unread(self) -> bool:
@@ -199,7 +239,47 @@ class ServerConnection:
 
     def _next(self) -> Reply:
         reply = self._replies.popleft()
-        if isinstance(reply, Answer) and reply.error == b"unwritable":
-            # The server closes the connection after that; as with any server that is gone, it is tried again.
-            raise ConnectionLost(errno.ENOSPC, "it can't write its state (is its disk full?)")
+        if isinstance(reply, Answer) and reply.error in _ENDS:
+            raise ConnectionLost(*_ENDS[reply.error])
         return reply
+
+
+def _set_options(sock: socket.socket, options: Iterable[tuple[str, int]]) -> None:
+    for name, value in options:
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def why_another(known: Space, told: Space | None) -> str:
+    """Say why what a server has told is another lock space than the known one; empty if it is the same."""
+    if told is None:
+        return "it does not tell which lock space it serves"
+    return "" if told.identity == known.identity else "it serves another lock space"
+
+
+def prompt_reply(connection: ServerConnection, deadline: float = inf) -> Reply:
+    """Wait for a reply that depends on no other client.
+
+    Raises ConnectionLost after ANSWER_WITHIN seconds, or at the deadline, but not in less than one second.
+    """
+    now = time.monotonic()
+    try:
+        # One second even if the deadline is now: `--timeout 0` asks whether the lock is free, and needs the answer.
+        return connection.reply(min(now + ANSWER_WITHIN, max(now + 1, deadline)))
+    except DeadlineExceeded:
+        raise ConnectionLost(errno.ETIMEDOUT, "it does not answer") from None
+
+
+def prompt_answer(
+    connection: ServerConnection, on_broken: Callable[[bytes], None] = lambda holder: None, deadline: float = inf
+) -> Answer:
+    """Wait for the answer to a request that depends on no other client, as `prompt_reply` does.
+
+    `on_broken` is called with each holder from whom a lock was taken; other replies before the answer are skipped.
+    """
+    while True:
+        reply = prompt_reply(connection, deadline)
+        if isinstance(reply, Answer):
+            return reply
+        if isinstance(reply, Broke):
+            on_broken(reply.holder)

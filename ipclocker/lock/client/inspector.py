@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Callable
 
-from ..snapshot import BROKEN, FREE, RECALLED, Ping, Snapshot, Taking
+from ..snapshot import BROKEN, FREE, RECALLED, Snapshot, Taking
 from ..wire.info import HeldInfo
 from ..wire.replies import Answer
 from .query import query
@@ -41,15 +41,6 @@ class Inspector:
         """Ask whether the grant with that token still stands; None if the server knows no tokens."""
         answer = self._query(b"CHECK %b %d\nVERSION" % (lock_names(name)[0], token))
         return None if answer.version is not None else bool(answer.current)
-
-    def ping(self) -> Ping:
-        """Ask for the version, and measure how long the answer takes, with the connecting."""
-        begin = time.monotonic()
-        version = (self._query(b"VERSION").version or b"").decode("utf-8", "backslashreplace")
-        seconds = time.monotonic() - begin
-        number, _, started = version.rpartition(" ")
-        is_time = started.isascii() and started.isdigit() and len(started) <= 11
-        return Ping(self.server, seconds, number if is_time else version, float(started) if is_time else None)
 
     def recall(self, name: str) -> Taking:
         """Ask the holder of a lease to give it back; take any other lock from its holder at once."""

@@ -7,8 +7,8 @@
 All is counted from when the last request was sent that the server has granted: the server counts from when it
 received it, so it can grant the lock to another one after `expires_at` only. Then the command must be gone:
 
-- From S/3 on it is renewed. A renewal that is lost leaves another third for more tries: the waits for a connection,
-  an answer and a pause are parts of S as well (keepalive.py), so that several tries fit in before 2S/3.
+- From S/3 on it is renewed. An answer may take up to another third, which is for more tries as well: the time after
+  which a new connection is tried, and the pauses, are parts of S (keepalive.py), so that several fit in before 2S/3.
 - From 2S/3 on it is too late for that: the command is told to end, and has the time up to `kill_at` for it.
 - At `kill_at` the command and all that it has started get SIGKILL. The last tenth, 1 s at least, is for finding them
   all and for their end on a busy host, so that none is left at `expires_at`.

@@ -6,15 +6,16 @@ passed over, and the next one of those listed is asked.
 
 from __future__ import annotations
 
-import os
+import time
 from math import inf
 from typing import Callable
 
 from ...errors import ServerRefused
+from ...net.text import decode_text
 from ..wire.replies import Answer
-from .connection import ConnectionLost, Wait, wait_ready
-from .connector import Retry, ServerConnector, prompt_answer
-from .settings import LockSettings, session_name
+from .connection import ConnectionLost, DeadlineExceeded, Wait, prompt_answer, wait_ready
+from .connector import Retry, ServerConnector
+from .settings import LockSettings
 
 
 def query(
@@ -25,25 +26,30 @@ def query(
     retry: Retry = lambda reason, pause: None,
     on_broken: Callable[[bytes], None] = lambda holder: None,
     suffix: str = "",
+    within: float = inf,
 ) -> tuple[Answer, str]:
     """Ask the command's question about the locks of the settings; the answer, and the address of who gave it.
 
     `on_broken` is called with each holder from whom the command took a lock; `suffix` is put behind the default
-    user name. Raises ServerUnavailable if no server answers within the settings' tries, ServerRefused.
+    user name. With `within` each server is asked once, in so many seconds together. Raises ServerUnavailable if none
+    answers in that time, or else within the settings' tries; ServerRefused.
     """
     connector = ServerConnector(settings, wait, retry)
-    for connection in connector.each_server(inf):
-        try:
-            connection.send_request(
-                command, user=settings.user_name(suffix), session=session_name(), locks=settings.names
-            )
-            answer = prompt_answer(connection, on_broken)
-        except ConnectionLost as problem:
-            connector.reasons.append(f"{connection.address}: {problem.strerror}")
-            continue
-        finally:
-            connection.close()
-        if answer.error is not None:
-            raise ServerRefused(os.fsdecode(answer.error), connector.server)
-        return answer, connector.server
+    connector.latest = time.monotonic() + within
+    share = within / len(settings.servers())  # of the time, for one server that does not answer
+    try:
+        for connection in connector.each_server(connector.latest, once=within < inf):
+            try:
+                connection.send_request(command, user=settings.user_name(suffix), locks=settings.names)
+                answer = prompt_answer(connection, on_broken, time.monotonic() + share)
+            except ConnectionLost as problem:
+                connector.reasons.append(f"{connection.address}: {problem.strerror}")
+                continue
+            finally:
+                connection.close()
+            if answer.error is not None:
+                raise ServerRefused(decode_text(answer.error), connector.server)
+            return answer, connector.server
+    except DeadlineExceeded:
+        raise connector.unavailable(TimeoutError(f"no answer in {within:g} s")) from None
     raise AssertionError("each_server raises when there is no server left")

@@ -16,14 +16,18 @@ class Effects:
 
     `before_images`: each grant that was made, changed or ended, by its token, with a copy of what it was before
     (None: it is new). Who keeps grants elsewhere writes these tokens, or hands the images to `LockTable.rollback`.
-    `granted`: requests that have waited, each with its grant. `superseded`: requests that were taken off their queues
+    `concerns_processes`: some of these grants depend on a process, or did before.
+    `granted`: requests that have waited, each with its grant. `woken`: requests that have waited and are to ask again,
+    each with a grant that does not stand. `superseded`: requests that were taken off their queues
     by another one of their owner. `ended`: grants that have ended, and not because their owner released them.
     `overdue`: leases that have run out; somebody has to look at their processes."""
 
     # The defaults stand on the class: most calls change one grant and concern nobody else.
     before_images: BeforeImages = {}  # noqa: RUF012 - never changed in place here
+    concerns_processes = False
     concerns_others = False  # one of the sequences is not empty
     granted: Sequence[tuple[LockRequest, Grant]] = ()
+    woken: Sequence[tuple[LockRequest, Grant]] = ()
     superseded: Sequence[LockRequest] = ()
     ended: Sequence[Grant] = ()
     overdue: Sequence[Grant] = ()
@@ -32,6 +36,11 @@ class Effects:
         """Add a grant to a request that has waited."""
         self.concerns_others = True
         self.granted = _added(self.granted, (request, grant))
+
+    def add_woken(self, request: LockRequest, grant: Grant) -> None:
+        """Add a request that has waited and is to ask again, with the grant that it is told of."""
+        self.concerns_others = True
+        self.woken = _added(self.woken, (request, grant))
 
     def add_superseded(self, request: LockRequest) -> None:
         """Add a request that was taken off its queues."""

@@ -1,29 +1,23 @@
-"""The requests of one client: bytes in, calls of the table, answers out, no socket anywhere.
+"""The commands of one client: calls of the table, answers out, no socket anywhere.
 
-The bytes become lines, a line sets a variable or is a command, a command becomes a call of the lock table, and the
-Effects of that go to the service. What the client is to be told is put on `output`, in order; its connection sends it
-when all that it shows is on disk. One command is run after another, but in three cases the lines behind have to wait,
-up to a bound: the LOCK before them waits, the LOCK_LIST before them is still being written, or enough answers have
-gathered that the client should first read some.
+The pipeline (request_pipeline.py) reads the lines and runs a command after the other. Each becomes a call of the lock
+table, whose Effects go to the service. What the client is to be told is put on `output`, in order; its connection sends
+it when all that it shows is on disk.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Callable, Optional, Protocol
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from typing import Protocol
 
-from ...net.line_buffer import LineTooLong, split_lines
 from ...version import VERSION
 from ..model import Grant, HolderProcess, LockRequest, Owner
-from ..wire import info, replies, requests
-from ..wire.requests import RequestVariables
+from ..wire import replies, requests
+from .listing import Listing, lock_info, lock_list
+from .request_pipeline import Handler, RequestPipeline
 from .service import LockService
-
-MAX_BACKLOG = 65_536  # bytes of requests kept behind one that waits: as much as one line may have
-MAX_ANSWERS = 64  # answers that gather before the client is to read some: what fits into a socket's buffer
-_LIST_PIECE = 1_000  # lines of a list made at a time: a millisecond of the loop
 
 
 class Connection(Protocol):
@@ -36,48 +30,25 @@ class Connection(Protocol):
         """Tell whether the client is still there."""
 
 
-class RequestHandler(RequestVariables):
+class RequestHandler(RequestPipeline):
     """One client's requests, with the variables that they have set so far.
 
-    `paused`: lines that arrive are kept, since it waits for its lock, or for its client to read. `closing`: nothing
-    more is read, and the connection is closed once the output is sent. `reveals_uncommitted`: the output may show
-    what has changed since the last answer.
+    When it is `closing`, its connection is closed once the output is sent.
     """
 
-    reveals_uncommitted = False
-    subscriptions: frozenset[int] = frozenset()
-    waiting: LockRequest | None = None  # the LOCK that is queued
+    subscriptions: AbstractSet[int] = frozenset()
+    waiting: LockRequest | None = None  # the LOCK that is queued, or that was granted and can't have been told yet
     process: HolderProcess | None = None  # that the last LOCK named
-    undelivered: Grant | None = None  # a grant that the client can't have been told of yet
-    paused = False
-    closing = False
-    _rest = b""  # the beginning of a line
-    _backlog: Sequence[bytes] = ()  # lines that have to wait
-    _listing: Iterator[bytes] | None = None  # the lines of a list that are still to be written
-    _notices: tuple[bytes, ...] = ()  # came while a list was being written
+    holder: HolderProcess | None = None  # of a grant that this client holds
+    undelivered: Grant | None = None  # the grant to `waiting`
+    _knows_space = False
+    _output_before = 0  # answers on the output that were there before its own
+    _listing: Listing | None = None  # the answer that is still being made
 
     def __init__(self, service: LockService, connection: Connection, address: str = "") -> None:
-        self.service = service
+        super().__init__(service)
         self.connection = connection
         self.address = address
-        self.output: list[bytes] = []
-
-    def receive(self, data: bytes, now: float) -> None:
-        """Take bytes that arrived at `now` (seconds, monotonic), and run the commands that they complete."""
-        if self.closing:
-            return
-        self.service.now = now
-        try:
-            lines, self._rest = split_lines(self._rest, data)
-        except LineTooLong:
-            self._refuse(b"line_too_long", now)
-            return
-        if not self.paused:
-            self._run(lines)
-            return
-        self._backlog = [*self._backlog, *lines]
-        if sum(map(len, self._backlog)) + len(self._backlog) > MAX_BACKLOG:
-            self._refuse(b"too_much_input", now)
 
     def resume(self, now: float) -> None:
         """Go on where it paused because of its output, now that the client has been sent that."""
@@ -85,7 +56,15 @@ class RequestHandler(RequestVariables):
         if self._listing is not None:
             self._list_more()
         elif self.waiting is None:
-            self._run_backlog()
+            self.run_backlog()
+
+    def is_idle(self) -> bool:
+        """Tell whether the client holds nothing that it was granted last, waits for nothing and has all its answers."""
+        if self.paused or self.output or self.subscriptions or self.waiting is not None:
+            return False
+        owner = self.owner
+        grant = self.service.table.standing(owner, self.names)
+        return grant is None or grant.owner != owner
 
     def on_disconnect(self, now: float) -> None:
         """Wait for nothing any more, since the client is gone. What it knows to hold, it keeps."""
@@ -99,12 +78,18 @@ class RequestHandler(RequestVariables):
         if self.process is not None:
             service.on_suspect(self.process)
         if self.undelivered is not None:
-            service.apply(service.table.end([self.undelivered], now))
+            service.apply(service.table.end_untold(self.undelivered, now))
 
     def abort(self, word: bytes) -> None:
-        """End with an error in the place of all that the client was not told yet."""
+        """End with an error in the place of all that the client was not told yet; its place in the queue is kept."""
+        service = self.service
+        if self.waiting is not None:
+            service.table.keep_place(self.waiting, service.now)
+        if self.undelivered is not None:
+            service.table.mark_told(self.undelivered, service.now)
         self._leave()
         self._listing = self.undelivered = None
+        self.claims_hold = False
         self.output[:] = [replies.error(word)]
 
     # As a client of the service
@@ -115,14 +100,39 @@ class RequestHandler(RequestVariables):
         if self._listing is None:
             self.output.append(line)
         else:
-            self._notices += (line,)
+            self._listing.hold_back(line)
 
     def on_granted(self, grant: Grant) -> None:
-        """Answer the LOCK that waited: it was granted."""
+        """Answer the LOCK that waited: it was granted. What stands behind it is run when the client was told."""
         self.undelivered = grant
         self.reveals_uncommitted = True
+        self._output_before = len(self.output)
         self.output.append(replies.OBTAINED)
         self._answer_granted(grant)
+
+    def on_delivered(self, now: float) -> None:
+        """Go on behind the LOCK that waited, since the client was told of its grant."""
+        assert self.waiting is not None and self.undelivered is not None
+        self.service.mark_told(self.waiting, self.undelivered, now)
+        self.waiting = self.undelivered = None
+
+    def on_returned(self) -> bool:
+        """Wait on, since the grant was taken back; False if there was more to be told, which may be void as well."""
+        if self._output_before or self.waiting is None:
+            return False
+        if self.subscriptions and self.undelivered is not None:
+            self.service.unsubscribe_from([self.undelivered])
+        self.output.clear()
+        self.reveals_uncommitted = self.claims_hold = False
+        self.undelivered = self.holder = None
+        self.names = self.waiting.names
+        return True
+
+    def on_woken(self, grant: Grant) -> None:
+        """Answer the LOCK that waited with a grant that does not stand: who lives sees that, and asks again."""
+        self.names = (grant.name,)
+        self.claims_hold = True
+        self.output += [replies.OBTAINED, replies.granted(grant, self.confirms)]
         self._end_wait()
 
     def on_superseded(self) -> None:
@@ -146,9 +156,7 @@ class RequestHandler(RequestVariables):
         return (self.user, self.session)
 
     def _leave(self) -> None:
-        self.closing = True
-        self.paused = False
-        self._backlog = ()
+        self.drop_backlog()
         if self.waiting is not None:
             self.service.leave(self.waiting)
             self.waiting = None
@@ -157,55 +165,33 @@ class RequestHandler(RequestVariables):
 
     def _end_wait(self) -> None:
         self.waiting = None
-        self._run_backlog()
+        self.run_backlog()
 
-    def _run_backlog(self) -> None:
-        lines, self._backlog = self._backlog, ()
-        self._run(lines)
-
-    def _run(self, lines: Sequence[bytes]) -> None:
-        """Go through lines: set variables and run commands, up to one that can't be finished now."""
-        self.paused = False
-        rest = iter(lines)
-        for line in rest:
-            words = line.split()
-            if not words:
-                continue
-            handle = (_REFUSALS if self.faults else _HANDLERS).get(words[0])
-            if handle is None:
-                continue
-            try:
-                has_to_wait = handle(self, words)
-            except (ValueError, IndexError):
-                if words[0] not in requests.VARIABLES:
-                    raise
-                self.faults |= {words[0]}
-                continue
-            if has_to_wait is None:
-                if self.faults:
-                    self.faults -= {words[0]}
-                continue
-            if words[0] not in _OF_ONE_GRANT:
-                self.reveals_uncommitted = True
-            if has_to_wait or len(self.output) >= MAX_ANSWERS:
-                self.paused = True
-                self._backlog = list(rest)
-                return
-
-    def _refuse(self, word: bytes, now: float) -> None:
+    def refuse(self, word: bytes) -> None:
         """Answer with an error after which nothing that this client says can be made sense of."""
-        self.on_disconnect(now)
+        self.on_disconnect(self.service.now)
         self.output.append(replies.error(word))
+
+    # A variable that is answered
+
+    def _space(self, words: list[bytes]) -> None:
+        if words[1:2] == [b"1"] and not self._knows_space:
+            self._knows_space = True
+            self.output.append(self.service.space_lines())
 
     # Commands. Each returns whether the lines behind it have to wait.
 
     def _lock(self, words: list[bytes]) -> bool:
         if not self.user or not self.names:
             return self._answer_error(b"no_locks" if self.user else b"no_user")
+        if self.has_long_name:  # such a lock that is held since before can be released
+            return self._answer_error(b"bad_locks")
         if self.session and not self.connection.is_connected():
             # It has given up waiting for this answer. (A classic client may hang up half, so it gets its answer.)
             self.closing = True
             return True
+        if self.once and self.service.table.is_over(self.owner, self.service.now):
+            return self._answer_error(b"session_over")
         request = self.lock_request(self.address)
         self.process = request.process
         service = self.service
@@ -215,6 +201,8 @@ class RequestHandler(RequestVariables):
             return self._answer_busy(request)
         if grant.recalled:
             return self._answer_error(b"recalled")
+        if grant.since != service.now:  # it was granted before, and asks again
+            self._note_heard(grant)
         self._answer_granted(grant)
         return False
 
@@ -224,10 +212,18 @@ class RequestHandler(RequestVariables):
         service = self.service
         table = service.table
         owner = (self.user, self.session)
-        effects = table.release(owner, self.names, service.now)
+        if self.once:
+            table.end_session(owner, service.now)
+        if len(words) < 3:
+            effects = table.release(owner, self.names, service.now)
+        else:
+            try:
+                effects = table.release_grant(owner, *requests.grant_named(words), service.now)
+            except ValueError:
+                return self._answer_error(b"bad_token")
         if service.subscribers:
             service.unsubscribe_from(filter(None, effects.before_images.values()))
-        self.output.append(replies.status(table.standing(owner, self.names), owner))
+        self.output.append(self._show(table.standing(owner, self.names), owner))
         service.apply(effects)
         return False
 
@@ -253,7 +249,7 @@ class RequestHandler(RequestVariables):
         service = self.service
         effects = service.table.break_locks(names, service.now)
         answer += b"".join(map(replies.broke, effects.ended))
-        self.output.append(answer + replies.status(service.table.standing(self.owner, self.names), self.owner))
+        self.output.append(answer + self._show(service.table.standing(self.owner, self.names), self.owner))
         service.apply(effects)
         return False
 
@@ -268,25 +264,13 @@ class RequestHandler(RequestVariables):
         return False
 
     def _lock_list(self, words: list[bytes]) -> bool:
-        return self._list(map(replies.listed, list(self.service.table.grants.values())))
+        return self._list(lock_list(self.service.table))
 
     def _lock_info(self, words: list[bytes]) -> bool:
-        table = self.service.table
-        held = table.held
-        grants = list(table.grants.values()) if len(words) == 1 else [held[name] for name in words[1:] if name in held]
-        return self._list(self._info(grants, self.service.now))
-
-    def _info(self, grants: list[Grant], now: float) -> Iterator[bytes]:
-        table = self.service.table
-        for grant in grants:
-            if grant.token not in table.grants:
-                continue  # it has ended since the list was begun
-            yield info.held_line(grant, now)
-            for request in table.waiters(grant.name):
-                yield info.waiter_line(grant.name, request, now)
+        return self._list(lock_info(self.service.table, words[1:], self.service.now))
 
     def _list(self, lines: Iterator[bytes]) -> bool:
-        self._listing = lines
+        self._listing = Listing(lines)
         self._list_more()
         return self._listing is not None
 
@@ -314,6 +298,7 @@ class RequestHandler(RequestVariables):
         self._subscribe_and_show(grant, token)
         if grant is None:
             return self._answer_error(b"lost")
+        self.claims_hold = True
         self.output.append(replies.error(b"recalled") if grant.recalled else replies.renewed(name, token))
         return False
 
@@ -324,6 +309,7 @@ class RequestHandler(RequestVariables):
             return self._answer_error(b"bad_token")
         grant = self.service.table.current(name, token)
         self._subscribe_and_show(grant, token)
+        self.claims_hold |= grant is not None
         self.output.append(replies.current(grant is not None))
         return False
 
@@ -334,9 +320,17 @@ class RequestHandler(RequestVariables):
 
     def _subscribe_and_show(self, grant: Grant | None, token: int) -> None:
         """Note that the answer is about this grant alone: it waits for the disk only if what is said of that does."""
+        if grant is not None:
+            self._note_heard(grant)
+            if self.tells:
+                self.service.subscribe(self, grant)
         self.reveals_uncommitted |= not self.service.is_durable(token)
-        if grant is not None and self.tells:
-            self.service.subscribe(self, grant)
+
+    def _note_heard(self, grant: Grant) -> None:
+        """Note that a holder is heard of: anybody may ask about a token, but who asks from its address may be it."""
+        if grant.process is not None and grant.process.address == self.address:
+            self.holder = grant.process
+            self.service.note_heard(grant)
 
     def _answer_fault(self, words: list[bytes]) -> bool:
         return self._answer_error(b"bad_" + min(self.faults))
@@ -346,12 +340,19 @@ class RequestHandler(RequestVariables):
         return False
 
     def _answer_status(self, owner: Owner) -> None:
-        self.output.append(replies.status(self.service.table.standing(owner, self.names), owner))
+        self.output.append(self._show(self.service.table.standing(owner, self.names), owner))
+
+    def _show(self, grant: Grant | None, owner: Owner) -> bytes:
+        if grant is not None and grant.owner == owner:
+            self.claims_hold = True
+        return replies.status(grant, owner)
 
     def _answer_granted(self, grant: Grant) -> None:
         self.names = (grant.name,)
+        self.holder = grant.process
         if self.tells:
             self.service.subscribe(self, grant)
+        self.claims_hold = True
         self.output.append(replies.granted(grant, self.confirms))
 
     def _answer_busy(self, request: LockRequest) -> bool:
@@ -361,7 +362,7 @@ class RequestHandler(RequestVariables):
                 if grant.process is not None and grant.process.host:
                     self.output.append(replies.look_for(grant.name, grant.process))
         if not self.waits:
-            self.output.append(replies.status(holders[0], self.owner))
+            self.output.append(self._show(holders[0], self.owner))
             return False
         self.output.append(replies.waiting(holders[0]))
         self.waiting = request
@@ -371,17 +372,12 @@ class RequestHandler(RequestVariables):
     def _list_more(self) -> None:
         """Write the next piece of a list, so that a great table holds up nobody else."""
         assert self._listing is not None
-        piece = list(islice(self._listing, _LIST_PIECE))
-        self.output.append(b"".join(piece))
-        if len(piece) < _LIST_PIECE:
-            self.output += [replies.END, *self._notices]
-            self._notices = ()
+        self.output.append(self._listing.next_piece())
+        if self._listing.is_done:
             self._listing = None
 
 
-_Handler = Callable[[RequestHandler, list[bytes]], Optional[bool]]
-
-_COMMANDS: dict[bytes, _Handler] = {
+_COMMANDS: dict[bytes, Handler] = {
     b"LOCK": RequestHandler._lock,
     b"UNLOCK": RequestHandler._unlock,
     b"STATUS": RequestHandler._status,
@@ -398,11 +394,11 @@ _COMMANDS: dict[bytes, _Handler] = {
     b"LOCK_INFO": RequestHandler._lock_info,
 }
 # What these answer has nothing to do with any lock but one, and they see for themselves whether that is kept.
-_OF_ONE_GRANT = frozenset({b"RENEW", b"CHECK", b"GOT", b"VERSION"})
-_HANDLERS: dict[bytes, _Handler] = {**requests.VARIABLES, **_COMMANDS}
+RequestHandler.of_one_grant = frozenset({b"RENEW", b"CHECK", b"GOT", b"VERSION"})
+RequestHandler.handlers = {**requests.VARIABLES, b"space": RequestHandler._space, **_COMMANDS}
 # While a variable is at fault no command is run but those that have nothing to do with variables.
-_REFUSALS: dict[bytes, _Handler] = {
-    **_HANDLERS,
+RequestHandler.refusals = {
+    **RequestHandler.handlers,
     **dict.fromkeys(_COMMANDS, RequestHandler._answer_fault),
     b"EOF": RequestHandler._eof,
     # These two have no answer.

@@ -1,344 +1,310 @@
 """The lock server: sockets joined to the lock service.
 
-A request goes one way: the bytes that a connection takes in (connection.py) become lines, requests and calls of the
-lock table (request_handler.py); what a call has changed is kept and told to the others whom it concerns (service.py);
-and each answer goes out when all that it shows is on disk (connection.py, group_commit.py). This module accepts the
-connections, and joins the service to the loop's time and to the look-out for dead holders.
-
-Nearly all clients come with one request, get one answer and are gone: they are served as soon as they are accepted,
-and the loop never hears of them. A client that stays (because it waits, or keeps its connection) becomes a
-ClientConnection.
+A request goes one way: the bytes that a connection takes in (connection.py) become lines (request_pipeline.py), which
+become calls of the lock table (request_handler.py); what a call has changed is kept and told to the others whom it
+concerns (service.py); and each answer goes out when all that it shows is on disk (connection.py, group_commit.py).
+serving_term.py serves those that the acceptor lets in, and joins the service to the loop's time and to the monitor of
+dead holders. This module has the sockets, and what outlives the server.
 
 What is bounded: a line (65,536 bytes), the names in a request (256), the requests that a client sends behind one
 that waits (65,536 bytes), the answers made for a client that reads none (64, after which it is not read from),
-the seconds that it may go on so (60), and the connections (as many as there are descriptors: when none is left, new
-clients wait in the kernel's queue until one is given back).
+the seconds that it may go on so (60), those for which a connection may be idle (60), and the connections (as many as
+there are descriptors: when none is left, new clients wait in the kernel's queue until one is given back).
 """
 
 from __future__ import annotations
 
-import errno
-import logging
 import os
-import select
 import socket
-import time
-from functools import partial
+from collections.abc import Iterable
 from math import inf
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
-from ...daemon.loop_server import LoopServer
+from ...daemon.inheritance import Inheritance
+from ...daemon.listening_server import ListeningServer
 from ...daemon.state_dir import make_state_folder
-from ...errors import StateError
-from ...net.address import Address, service_port
-from ...net.loop import READ, Loop
-from ...net.tcp_listener import UnixListener, accept, adopt_listeners, tcp_listeners
-from ...net.transport import DONTWAIT, PIECE
+from ...errors import UsageError
+from ...net.loop import Loop
+from ...net.tcp_listener import (
+    UnixListener,
+    adopt_listeners,
+    bound_sockets,
+    start_listening,
+    stop_listening,
+    tcp_listeners,
+)
+from ...parameters import HOSTS, UNCHANGED, check_seconds, check_text, check_whole, given, socket_list, text_list, wrong
 from ..endpoint import endpoint
-from ..model import Grant, HolderProcess, LockRequest
-from ..storage.base import Store
+from ..storage.base import Store, StoredState, new_space
+from ..storage.etcd_settings import EtcdSettings
 from ..storage.open_store import open_store
-from .connection import ClientConnection, Newcomer, warn_classic
-from .effects import BeforeImages
-from .group_commit import RETRY, GroupCommit
-from .holder_monitor import HolderMonitor
-from .request_handler import RequestHandler
-from .service import LockService
+from ..wire import replies
+from .serving_term import ServingTerm
 
-DEFAULT_PID_PORT = 1752
-_ACCEPT_AT_ONCE = 64  # new connections served in one turn, so that those that stay have theirs
-_ACCEPT_AGAIN = 1.0  # seconds until the next try when no descriptor was left
-_FOLLOW_AFTER = 0.05  # seconds: most locks of a command that ends at once are given back before
-_COMPLAIN_EVERY = 60.0  # seconds from one log line about the same trouble to the next
-_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+if TYPE_CHECKING:
+    from .replica import Replica
 
-log = logging.getLogger(__name__)
+IDLE_TIMEOUT = 60.0  # seconds
+TTL, _SHORTEST_TTL = 5, 2  # seconds that a leader's term outlives its last renewal
+_TELL_EVERY = 5.0  # seconds
 
 
-class LockServer(LoopServer):
+class LockServer(ListeningServer):
     """A lock server (IPC::Locker::Server): `LockServer(port=1234).start_server()`.
 
     `host` is one host or several to listen on; for `port`, `family` and `path` see `endpoint`. Held locks are kept
     in the file (or store) `state`, or in a file of the folder `state_dir` that is named after where the server
     listens; without both they live in memory. If there are `sockets`, which listen already, it is they that it
-    serves on, and closes in the end. Raises UsageError or ServerUnavailable when it can't listen there, StateError
-    when it can't use the file.
+    serves on, and closes in the end. A connection that holds and waits for nothing and is silent for `idle_timeout`
+    seconds is closed (0: it never is). What it has from an earlier server counts more than all of these
+    (`inherited`). Raises UsageError or ServerUnavailable when it can't listen there, StateError when it can't use
+    the file.
+
+    With `etcd` locks are kept there, and it is one of several servers of one lock space: it leads or stands by
+    (replica.py), and another one leads `leader_ttl` seconds after it was last heard of. `etcd_compaction`: drop etcd's
+    old revisions each minute. In `state_dir` is then a note of how far etcd had come, so that one is refused that was
+    restored from an older state; without it there is none.
+
+        with LockServer(port=1234) as server:
+            Thread(target=server.start_server).start()
+            ...
     """
 
     def __init__(
         self,
-        host: str | list[str] = "localhost",
-        port: str | int | None = None,
+        host: Union[str, Iterable[str]] = "localhost",
+        port: Union[str, int, None] = None,
         family: str = "INET",
-        path: str | None = None,
-        state: str | Store | None = None,
-        state_dir: str | None = None,
-        sockets: list[socket.socket] | None = None,
+        path: Optional[str] = None,
+        state: Union[str, Store, None] = None,
+        state_dir: Optional[str] = None,
+        sockets: Optional[Iterable[socket.socket]] = None,
+        idle_timeout: float = IDLE_TIMEOUT,
+        etcd: Optional[EtcdSettings] = None,
+        leader_ttl: int = TTL,
+        etcd_compaction: bool = True,
+        inherited: Optional[Inheritance] = None,
     ) -> None:
+        self._made_with = given(locals())
+        hosts = text_list("host", host, HOSTS)
+        check_text("the name of a UNIX socket", path=path)
+        check_text("the name of a folder", state_dir=state_dir)
+        check_seconds("idle_timeout", idle_timeout)
+        if not isinstance(state, (str, type(None))) and not hasattr(state, "load"):
+            raise wrong("state", state, "the name of a file")
+        check_whole("leader_ttl", leader_ttl, _SHORTEST_TTL)
+        inherited = inherited or Inheritance(socket_list("sockets", sockets))
         where = endpoint(port, family, path)
-        self._unix_listener = UnixListener(where.path) if where.path is not None and not sockets else None
-        if sockets:
-            self._listeners = adopt_listeners(sockets)
-        elif self._unix_listener is not None:
-            self._listeners = [self._unix_listener.socket]
-        else:
-            self._listeners = tcp_listeners([host] if isinstance(host, str) else host, where.port)
-        super().__init__(Loop(self._tick))
-        self._holder_monitor = HolderMonitor(
-            self._loop, service_port("pidstatd", "udp", DEFAULT_PID_PORT), self._process_gone
-        )
-        self._changed: dict[int, object] = {}  # tokens of grants that have changed, and that is not followed yet
-        self._follow_at = inf  # when they are
-        self._followed: dict[int, HolderProcess] = {}  # by token, the process that a grant depends on
-        self._service = LockService(
-            self._changed.update, self._on_suspect, self._on_overdue, last_token=time.time_ns() // 1000
-        )
-        self._service.started = time.time()
-        self._clients: set[ClientConnection] = set()
-        self._newcomer = Newcomer()
+        if etcd is not None:
+            _check_shared(state, where.path, inherited.sockets)
+        bind = tcp_listeners if etcd is None else bound_sockets
+        self._open_sockets(inherited, where.path, UnixListener, adopt_listeners, lambda: bind(hosts, where.port))
+        self._idle_timeout = idle_timeout
+        self._last_token = inherited.last_token
         self._state_location: str | None = None
-        self._group_commit: GroupCommit | None = None
+        self._term: ServingTerm | None = None
+        self._replica: Replica | None = None
+        super().__init__(Loop(self._tick))
         try:
-            self._open_state(state, state_dir)
+            if etcd is None:
+                self._open_state(inherited.state or state, state_dir)
+            else:
+                self._replica = self._make_replica(etcd, leader_ttl, etcd_compaction, state_dir, where.port)
         except BaseException:
             self.close()
             raise
-        self._accepting = True
-        self._next_complaint = 0.0
-        for listener in self._listeners:
-            self._watch_listener(listener)
 
-    @property
-    def addresses(self) -> list[str]:
-        """Addresses that it listens on, as `host:port` or as the name of the UNIX socket."""
-        return [str(Address(s.family, s.getsockname())) for s in self._listeners]
+    def start_server(
+        self,
+        host: Union[str, Iterable[str]] = UNCHANGED,
+        port: Union[str, int, None] = UNCHANGED,
+        family: str = UNCHANGED,
+        path: Optional[str] = UNCHANGED,
+        state: Union[str, Store, None] = UNCHANGED,
+        state_dir: Optional[str] = UNCHANGED,
+        sockets: Optional[Iterable[socket.socket]] = UNCHANGED,
+        idle_timeout: float = UNCHANGED,
+        etcd: Optional[EtcdSettings] = UNCHANGED,
+        leader_ttl: int = UNCHANGED,
+        etcd_compaction: bool = UNCHANGED,
+    ) -> None:
+        """Serve until SIGTERM or SIGINT (if called in the main thread), SIGHUP, `stop` or `close`; then it is closed.
+
+        With parameters, which go before those that it was made with, it is first made again. Raises as the
+        constructor does.
+        """
+        self._make_again(LockServer.__init__, given(locals()))
+        super().start_server()
 
     def describe(self) -> str:
         """One line for the log."""
+        if self._replica is not None:
+            return f"on {', '.join(self.addresses)}; {self._replica.status}"
         where = f"listening on {', '.join(self.addresses)}"
         if self._state_location is None:
             return f"{where}; locks live in memory, a restart forgets them"
         return f"{where}; locks are kept in {self._state_location}"
 
-    def close(self) -> None:
-        """Give back the sockets and the name of the UNIX socket; the clients are cut off."""
-        for client in list(self._clients):
-            client.end(b"server_ended")
-        for listener in self._listeners:
-            listener.close()
-        if self._unix_listener is not None:
-            self._unix_listener.close()
-        if self._group_commit is not None:
-            self._group_commit.close()
-        self._holder_monitor.close()
-        super().close()
+    @property
+    def state_file(self) -> str | None:
+        """The file that held locks are kept in; None: they live in memory."""
+        return self._state_location
 
-    # What outlives the server
+    @property
+    def term(self) -> ServingTerm:
+        """The term in which it serves."""
+        assert self._term is not None
+        return self._term
+
+    def copy_state(self, path: str, done: Callable[[str | None], None]) -> None:
+        """Copy the file as it is now; `done` is called in the loop with None, or with what went wrong."""
+        assert self.term.group_commit is not None
+        self.term.group_commit.copy(path, done)
+
+    def check(self) -> None:
+        """See whether what it depends on can be used. Raises StateError."""
+        if self._replica is not None:
+            self._replica.check()
+
+    def run(self) -> bool:
+        """Serve until stopped, as LoopServer.run; with etcd, when it leads. Raises StateError if it can't use etcd."""
+        if self._replica is not None:
+            with self._serving:
+                self.wait_until_ready(lambda status: None)
+        restarts = super().run()
+        if self._replica is not None and self._replica.failure is not None:
+            raise self._replica.failure
+        return restarts
+
+    def wait_until_ready(self, waiting: Callable[[str], None]) -> None:
+        """Wait until it serves or stands by; `waiting` is called with what it waits for, again and again.
+
+        Raises StateError if it can't use etcd for a reason that stays.
+        """
+        replica = self._replica
+        if replica is None:
+            return
+        replica.start()
+        while not replica.is_decided() and not self.is_stopped:
+            waiting(replica.status)
+            self._loop.turn(_TELL_EVERY)
+
+    def hand_over(self) -> Inheritance:
+        """Close, but for the sockets and the name of the UNIX socket; the clients are cut off."""
+        if self._replica is not None:
+            self._end_term()
+            self._stop_listening()
+            self._replica.resign()
+        elif self._term is not None:
+            self._term.stop_accepting()  # those that have not been accepted yet are the next server's
+            self._last_token = self._term.service.table.last_token
+        return super().hand_over()._replace(state=self._state_location, last_token=self._last_token)
+
+    def _close(self) -> None:
+        """Give back the sockets and the name of the UNIX socket; the clients are cut off."""
+        self._end_term()
+        self._close_sockets()
+        if self._replica is not None:
+            self._replica.resign()
+        super()._close()
+
+    def _end_term(self) -> None:
+        """End the term in good order."""
+        term, self._term = self._term, None
+        if term is not None:
+            term.stop_reading()
+            if self._replica is None:
+                self._close_sockets()  # before the clients: who is cut off may connect again at once, and is refused
+            else:
+                self._stop_listening()
+            term.close()
+
+    def _tick(self, now: float) -> float:
+        due = inf if self._replica is None else self._replica.tick(now)
+        return due if self._term is None else min(due, self._term.tick(now))
+
+    # Locks of this server alone
 
     def _open_state(self, state: str | Store | None, folder: str | None) -> None:
-        if folder is not None:
-            state = state or os.path.join(make_state_folder(folder), self._state_name())
-        if state is None:
-            return
+        if state is None and folder is not None:
+            state = os.path.join(make_state_folder(folder), self._state_name())
         store = open_store(state) if isinstance(state, str) else state
-        self._state_location = store.location
-        table = self._service.table
         try:
-            now = time.monotonic()
-            kept = store.load()
-            if len({grant.name for grant in kept.grants}) < len(kept.grants):
-                raise StateError(
-                    f"the state in {store.location} is damaged, since a lock is held twice in it: move it away, or "
-                    "bring back a copy of it"
-                )
-            table.restore(kept.grants, now, time.time() - now)
+            kept = None if store is None else store.load()
+            space = replies.space(new_space() if kept is None else kept.space)
+            self._begin(lambda: space, store, kept, lambda problem: None, lambda: None)
         except BaseException:
-            store.close()
+            if store is not None:
+                store.close()
             raise
-        # The counter goes on where it was; a file that was lost, or an old copy, must not give a number twice.
-        table.last_token = max(table.last_token, kept.last_token)
-        self._changed.update(dict.fromkeys(table.grants))
-        self._group_commit = GroupCommit(
-            store, table, self._loop, self._on_rolled_back, self._holder_monitor.report_again
+        if store is not None:
+            self._state_location = store.location
+
+    def _begin(
+        self,
+        space: Callable[[], bytes],
+        store: Store | None,
+        kept: StoredState | None,
+        lost: Callable[[Exception], None],
+        lives: Callable[[], None],
+    ) -> None:
+        self._term = ServingTerm(
+            self._loop, self._sockets, self._idle_timeout, self._last_token, space, store, kept, lost, lives
         )
-        self._service.is_durable = self._group_commit.is_durable
-        self._service.record = self._record
+        self._term.begin()
+
+    # Locks of a lock space that several servers share
+
+    def _make_replica(self, etcd: EtcdSettings, ttl: int, compacts: bool, folder: str | None, port: int) -> Replica:
+        from ..storage.etcd_note import EtcdNote  # only here: a server of its own needs none of that
+        from .replica import Replica
+
+        note = None if folder is None else EtcdNote(folder, port, etcd.checked().prefix)
+
+        def changed(status: str) -> None:
+            self.on_status(self.describe())
+
+        return Replica(etcd, ttl, compacts, self.addresses, note, self._loop, self, changed)
+
+    def begin_term(self, store: Store, kept: StoredState, space: Callable[[], bytes]) -> None:
+        """Serve, with what is kept in a shared store. Raises StateError, OSError."""
+        assert self._replica is not None
+        try:
+            for sock in self._sockets:
+                start_listening(sock)
+            self._begin(space, store, kept, self._replica.on_term_lost, self._replica.note_turn)
+        except BaseException:
+            self.abandon_term()
+            raise
+
+    def abandon_term(self) -> None:
+        """Serve no more: others may do that already."""
+        term, self._term = self._term, None
+        if term is not None:
+            term.abandon()
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        self._sockets = [stop_listening(sock) for sock in self._sockets]
 
     def _state_name(self) -> str:
         """A file name that tells the servers of one host apart."""
         from urllib.parse import quote
 
-        first = self._listeners[0]
+        first = self._sockets[0]
         if first.family == socket.AF_UNIX:
             return f"lockerd-{quote(self.addresses[0].lstrip('/'), safe='')}.db"
         return f"lockerd-{first.getsockname()[1]}.db"
 
-    # New clients
 
-    def _watch_listener(self, listener: socket.socket) -> None:
-        family = int(listener.family)
-        self._loop.watch(listener, READ, lambda events: self._accept(listener, family))
-
-    def _accept(self, listener: socket.socket, family: int) -> None:
-        for _ in range(_ACCEPT_AT_ONCE):
-            try:
-                sock, host = accept(listener, family)
-            except BlockingIOError:
-                return
-            except OSError as problem:
-                if problem.errno in _NO_DESCRIPTOR:
-                    self._pause_accepting(problem)
-                    return
-                continue  # that connection is gone again; the next one may be well
-            self._serve_newcomer(sock, host)
-
-    def _serve_newcomer(self, sock: socket.SocketType, host: str) -> None:
-        """Serve a client as soon as it is accepted; it becomes a ClientConnection if that is not all.
-
-        This way costs a third less than that of a connection, which has to be made and taken apart again. An answer
-        that may have to wait for the disk goes through ClientConnection.flush, as all others do.
-        """
-        self._newcomer.sock = sock
-        handler = RequestHandler(self._service, self._newcomer, host)
-        try:
-            data = sock.recv(PIECE, DONTWAIT)
-            if not data:
-                sock.close()
-                return
-            # The time is taken behind the read: a lease counts from when its renewal was sent, so not from before.
-            handler.receive(data, time.monotonic())
-            if handler.closing and (self._group_commit is None or not handler.reveals_uncommitted):
-                answer = b"".join(handler.output)
-                sent = sock.send(answer, DONTWAIT)
-                if sent == len(answer):
-                    sock.close()
-                    if handler.subscriptions:
-                        self._service.unsubscribe(handler)
-                    return
-                handler.output = [answer[sent:]]
-        except BlockingIOError:
-            pass  # it has said nothing yet, or takes nothing yet
-        except OSError:
-            handler.on_disconnect(self._loop.now)
-            sock.close()
-            return
-        except Exception:
-            log.exception("a request could not be served")  # a fault of ours costs one client its connection
-            warn_classic(sock, handler, b"internal")
-            handler.on_disconnect(self._loop.now)
-            sock.close()
-            return
-        client = ClientConnection(self._loop, sock, handler, self._group_commit, self._on_client_closed)
-        self._clients.add(client)
-        client.flush()
-
-    def _on_client_closed(self, client: ClientConnection) -> None:
-        """With the descriptor of a client that was closed, another one may be let in."""
-        self._clients.discard(client)
-        self._accept_again()
-
-    def _pause_accepting(self, problem: OSError) -> None:
-        """Leave new connections in the kernel's queue until a descriptor is free again."""
-        if not self._accepting:
-            return
-        if self._loop.now >= self._next_complaint:
-            self._next_complaint = self._loop.now + _COMPLAIN_EVERY
-            log.warning("%s: new clients wait until one of %d goes", problem.strerror, len(self._clients))
-        self._accepting = False
-        for listener in self._listeners:
-            self._loop.unwatch(listener)
-        self._loop.call_at(self._loop.now + _ACCEPT_AGAIN, self._accept_again)
-
-    def _accept_again(self) -> None:
-        if not self._accepting:
-            self._accepting = True
-            for listener in self._listeners:
-                self._watch_listener(listener)
-
-    # Changes
-
-    def _record(self, images: BeforeImages) -> None:
-        assert self._group_commit is not None
-        self._changed.update(images)
-        self._group_commit.record(images)
-
-    def _on_rolled_back(self, images: BeforeImages, stranded: list[LockRequest]) -> None:
-        self._changed.update(images)
-        self._service.fail_waiters(stranded)
-
-    def _tick(self, now: float) -> float:
-        table = self._service.table
-        group_commit = self._group_commit
-        if group_commit is not None and group_commit.failing:
-            next_expiry = inf  # nothing ends while its end can't be kept
-        else:
-            if table.next_expiry <= now:
-                self._expire(now)
-            next_expiry = table.next_expiry
-        if group_commit is not None and group_commit.flush(now):
-            next_expiry = now
-        if self._changed and self._follow_at == inf:
-            self._follow_at = now + _FOLLOW_AFTER
-        elif self._follow_at <= now:
-            self._follow_changes()
-        return min(next_expiry, self._holder_monitor.tick(now), self._follow_at)
-
-    # Holds that end, and holders that are gone
-
-    def _expire(self, now: float) -> None:
-        for grant in self._service.expire(now).ended:
-            log.info("lock %s was taken from %s: its time was up", *map(os.fsdecode, (grant.name, grant.user)))
-
-    def _on_overdue(self, grant: Grant) -> None:
-        """Look whether the process of a lease that has run out lives."""
-        assert grant.process is not None
-        self._follow_changes()  # who is looked at has to be known
-        self._holder_monitor.check_now(grant.process, partial(self._on_checked, grant))
-
-    def _on_checked(self, grant: Grant, lives: bool | None) -> None:
-        if self._group_commit is not None and self._group_commit.failing:
-            self._loop.call_at(self._loop.now + RETRY, lambda: self._on_checked(grant, lives))
-            return
-        name, user = os.fsdecode(grant.name), os.fsdecode(grant.user)
-        if lives:
-            self._service.apply(self._service.table.mark_holder_alive(grant))
-            log.warning("the lease of lock %s has run out, but the process of %s lives: it stays held", name, user)
-        elif self._service.expire_overdue(grant, self._loop.now).ended:
-            log.warning("lock %s was taken from %s: its lease has run out", name, user)
-
-    def _on_suspect(self, process: HolderProcess) -> None:
-        self._follow_changes()
-        self._holder_monitor.check_soon(process)
-
-    def _follow_changes(self) -> None:
-        """Watch the processes that locks have come to depend on, and no more those that none depends on.
-
-        Not at once: many locks are given back before, and all others have their answers first.
-        """
-        self._follow_at = inf
-        grants = self._service.table.grants
-        changed = list(self._changed)
-        self._changed.clear()
-        no_more = []
-        for token in changed:
-            before = self._followed.get(token)
-            grant = grants.get(token)
-            after = None if grant is None else grant.process
-            if before == after:
-                continue
-            if before is not None:
-                del self._followed[token]
-                no_more.append(before)
-            if after is not None:
-                self._followed[token] = after
-                self._holder_monitor.watch(after)
-        for process in no_more:  # last, since one that has another lock by now is watched on
-            self._holder_monitor.unwatch(process)
-
-    def _process_gone(self, process: HolderProcess) -> None:
-        if self._group_commit is not None and self._group_commit.failing:
-            self._loop.call_at(self._loop.now + RETRY, lambda: self._process_gone(process))
-            return
-        for grant in self._service.release_of(process, self._loop.now).ended:
-            name, host = os.fsdecode(grant.name), os.fsdecode(process.host)
-            log.info("lock %s is free: process %d on %s, which held it, is gone", name, process.pid, host)
+def _check_shared(state: str | Store | None, path: str | None, sockets: Iterable[socket.socket]) -> None:
+    """Raise UsageError for what can't be together with etcd."""
+    if state is not None:
+        raise UsageError(f"locks are kept in etcd or in a file, not in both: leave out the state '{state}'")
+    if path is not None:
+        raise UsageError(f"the UNIX socket '{path}' can't be used with etcd: clients of other hosts need a port")
+    if any(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for sock in sockets):
+        raise UsageError(
+            "sockets that listen already can't be used with etcd, since a server that stands by has to refuse clients: "
+            "start lockerd without a socket unit"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Callable, Protocol
 
@@ -16,10 +17,16 @@ from .table import LockTable
 class Client(Protocol):
     """One connected client, as far as others' requests concern it."""
 
-    subscriptions: frozenset[int]  # tokens of grants whose end it is to hear of
+    subscriptions: AbstractSet[int]  # tokens of grants whose end it is to hear of
 
     def on_granted(self, grant: Grant) -> None:
         """Take note that the LOCK that waited was granted."""
+
+    def on_woken(self, grant: Grant) -> None:
+        """Take note that the LOCK that waited is to be sent again; the grant does not stand."""
+
+    def on_returned(self) -> bool:
+        """Take note that the grant was taken back, and that it waits on; False if it can't."""
 
     def on_superseded(self) -> None:
         """Take note that the LOCK that waited was taken off the queue by another connection of its owner."""
@@ -41,25 +48,31 @@ class LockService:
     """The lock table, whom it has to tell what, and whom each waiting request belongs to.
 
     `on_suspect` is called with a process that there is reason to look at: its client hung up, or somebody says that
-    it is gone; `on_overdue` with a lease that has run out. `record` is called with the before-images of all changes,
-    before anybody is told of one. `is_durable` tells of a grant's token whether what the table says of it is on disk.
+    it is gone; `on_overdue` with a lease that has run out; `on_heard` with a process whose host is heard of, and when
+    (seconds, monotonic); `on_processes` with the before-images of changes that concern processes. `record`, if there
+    is one, is called with all before-images, before anybody is told of a change. `is_durable` tells of a grant's token
+    whether what the table says of it is on disk.
     `last_token` as for LockTable.
     """
 
     def __init__(
         self,
-        record: Callable[[BeforeImages], None] = lambda images: None,
+        on_processes: Callable[[BeforeImages], None] = lambda images: None,
         on_suspect: Callable[[HolderProcess], None] = lambda process: None,
         on_overdue: Callable[[Grant], None] = lambda grant: None,
+        on_heard: Callable[[HolderProcess, float], None] = lambda process, when: None,
         last_token: int = 0,
     ) -> None:
         self.table = LockTable(last_token, self._is_present)
         self.started = 0.0  # when the server was started (seconds since 1970)
+        self.space_lines: Callable[[], bytes] = lambda: b""  # for those who ask which lock space this is
         self.now = 0.0  # the time of what is being done just now (seconds, monotonic)
-        self.record = record
+        self.record: Callable[[BeforeImages], None] | None = None
         self.is_durable: Callable[[int], bool] = lambda token: True
         self.on_suspect = on_suspect
+        self._on_processes = on_processes
         self._on_overdue = on_overdue
+        self._on_heard = on_heard
         self._waiting: dict[LockRequest, Client] = {}
         self.subscribers: dict[int, Client] = {}  # by token; the client that asked last about a grant is the one told
         self._untold: deque[Callable[[], None]] = deque()  # who is to be told of something, in the order of the changes
@@ -69,9 +82,10 @@ class LockService:
 
     def apply(self, effects: Effects) -> None:
         """Have kept what a call of the table has changed, and tell those whom it concerns besides the one who asked."""
-        images = effects.before_images
-        if images:
-            self.record(images)
+        if self.record is not None and effects.before_images:
+            self.record(effects.before_images)
+        if effects.concerns_processes:
+            self._on_processes(effects.before_images)
         if effects.concerns_others:
             self._queue(effects)
         if self._untold and not self._telling:  # a client that is told may change the table: the loop below goes on
@@ -86,6 +100,20 @@ class LockService:
         """Take a request off the queues, since its client is gone; a grant that is on its way to it is taken back."""
         self.table.dequeue(request)
         self._waiting.pop(request, None)
+
+    def mark_told(self, request: LockRequest, grant: Grant, now: float) -> None:
+        """Note that the client of a request that waited was told of its grant."""
+        self._waiting.pop(request, None)
+        self.table.mark_told(grant, now)
+
+    def return_to_queue(self, requests: Iterable[LockRequest]) -> None:
+        """Let clients wait on, which were not told yet of the grant that was taken back."""
+        for request in requests:
+            client = self._waiting.get(request)
+            if client is None:  # it has gone since
+                self.table.dequeue(request)
+            elif not client.on_returned():
+                self.fail_waiters([request])
 
     def fail_waiters(self, requests: Iterable[LockRequest]) -> None:
         """Tell clients that what they waited for was taken back, and that they wait no more."""
@@ -107,9 +135,17 @@ class LockService:
         """Free the locks of a process that is known to be gone."""
         return self._apply_at(now, self.table.release_of(process, now))
 
+    def note_heard(self, grant: Grant) -> None:
+        """Note that the client that holds this grant, and has a process, is heard of just now."""
+        assert grant.process is not None
+        self._on_heard(grant.process, self.now)
+        if grant.heard is not None:
+            self.apply(self.table.mark_heard(grant))
+
     def recall(self, names: Iterable[bytes]) -> list[Grant]:
         """Ask the holders of leases among these locks to give them back; the grants that are recalled."""
-        recalled = self.table.recall(names)
+        recalled, effects = self.table.recall(names)
+        self.apply(effects)
         for grant in recalled:
             self._notify(grant, replies.recall(grant))
         return recalled
@@ -119,7 +155,10 @@ class LockService:
     def subscribe(self, client: Client, grant: Grant) -> None:
         """Tell this client of the grant's end from now on."""
         self.subscribers[grant.token] = client
-        client.subscriptions |= {grant.token}
+        if isinstance(client.subscriptions, set):
+            client.subscriptions.add(grant.token)  # in place: one client may have many
+        else:
+            client.subscriptions = {grant.token}
 
     def unsubscribe(self, client: Client) -> None:
         """Tell this client nothing more."""
@@ -132,8 +171,8 @@ class LockService:
         """Tell nobody of the end of these grants: their owner ends them itself."""
         for grant in grants:
             client = self.subscribers.pop(grant.token, None)
-            if client is not None:
-                client.subscriptions -= {grant.token}
+            if client is not None and isinstance(client.subscriptions, set):
+                client.subscriptions.discard(grant.token)
 
     # Inside
 
@@ -152,6 +191,7 @@ class LockService:
                 self._untold.append(partial(self._tell_lost, grant))
         self._untold.extend(partial(self._tell_superseded, request) for request in effects.superseded)
         self._untold.extend(partial(self._tell_granted, request, grant) for request, grant in effects.granted)
+        self._untold.extend(partial(self._tell_woken, request, grant) for request, grant in effects.woken)
         self._untold.extend(partial(self._on_overdue, grant) for grant in effects.overdue)
 
     def _tell_all(self) -> None:
@@ -173,15 +213,22 @@ class LockService:
             client.flush()
 
     def _tell_granted(self, request: LockRequest, grant: Grant) -> None:
-        client = self._waiting.pop(request, None)
+        client = self._waiting.get(request)
         if client is None:  # it has gone since
             self.apply(self.table.end([grant], self.now))
             return
         if self.table.current(grant.name, grant.token) is grant:
             client.on_granted(grant)
         else:  # another connection of its owner has given it back since
+            del self._waiting[request]
             client.on_superseded()
         client.flush()
+
+    def _tell_woken(self, request: LockRequest, grant: Grant) -> None:
+        client = self._waiting.pop(request, None)
+        if client is not None:
+            client.on_woken(grant)
+            client.flush()
 
     def _notify(self, grant: Grant, line: bytes) -> None:
         client = self.subscribers.get(grant.token)

@@ -4,11 +4,15 @@ A batch of changes is one transaction in SQLite's write-ahead log, and `commit` 
 disk (synchronous=FULL). So a file that the server left at any instant, by a kill or a power cut, holds each batch
 that was committed, and none in part. Rows are written many to a statement, because each statement that is
 stepped gives up the interpreter's lock and takes it again, which costs more than the row.
+
+A file that is deleted while it is open can be read and written as before, but a restart would not find it. So `touch`
+looks whether it is still there, and if not, puts a copy there and goes on with that.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -17,27 +21,32 @@ from typing import Any
 
 from ...errors import StateError
 from ..model import Record
-from .base import StoredState
+from .base import Freed, StoredState, new_space
 
 _APPLICATION = 0x69706C6B  # "iplk", in the file's header: this file is ours
-_VERSION = 2  # of the tables below; version 1 had the name as its key
+_VERSION = 3  # of the tables below
 _TABLES = """
     CREATE TABLE grants (
         token INTEGER PRIMARY KEY, name BLOB NOT NULL, user BLOB NOT NULL, session BLOB NOT NULL,
         since REAL NOT NULL, hold REAL NOT NULL, lease INTEGER NOT NULL, outlived INTEGER NOT NULL,
-        confirmed INTEGER NOT NULL, command BLOB NOT NULL, host BLOB NOT NULL, pid INTEGER NOT NULL, start INTEGER,
-        boot BLOB NOT NULL, pidns INTEGER, address TEXT NOT NULL
+        confirmed INTEGER NOT NULL, recalled INTEGER NOT NULL, heard REAL, command BLOB NOT NULL, host BLOB NOT NULL,
+        pid INTEGER NOT NULL, start INTEGER, boot BLOB NOT NULL, pidns INTEGER, address TEXT NOT NULL,
+        machine BLOB NOT NULL, timens INTEGER
     );
     CREATE TABLE tokens (last INTEGER NOT NULL);
     INSERT INTO tokens VALUES (0);
 """
-_FROM_VERSION_1 = f"""
-    ALTER TABLE grants RENAME TO grants_by_name;
+# A release that knows nothing of it reads and writes such a file as before, so it is of the same version.
+_SPACE = "CREATE TABLE IF NOT EXISTS space (id TEXT NOT NULL)"
+# What the columns hold that versions 1 and 2 did not have. (Version 1 had the name as its key, and the same columns.)
+_NEW = {"recalled": "0", "heard": "NULL", "machine": "x''", "timens": "NULL"}
+_FROM_OLDER = f"""
+    ALTER TABLE grants RENAME TO grants_before;
     ALTER TABLE tokens RENAME TO tokens_before;
     {_TABLES}
-    INSERT INTO grants SELECT {", ".join(Record._fields)} FROM grants_by_name;
+    INSERT INTO grants SELECT {", ".join(_NEW.get(column, column) for column in Record._fields)} FROM grants_before;
     UPDATE tokens SET last = (SELECT last FROM tokens_before);
-    DROP TABLE grants_by_name;
+    DROP TABLE grants_before;
     DROP TABLE tokens_before;
 """
 _RESERVE = 1_000_000  # tokens that are passed over at a restart, so that not each batch has to write the last one
@@ -46,6 +55,8 @@ _ROW = f"({', '.join('?' * len(Record._fields))})"
 _REPLACE = {rows: f"REPLACE INTO grants VALUES {', '.join([_ROW] * rows)}" for rows in _ROWS_AT_ONCE}
 _DELETE = {rows: f"DELETE FROM grants WHERE token IN ({', '.join('?' * rows)})" for rows in _ROWS_AT_ONCE}
 
+log = logging.getLogger(__name__)
+
 
 class SqliteStore:
     """A store in the file `path`, which is made if there is none.
@@ -53,43 +64,126 @@ class SqliteStore:
     Raises StateError if it can't be opened, is no such file, is damaged, of a newer version, or open elsewhere.
     """
 
+    is_shared = False
+
     def __init__(self, path: str) -> None:
         self.location = path
         try:
-            # Sessions are secrets: who knows one can give the lock back. SQLite gives its log the same mode.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            _make(path)
         except FileExistsError:
             pass  # and it is not to be opened and closed here: that would give back a lock that this process has on it
         except OSError as error:
             raise self._problem(f"can't be made: {error.strerror}") from error
         self._reserved = 0
+        self._served = os.stat(path).st_mtime  # as `touch` left it: SQLite writes into the file as soon as it opens it
+        self._place = self._find()
         with self._errors_explained():
-            self._file = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-            try:
-                self._open()
-            except BaseException:
-                self._file.close()
-                raise
+            self._connect()
 
     def load(self) -> StoredState:
         """All that was committed."""
         with self._errors_explained():
+            with contextlib.suppress(sqlite3.OperationalError):  # no room: the time is known less well the next time
+                # Nobody can have heard of a client after that. It has to be kept: a second restart knows a later time.
+                self._file.execute("UPDATE grants SET heard = ? WHERE heard IS NULL AND pid > 0", (self._served,))
             grants = [Record(*row) for row in self._file.execute(f"SELECT {', '.join(Record._fields)} FROM grants")]
             tokens = [token for (token,) in self._file.execute("SELECT last FROM tokens")]
+            spaces = [space for (space,) in self._file.execute("SELECT id FROM space")]
         if len(tokens) != 1 or not isinstance(tokens[0], int) or not all(map(_is_sound, grants)):
             raise self._problem(_DAMAGED)
-        return StoredState(grants, tokens[0])
+        if len(spaces) != 1 or not isinstance(spaces[0], str):
+            raise self._problem(_DAMAGED)
+        return StoredState(grants, tokens[0], self._served, spaces[0])
 
-    def commit(self, changed: Sequence[Record], freed: Sequence[int], last_token: int) -> None:
-        """Write these grants in the place of what has their tokens, delete those tokens; on return it is on disk."""
+    def commit(self, changed: Sequence[Record], freed: Sequence[Freed], last_token: int) -> None:
+        """Write these grants in the place of what has their tokens, delete those others; on return it is on disk."""
         with self._errors_explained():
-            self._write(changed, freed, last_token)
+            self._write(changed, [token for _, token in freed], last_token)
+
+    def confirm_term(self) -> None:
+        """Do nothing: the file is locked for as long as this server has it open."""
+
+    def touch(self) -> None:
+        """Note that a server has the file open at this moment; if it is gone, put a copy of it there.
+
+        Raises StateError if another file is there, or the copy can't be made.
+        """
+        found = self._find()
+        if found is None:
+            self._put_back()
+        elif found != self._place:
+            raise self._problem(
+                "was replaced by another file, so a restart would not find what is held: move that file away, and it "
+                "is written again"
+            )
+        with contextlib.suppress(OSError):
+            os.utime(self.location)
+
+    def copy_to(self, path: str) -> None:
+        """Copy all that was committed to another file, in the place of what is there.
+
+        Raises StateError, too, if this file is not to be found any more where it was: who opens that has another one.
+        """
+        if self._find() != self._place:
+            raise self._problem("is gone from its place")
+        try:
+            self._back_up_to(path, "OFF")
+        except OSError as error:
+            raise StateError(f"{path}: {error.strerror}") from error
 
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
 
+    def _find(self) -> tuple[int, int] | None:
+        """Return which file is in the place of ours now; None if there is none."""
+        try:
+            found = os.stat(self.location)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _put_back(self) -> None:
+        copy = f"{self.location}.copy"
+        try:
+            try:
+                self._back_up_to(copy, "FULL")
+                os.link(copy, self.location)  # not in the place of one that somebody has made meanwhile
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(copy)
+            _sync_folder(os.path.dirname(os.path.abspath(self.location)))
+        except OSError as error:
+            raise self._problem(f"is gone, and can't be written again: {error.strerror}") from error
+        self._place = self._find()
+        # The old connection has to go first, since it deletes its log by the name that the new one's will have.
+        self._file.close()
+        self._is_open = False
+        with self._errors_explained():
+            self._connect()
+        log.warning("the state file %s was gone: what is held was written to a new one", self.location)
+
+    def _back_up_to(self, path: str, synchronous: str) -> None:
+        """Write all that was committed to another file, in the place of what is there. Raises OSError, StateError."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        _make(path)
+        with self._errors_explained(), contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy:
+            copy.execute(f"PRAGMA synchronous = {synchronous}")
+            self._file.backup(copy)
+
+    def _connect(self) -> None:
+        self._file = sqlite3.connect(self.location, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            self._open()
+        except BaseException:
+            self._file.close()
+            raise
+        self._is_open = True
+
     def _write(self, changed: Sequence[Record], freed: Sequence[int], last_token: int) -> None:
+        if not self._is_open:
+            self._connect()
         execute = self._file.execute
         try:
             execute("BEGIN IMMEDIATE")
@@ -121,7 +215,12 @@ class SqliteStore:
         execute("PRAGMA synchronous = FULL")
         if version < _VERSION:
             marks = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};"
-            self._file.executescript(f"BEGIN; {_TABLES if version == 0 else _FROM_VERSION_1} {marks} COMMIT;")
+            self._file.executescript(f"BEGIN; {_TABLES if version == 0 else _FROM_OLDER} {marks} COMMIT;")
+        execute("BEGIN")
+        execute(_SPACE)
+        if execute("SELECT count(*) FROM space").fetchone() == (0,):
+            execute("INSERT INTO space VALUES (?)", (new_space(),))
+        execute("COMMIT")
 
     def _version(self) -> int:
         """The version of the tables, 0 if there are none yet. Raises StateError for a file that is not ours."""
@@ -151,6 +250,20 @@ class SqliteStore:
 _DAMAGED = "is damaged: move it away, or bring back a copy of it"
 
 
+def _make(path: str) -> None:
+    """Make an empty file that nobody else can read: who knows a session can give its lock back."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _sync_folder(path: str) -> None:
+    """Have the names in a folder on disk."""
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def _reason(error: sqlite3.Error) -> str:
     text = str(error)
     if "locked" in text:
@@ -169,13 +282,14 @@ def _reason(error: sqlite3.Error) -> str:
 def _is_sound(record: Record) -> bool:
     """Tell whether a row has the types that its columns should have; SQLite itself lets each hold anything."""
     return all(
-        isinstance(value, kind) or (value is None and column in ("start", "pidns"))
+        isinstance(value, kind) or (value is None and column in ("heard", "start", "pidns", "timens"))
         for column, value, kind in zip(Record._fields, record, _KINDS)
     )
 
 
 _KINDS: tuple[Any, ...] = (
-    int, bytes, bytes, bytes, float, float, int, int, int, bytes, bytes, int, int, bytes, int, str
+    int, bytes, bytes, bytes, float, float, int, int, int, int, float, bytes,
+    bytes, int, int, bytes, int, str, bytes, int,
 )  # fmt: skip
 
 

@@ -4,13 +4,15 @@
     waiter NAME user U age SECONDS ...
 
 The pairs behind the name come in any order; those that are not known, or whose value means nothing, are skipped.
-Times are in seconds.
+Times are in seconds. Only who asks for locks by their names is told all of a holder's process that tells it from others
+with its number.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator
 from math import inf
 from typing import Callable, NamedTuple, Optional, Union
 
@@ -40,6 +42,7 @@ class HeldInfo(NamedTuple):
     recalled: its holder was asked to release it
     outlived: its lease has run out, and its process is known to live
     confirmed: its holder is known to have received the grant
+    start, boot, pidns, timens: more of its holder's process, as in HolderProcess
     waiters: the waiters for it, in the order of the queue
     """
 
@@ -57,6 +60,10 @@ class HeldInfo(NamedTuple):
     outlived: bool = False
     confirmed: bool = True
     command: Optional[bytes] = None
+    start: Optional[int] = None
+    boot: Optional[bytes] = None
+    pidns: Optional[int] = None
+    timens: Optional[int] = None
     waiters: tuple[WaiterInfo, ...] = ()
 
 
@@ -109,6 +116,10 @@ _HELD: dict[bytes, Callable[[bytes], _Value]] = {
     b"recalled": _flag,
     b"outlived": _flag,
     b"confirmed": _flag,
+    b"start": int,
+    b"boot": bytes,
+    b"pidns": int,
+    b"timens": int,
 }
 
 
@@ -124,11 +135,16 @@ def _pairs(words: list[bytes], known: dict[bytes, Callable[[bytes], _Value]]) ->
 # Lines, as a server writes them
 
 
-def held_line(grant: Grant, now: float) -> bytes:
-    """Write the line of one held lock; `now` is the server's monotonic time."""
+def held_line(grant: Grant, now: float, in_full: bool = False) -> bytes:
+    """Write the line of one held lock; `now` is the server's monotonic time.
+
+    `in_full`: with all that is known of its holder's process.
+    """
     words = [b"held %b user %b token %d age %.3f" % (grant.name, grant.user, grant.token, now - grant.since)]
     if grant.process is not None:
         words.append(_process_words(grant.process))
+        if in_full:
+            words += _identity_words(grant.process)
     if grant.hold:
         words.append(b"%b %b" % (b"lease" if grant.lease else b"hold", format_seconds(grant.hold)))
         if grant.deadline < inf:
@@ -154,6 +170,17 @@ def waiter_line(name: bytes, request: LockRequest, now: float) -> bytes:
     if request.command:
         words.append(b"command %b" % request.command)
     return b" ".join(words) + b"\n"
+
+
+def _identity_words(process: HolderProcess) -> Iterator[bytes]:
+    if process.start is not None:
+        yield b"start %d" % process.start
+    if process.boot:
+        yield b"boot %b" % process.boot
+    if process.pidns is not None:
+        yield b"pidns %d" % process.pidns
+    if process.timens is not None:
+        yield b"timens %d" % process.timens
 
 
 def _process_words(process: HolderProcess) -> bytes:

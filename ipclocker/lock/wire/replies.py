@@ -6,12 +6,18 @@ A client skips lines and words that it does not know. The lines of LOCK_INFO are
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Callable, NamedTuple, Union
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, Union
 
+from ...net.line_buffer import MAX_LINE
 from ..model import Grant, HolderProcess, Owner
 
 if TYPE_CHECKING:
     from .info import HeldInfo, InfoReader
+
+
+# Bytes of one line of an answer. It may have the name of a lock, its holder and their like, each of which came in a
+# line of a request (of an older release, which set no other bound to them).
+MAX_ANSWER_LINE = 4 * MAX_LINE
 
 
 class Waiting(NamedTuple):
@@ -50,6 +56,25 @@ class Recall(NamedTuple):
     token: int
 
 
+class Member(NamedTuple):
+    """A host that may serve the lock space, and the addresses by which it is reached, each HOST:PORT."""
+
+    host: bytes
+    addresses: tuple[bytes, ...] = ()
+
+
+class Space(NamedTuple):
+    """Which lock space the server serves, told once a connection to a client that has set `space`.
+
+    ttl: several servers share the space, and so many seconds after one has died another one serves; None: it is alone
+    members: these servers, as far as they live
+    """
+
+    identity: bytes
+    ttl: Optional[int] = None
+    members: tuple[Member, ...] = ()
+
+
 class LookFor(NamedTuple):
     """A request to look for the holder's process, if it is of the client's host, and to report it if it is gone."""
 
@@ -73,11 +98,15 @@ class Answer(NamedTuple):
     held: tuple[HeldInfo, ...] = ()
 
 
-Reply = Union[Waiting, Obtained, Broke, Recalled, Lost, Recall, LookFor, Answer]
+Reply = Union[Waiting, Obtained, Broke, Recalled, Lost, Recall, LookFor, Space, Answer]
 
 
 def _is_one(value: bytes) -> bool:
     return value == b"1"
+
+
+def _number(value: bytes) -> int | None:
+    return int(value) if value.isdigit() else None
 
 
 # Lines of an answer: which field each sets, and how its value is read.
@@ -85,6 +114,7 @@ _FIELDS: dict[bytes, tuple[str, Callable[[bytes], object]]] = {
     b"owner": ("owner", bytes),
     b"locked": ("locked", _is_one),
     b"lockname": ("name", bytes),
+    b"token": ("token", _number),
     b"current": ("current", _is_one),
     b"renewed": ("renewed", lambda value: True),
     b"error": ("error", bytes),
@@ -102,6 +132,7 @@ class AnswerReader:
     """Turns the lines that a server sends into replies, and skips lines that it does not know."""
 
     def __init__(self) -> None:
+        self._space: Space | None = None  # whose members are still to come
         self._start_answer()
 
     def _start_answer(self) -> None:
@@ -114,12 +145,20 @@ class AnswerReader:
         """Yield the replies that these lines complete, in their order."""
         for line in lines:
             words = line.split()
+            if self._space is not None and words[:1] != [b"member"]:
+                space, self._space = self._space, None
+                yield space
             if not words:
                 self._empty_lines += 1
                 if self._empty_lines == 2:
                     yield self._end_answer()
                 continue
             self._empty_lines = 0
+            field = _FIELDS.get(words[0])  # nearly every line is one
+            if field is not None:
+                name, convert = field
+                self._fields[name] = convert(words[1] if len(words) > 1 else b"")
+                continue
             reply = self._read_line(words[0], words)
             if reply is not None:
                 yield reply
@@ -127,18 +166,15 @@ class AnswerReader:
     def _end_answer(self) -> Answer:
         if self._info is not None:
             self._fields["held"] = self._info.result()
-        answer = Answer(locks=tuple(self._locks), **self._fields)  # type: ignore[arg-type]
+        if self._locks:
+            self._fields["locks"] = tuple(self._locks)
+        answer = Answer(**self._fields)  # type: ignore[arg-type]
         self._start_answer()
         return answer
 
     def _read_line(self, verb: bytes, words: list[bytes]) -> Reply | None:
         value = words[1] if len(words) > 1 else b""
-        if verb in _FIELDS:
-            field, convert = _FIELDS[verb]
-            self._fields[field] = convert(value)
-        elif verb == b"token" and value.isdigit():
-            self._fields["token"] = int(value)
-        elif verb == b"lock" and len(words) > 2:
+        if verb == b"lock" and len(words) > 2:
             self._locks.append((value, words[2]))
         elif verb in _INFO_LINES and len(words) > 1:
             if self._info is None:
@@ -151,6 +187,12 @@ class AnswerReader:
             return self._end_answer()
         elif verb == b"print_obtained":
             return Obtained()
+        elif verb == b"space" and value:
+            shared = words[2:3] == [b"replicated"]
+            self._space = Space(value, (_number(words[3]) or 0) if shared and len(words) > 3 else 0 if shared else None)
+        elif verb == b"member" and value and self._space is not None:
+            member = Member(value, tuple(words[2:]))
+            self._space = self._space._replace(members=(*self._space.members, member))
         elif verb in _OF_HOLDER:
             return _OF_HOLDER[verb](value)
         elif verb in _OF_GRANT and len(words) > 2 and words[2].isdigit():
@@ -192,6 +234,17 @@ def look_for(name: bytes, process: HolderProcess) -> bytes:
 
 
 OBTAINED = b"print_obtained\n"
+
+
+def space(identity: str, ttl: int | None = None) -> bytes:
+    """Write which lock space the server serves; with `ttl` (seconds) others may serve it in its place after that."""
+    words = [b"space", identity.encode()]
+    return b" ".join(words if ttl is None else [*words, b"replicated", b"%d" % ttl]) + b"\n"
+
+
+def member(host: str, addresses: Iterable[str]) -> bytes:
+    """Write which host may serve the same lock space, and its addresses."""
+    return b" ".join([b"member", *(word.encode() for word in (host, *addresses))]) + b"\n"
 
 
 def broke(grant: Grant) -> bytes:

@@ -10,6 +10,7 @@ from typing import Callable
 from ...daemon.log import is_journal
 from ...errors import UsageError
 from ...net.loop import Loop
+from ...net.text import encode_text
 from .line_splitter import LineSplitter
 from .nonblocking_writer import NonblockingWriter, open_file, unblocked
 
@@ -66,7 +67,7 @@ class LineSink(Sink):
         def take(data: bytes) -> None:
             lines = splitter.split(data) if data else splitter.finish()
             if lines:
-                start = (f"{timestamp()} {name}: " if self._timed else f"{name}: ").encode()
+                start = encode_text(f"{timestamp()} {name}: " if self._timed else f"{name}: ")
                 self._writer.write(b"".join(start + line + b"\n" for line in lines))
 
         return take

@@ -77,7 +77,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
         def remember(self: MemoryNetwork, *args: Any, **more: Any) -> None:
             original(self, *args, **more)
-            patch.setattr(ServerConnection, "connect", self.connect)
+            patch.setattr(ServerConnection, "connecting", self.connecting)
 
         patch.setattr(MemoryNetwork, "__init__", remember)
         yield
@@ -199,7 +199,7 @@ def test_the_wait_goes_on_after_it_was_taken_off_the_queue() -> None:
     scene = Scene()
     holder = scene.holder()
     acquisition = scene.acquisition(user="me")
-    acts = iter([f"user me; session {acquisition._session.decode()}; locks x; UNLOCK"])
+    acts = iter(["user me; locks x; UNLOCK"])
 
     def act() -> None:
         words = next(acts, None)
@@ -215,7 +215,7 @@ def test_the_wait_goes_on_after_it_was_taken_off_the_queue() -> None:
 
 def test_an_error_of_the_server_is_raised() -> None:
     scene = Scene()
-    acquisition = scene.acquisition(lock=["n" * 10_000] * 7)
+    acquisition = scene.acquisition(user="u" * 70_000)
     with pytest.raises(ServerRefused) as refused:
         acquisition.acquire(True, inf)
     assert refused.value.word == "line_too_long"

@@ -63,17 +63,6 @@ def test_is_current() -> None:
         assert inspector(classic).is_current("x", 7) is None
 
 
-def test_ping() -> None:
-    with ScriptedServer({}) as server:
-        pong = inspector(server).ping()
-        assert (pong.server, pong.version, pong.started) == (f"127.0.0.1:{server.port}", "9.5", 1700000000)
-        assert pong.seconds > 0
-        server.answers[b"VERSION"] = b"version \xff soon\n\n"
-        assert inspector(server).ping()[2:] == ("\\xff soon", None)
-        server.answers[b"VERSION"] = b"version\n\n"
-        assert inspector(server).ping()[2:] == ("", None)
-
-
 def test_recall() -> None:
     with ScriptedServer({b"RECALL": b"print_recalled u_x\nowner u_x\nlocked 0\n\n\n"}) as server:
         assert inspector(server).recall("x") == (RECALLED, b"u_x")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import gc
+import itertools
 import time
 from collections.abc import Iterator
 from math import inf
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ipclocker.lock.client import ending
 from ipclocker.lock.client.acquisition import LockAcquisition
 from ipclocker.lock.client.connection import ServerConnection
 from ipclocker.lock.client.keepalive import KeepAlive
@@ -21,18 +24,26 @@ from ipclocker.net.address import Address
 
 from ...support.keepalive import is_settled
 from ...support.memory import MemoryNetwork, MemoryServer, MemorySocket
+from ...support.waiting import wait_for
 from .test_acquisition import Ear
 
 UP, REFUSES, SILENT = "up", "refuses", "silent"
 
 
 class World(MemoryNetwork):
-    """A server and the network to it; whoever waits lets time pass, and what is due then happens."""
+    """A server and the network to it; whoever waits lets time pass, and what is due then happens.
+
+    `round_trip`: seconds until a request has arrived, as all of the way is before that, and for a connection.
+    """
 
     def __init__(self) -> None:
         super().__init__(MemoryServer())
         self.state = UP
+        self.round_trip = 0.0
+        self.connects: list[float] = []  # when it was tried
+        self.first: Callable[[], None] = lambda: None  # called whenever a wait is over, before anything else
         self.events: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
 
     @property
     def now(self) -> float:
@@ -40,7 +51,7 @@ class World(MemoryNetwork):
 
     def at(self, when: float, call: Callable[[], None]) -> None:
         """Something that happens so many seconds after the begin."""
-        self.events.append((1000.0 + when, len(self.events), call))
+        self.events.append((1000.0 + when, next(self._numbers), call))
         self.events.sort()
 
     def become(self, state: str) -> None:
@@ -54,6 +65,13 @@ class World(MemoryNetwork):
                 sock.cut = True
 
     def connect(self, address: Address, deadline: float = inf, wait: object = None) -> ServerConnection:
+        self.connects.append(self.now)
+        if self.state == UP and self.round_trip:
+            arrives = self.now + self.round_trip
+            self.pass_until(min(deadline, arrives))
+            self.first()
+            if deadline < arrives:
+                raise TimeoutError(errno.ETIMEDOUT, "planted")
         if self.state == SILENT:
             self.pass_until(min(deadline, self.now + 10))
             raise TimeoutError(errno.ETIMEDOUT, "planted")
@@ -64,6 +82,11 @@ class World(MemoryNetwork):
         return ServerConnection(sock, address, self.wait)  # type: ignore[arg-type]
 
     def wait(self, sock: object, events: int, deadline: float) -> bool:
+        ready = self._wait(sock, deadline)
+        self.first()
+        return ready
+
+    def _wait(self, sock: object, deadline: float) -> bool:
         while not (isinstance(sock, Wire) and sock.is_readable()):
             if self.now >= deadline:
                 return False
@@ -91,7 +114,14 @@ class Wire(MemorySocket):
         return not self.cut and super().is_readable()
 
     def send(self, data: bytes) -> int:
-        return len(data) if self.cut or self.unheard else super().send(data)
+        assert isinstance(self.network, World)
+        if self.cut or self.unheard:
+            return len(data)
+        if self.network.round_trip:
+            arrives = self.network.now + self.network.round_trip
+            self.network.at(arrives - 1000, lambda: None if self.cut or not self.open else self.peer.send(data))
+            return len(data)
+        return super().send(data)
 
     def recv(self, size: int) -> bytes:
         if self.cut:
@@ -111,6 +141,12 @@ class Holder:
         assert self.acquisition.acquire(False, inf)
         self.lease = Lease(lease, self.acquisition.grants[0].asked) if lease else None
         self.keepalive = KeepAlive(self.acquisition.connector, self.acquisition.grants, self.lease)
+        self._was_overdue = False
+        world.first = self._look_at_the_time
+
+    def _look_at_the_time(self) -> None:
+        """Do what a command's guard does first when it wakes up, whatever may be waiting to be read."""
+        self._was_overdue |= self.lease is not None and self.world.now >= self.lease.stop_at
 
     def keep(self, seconds: float) -> None:
         """Keep it for so long, or until it is lost; no step may take longer than it was told."""
@@ -124,7 +160,8 @@ class Holder:
 
     @property
     def is_overdue(self) -> bool:
-        return self.lease is not None and self.world.now >= self.lease.stop_at
+        self._look_at_the_time()
+        return self._was_overdue
 
     @property
     def why(self) -> str:
@@ -134,13 +171,16 @@ class Holder:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    gc.collect()
     with monkeypatch.context() as patch:
         yield new_world(patch)
 
 
 def new_world(patch: pytest.MonkeyPatch) -> World:
+    """Make one, and have all of this process live in it: so no Locker of an earlier test may end in it."""
+    wait_for(lambda: not ending._threads, "earlier Lockers give back what they hold")
     world = World()
-    patch.setattr(ServerConnection, "connect", world.connect)
+    patch.setattr(ServerConnection, "connecting", world.connecting)
     patch.setattr(time, "monotonic", lambda: world.now)
     return world
 
@@ -191,6 +231,62 @@ def test_a_server_that_comes_back_in_time_goes_on_as_if_nothing_had_been(
     holder.keep(lease * 8)
     assert not holder.is_overdue and holder.keepalive.loss is None
     assert world.server.held() == {b"x": b"me"}
+
+
+@pytest.mark.parametrize("round_trip", [0.3, 0.8, 0.95])
+@pytest.mark.parametrize("lease", [3.0, 10.0])
+def test_an_answer_may_take_as_long_as_the_lease_allows(world: World, lease: float, round_trip: float) -> None:
+    world.round_trip = round_trip
+    holder = Holder(world, lease=lease)
+    holder.keep(20 * lease)
+    assert not holder.is_overdue and holder.keepalive.loss is None
+    assert world.server.held() == {b"x": b"me"}
+    holder.keepalive.close()
+    assert sum(sock.open for sock in world.links) <= 1
+
+
+@pytest.mark.parametrize("round_trip", [0.01, 0.8])
+def test_a_way_that_becomes_long_is_no_loss(world: World, round_trip: float) -> None:
+    """Even if the connection was made when it was short."""
+    holder = Holder(world, lease=3)
+    world.round_trip = round_trip
+    holder.keep(60)
+    assert not holder.is_overdue and world.server.held() == {b"x": b"me"}
+
+
+def test_a_connection_that_is_dead_is_replaced_in_time(world: World) -> None:
+    for lease in (3.0, 30.0, 600.0):
+        holder = Holder(world, lease=lease)
+        for _ in range(5):
+            for sock in world.links:
+                assert isinstance(sock, Wire)
+                sock.cut = True
+            holder.keep(lease)
+        assert not holder.is_overdue and world.server.held() == {b"x": b"me"}
+        assert sum(sock.open for sock in world.links) == 1, "the dead ones are closed"
+        assert holder.acquisition.release()
+        holder.acquisition.connector.close()
+
+
+def test_a_server_that_restarts_far_away_is_reached_in_time(world: World) -> None:
+    """A new connection and an answer take two round trips."""
+    world.round_trip = 0.8
+    holder = Holder(world, lease=6)
+    world.at(4, lambda: world.become(REFUSES))
+    world.at(4.5, lambda: world.become(UP))
+    holder.keep(60)
+    assert not holder.is_overdue and world.server.held() == {b"x": b"me"}
+
+
+def test_answers_that_nobody_waits_for_are_not_taken_for_others(world: World) -> None:
+    """The command ends while a renewal is under way; the release is done when it is done, not one answer before."""
+    world.round_trip = 0.4
+    holder = Holder(world, lease=30)
+    holder.keep(9.8)
+    assert holder.keepalive._inquiry is not None
+    holder.keepalive.close()
+    assert holder.acquisition.release()
+    assert world.server.held() == {}
 
 
 def test_an_answer_that_comes_late_counts_from_when_it_was_asked_for(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from math import inf
 from typing import Any
@@ -29,7 +30,7 @@ class Scene:
         self.network = MemoryNetwork(self.server, break_at, after)
         self.ear = Ear()
         self.order: list[str] = []
-        patch.setattr(ServerConnection, "connect", self.network.connect)
+        patch.setattr(ServerConnection, "connecting", self.network.connecting)
 
     def acquisition(self, names: str = "b c a", **parameters: Any) -> LockAcquisition:
         given = {"host": "127.0.0.1", "port": 1, "connect_delay": 0.0, "user": "me", "timeout": 0, **parameters}
@@ -54,6 +55,7 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    gc.collect()
     with monkeypatch.context() as patch:
         yield new_world(patch)
 
@@ -226,6 +228,42 @@ def test_the_time_for_the_wait_is_for_all_of_them(world: World) -> None:
     acquisition = waiting_claim(world, 30)
     assert not acquisition.acquire(True, world.now + 100)
     assert world.now == pytest.approx(1100) and world.server.held() == {b"b": b"other"}
+
+
+@pytest.mark.parametrize(("round_trip", "count"), [(0.04, 200), (0.08, 200), (0.8, 20)])
+def test_taking_them_may_take_longer_than_the_lease(world: World, round_trip: float, count: int) -> None:
+    world.round_trip = round_trip
+    names = [f"n{number:03}" for number in range(count)]
+    given = LockSettings(host="127.0.0.1", port=1, lock=names, all=True, lease=3)
+    acquisition = LockAcquisition(given, Ear(), world.wait)
+    for begin in range(1, 20):
+        world.at(begin, lambda: bound.append(world.server.service.table.last_token))
+    bound: list[int] = []
+    assert acquisition.acquire(True, inf)
+    assert len(world.server.held()) == count and world.server.service.table.last_token == count, "each was taken once"
+    assert world.now - min(held.asked for held in acquisition.grants) < 1, "the command can begin"
+    assert bound == sorted(bound) and acquisition.release() and world.server.held() == {}
+
+
+def test_what_was_renewed_during_one_wait_is_not_lost_in_the_next(world: World) -> None:
+    holders = {name: world.server.connect() for name in "bc"}
+    for when, (name, holder) in enumerate(holders.items(), 1):
+        holder.say(f"user other; locks {name}; LOCK")
+        world.at(1000 * when, lambda holder=holder: holder.say("UNLOCK"))  # type: ignore[misc]
+    given = LockSettings(host="127.0.0.1", port=1, lock=["a", "b", "c"], all=True, lease=30)
+    acquisition = LockAcquisition(given, Ear(), world.wait)
+    assert acquisition.acquire(True, inf)
+    assert world.now == 3000 and [held.token for held in acquisition.grants] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("round_trip", [0.1, 0.8])
+def test_the_wait_for_all_of_them_has_an_end_though_none_is_busy(world: World, round_trip: float) -> None:
+    world.round_trip = round_trip
+    names = [f"n{number:03}" for number in range(200)]
+    given = LockSettings(host="127.0.0.1", port=1, lock=names, all=True, lease=3)
+    acquisition = LockAcquisition(given, Ear(), world.wait)
+    assert not acquisition.acquire(True, world.now + 10)
+    assert 10 <= world.now - 1000 < 16 and world.server.held() == {} and acquisition.grants == ()
 
 
 # Locker

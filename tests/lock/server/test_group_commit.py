@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -16,9 +17,12 @@ from pathlib import Path
 import pytest
 
 from ipclocker.errors import StateError
+from ipclocker.lock.client.inspector import Inspector
+from ipclocker.lock.client.settings import LockSettings
 from ipclocker.lock.model import Record
+from ipclocker.lock.server import table
 from ipclocker.lock.server.group_commit import RETRY
-from ipclocker.lock.storage.base import StoredState
+from ipclocker.lock.storage.base import Freed, StoredState, TermLost
 
 from ...support import PROJECT
 from ...support.servers import Lockerd, Peer, ThreadServer
@@ -34,7 +38,10 @@ class FakeDisk:
 
     location = "a fake disk"
 
-    def __init__(self, slow: bool = False) -> None:
+    def __init__(self, slow: bool = False, is_shared: bool = False) -> None:
+        self.is_shared = is_shared
+        self.is_lost = False
+        self.rounds = 0
         self.records: dict[int, Record] = {}  # by token
         self.last_token = 0
         self.problem: StateError | None = None
@@ -59,20 +66,33 @@ class FakeDisk:
         self.let_write()
 
     def load(self) -> StoredState:
-        return StoredState(list(self.records.values()), self.last_token)
+        return StoredState(list(self.records.values()), self.last_token, 0.0, "ab" * 16)
 
-    def commit(self, changed: Sequence[Record], freed: Sequence[int], last_token: int) -> None:
-        if self.slow:
-            self.waits.set()
-            self._writes.acquire()
-            self.waits.clear()
+    def commit(self, changed: Sequence[Record], freed: Sequence[Freed], last_token: int) -> None:
+        self._take_time()
         if self.problem is not None:
             raise self.problem
         self.batches += 1
         self.records.update({record.token: record for record in changed})
-        for token in freed:
-            del self.records[token]
+        for name, token in freed:
+            assert self.records.pop(token).name == name
         self.last_token = last_token
+
+    def confirm_term(self) -> None:
+        assert self.is_shared
+        self.rounds += 1
+        self._take_time()
+        if self.is_lost:
+            raise TermLost("another server leads")
+
+    def _take_time(self) -> None:
+        if self.slow:
+            self.waits.set()
+            self._writes.acquire()
+            self.waits.clear()
+
+    def touch(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -113,12 +133,122 @@ def test_nobody_is_told_of_a_change_before_it_is_kept() -> None:
         assert disk.grants[b"x"].user == b"bob"
 
 
+# A store that several servers share
+
+CLAIMS = ["LOCK", "RENEW x 1", "CHECK x 1", "STATUS", "UNLOCK x 9", "block 1; LOCK"]
+
+
+def holding(disk: FakeDisk, server: ThreadServer) -> Peer:
+    """A client that holds a lock by token 1."""
+    server.server.term.service.table.last_token = 0
+    ann = server.connect()
+    assert ann.ask(ANN + "token 1; LOCK")[-1] == "token 1"
+    return ann
+
+
+@pytest.mark.parametrize("words", CLAIMS)
+def test_who_is_told_that_he_holds_a_lock_waits_for_a_round_that_is_begun_after_he_asked(words: str) -> None:
+    disk = FakeDisk(is_shared=True)
+    with serving(disk) as server, contextlib.ExitStack() as stack:
+        stack.callback(disk.let_all_write)  # or its end would wait, too
+        ann = holding(disk, server)
+        disk.slow = True
+        bob = server.connect()
+        bob.say("user bob; locks y; LOCK")
+        assert disk.waits.wait(DEADLINE)  # this one does not count for ann
+        ann.say(words)
+        assert hears_nothing(server, ann)
+        disk.let_write()
+        assert bob.hear()[1] == "locked 1"
+        assert hears_nothing(server, ann)
+        wait_for(lambda: disk.rounds == 1 and disk.waits.is_set())
+        assert hears_nothing(server, ann)
+        disk.let_all_write()
+        heard = ann.hear()
+        assert {"locked 1", "renewed x 1", "current 1"} & set(heard)
+    assert (disk.rounds, disk.batches) == (1, 2 + 1)  # the last one at the end of the server
+
+
+@pytest.mark.parametrize("words", ["STATUS", "LOCK_LIST", "LOCK", "CHECK x 1", "RENEW x 9", "VERSION"])
+def test_who_is_told_something_else_waits_for_no_round(words: str) -> None:
+    disk = FakeDisk(is_shared=True)
+    with serving(disk) as server:
+        holding(disk, server)
+        disk.is_lost = True
+        if words.startswith("CHECK"):
+            words = "CHECK x 9"
+        assert server.ask("user bob; locks x; " + words if words != "VERSION" else "locks x; STATUS")
+    assert disk.rounds == 0
+
+
+def test_many_share_one_round() -> None:
+    disk = FakeDisk(is_shared=True)
+    with serving(disk) as server:
+        holding(disk, server)
+        disk.slow = True
+        peers = [server.connect() for _ in range(30)]
+        peers[0].say("CHECK x 1")
+        assert disk.waits.wait(DEADLINE)
+        for peer in peers[1:]:
+            peer.say("CHECK x 1")
+        server.turn()
+        disk.let_all_write()
+        assert [peer.hear() for peer in peers] == [["current 1"]] * 30
+    assert disk.rounds <= 3
+
+
+@pytest.mark.parametrize("words", CLAIMS)
+def test_when_the_term_is_lost_nobody_is_told_that_he_holds_a_lock(words: str) -> None:
+    disk = FakeDisk(is_shared=True)
+    with serving(disk) as server:
+        ann = holding(disk, server)
+        disk.is_lost = True
+        ann.say(words)
+        wait_for(lambda: disk.rounds == 1)
+        assert hears_nothing(server, ann)
+
+
+def test_renewals_go_on_while_nothing_can_be_written() -> None:
+    disk = FakeDisk(is_shared=True)
+    with serving(disk) as server:
+        ann = holding(disk, server)
+        disk.problem = StateError("no space")
+        assert server.ask("user bob; locks y; LOCK") == ["error unwritable"]
+        assert ann.ask("RENEW x 1") == ["renewed x 1"]
+        assert server.ask("user bob; locks y; LOCK") == ["error unwritable"]
+        disk.problem = None
+        wait_for(lambda: server.ask("user bob; locks y; LOCK") == ["owner bob", "locked 1", "lockname y"])
+
+
 def test_a_state_in_which_a_lock_is_held_twice_is_refused() -> None:
     disk = FakeDisk()
-    record = Record(1, b"x", b"ann", b"", 1.0, 0.0, False, False, True, b"", b"", 0, None, b"", None, "")
+    record = Record(
+        1, b"x", b"ann", b"", 1.0, 0.0, False, False, True, False, None, b"", b"", 0, None, b"", None, "", b"", None
+    )
     disk.records = {1: record, 2: record._replace(token=2, user=b"bob")}
     with pytest.raises(StateError, match="a fake disk is damaged, since a lock is held twice"):
         serving(disk)
+
+
+@pytest.mark.parametrize("release", ["LOCKED", "UNLOCK", "BREAK_LOCK"])
+def test_what_an_older_release_let_be_longer_is_shown_and_can_be_released(
+    release: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a name made every list fail for every client, since it has no room in a line with all the rest."""
+    monkeypatch.setattr(table, "RETURN_WITHIN", 0.0)
+    disk = FakeDisk()
+    name, host = b"n" * 65_480, b"h" * 65_480
+    terms = (1.0, 0.0, False, False, True, False, None, b"")
+    disk.records = {1: Record(1, name, b"ann", b"", *terms, host, 7, None, b"", None, "127.0.0.9", b"", None)}
+    with serving(disk) as server:
+        (held,) = Inspector(LockSettings(host="127.0.0.1", port=server.port)).look().locks
+        assert (held.name, held.host, held.user) == (name, host, b"ann")
+        peer = server.connect()
+        if release == "LOCKED":
+            assert peer.ask(f"user ann; locks {name.decode()}; LOCK") == ["error bad_locks"]
+        else:
+            assert peer.ask(f"user ann; locks {name.decode()}; {release}")[-2:] == ["owner ", "locked 0"]
+            assert not disk.grants
 
 
 def test_a_client_of_one_request_waits_for_the_disk_as_well() -> None:
@@ -207,6 +337,28 @@ def test_a_waiter_that_hangs_up_while_its_grant_is_written_is_passed_over() -> N
         assert eve.hear() == ["owner eve", "locked 1", "lockname x"]
 
 
+def test_a_grant_that_its_owner_hears_of_over_a_second_connection_stays_though_the_first_is_lost() -> None:
+    disk = FakeDisk()
+    with serving(disk) as server:
+        server.ask(ANN + "LOCK")
+        asks = "user bob; session s; token 1; locks x; block 1; LOCK"
+        first, second, eve, ann = server.connect(), server.connect(), server.connect(), server.connect()
+        first.say(asks)
+        assert first.hear_line() == "print_waiting ann"
+        eve.say("user eve; locks x; block 1; LOCK")
+        assert eve.hear_line() == "print_waiting ann"
+        disk.slow = True
+        ann.say(ANN + "UNLOCK")
+        assert disk.waits.wait(DEADLINE)
+        second.say(asks)
+        assert hears_nothing(server, second)
+        first.close()
+        assert hears_nothing(server, second, eve)
+        disk.let_all_write()
+        assert second.hear()[:2] == ["owner bob", "locked 1"]
+        assert server.holders() == {"x": "bob"} and eve.hears_nothing()
+
+
 def test_what_could_not_be_kept_has_not_happened(caplog: pytest.LogCaptureFixture) -> None:
     disk = FakeDisk()
     with serving(disk) as server:
@@ -221,8 +373,9 @@ def test_what_could_not_be_kept_has_not_happened(caplog: pytest.LogCaptureFixtur
         time.sleep(0.05)
         disk.problem = StateError("the state file can't be written: the disk is full")
         disk.let_all_write()
-        for peer in (ann, bob, eve):
+        for peer in (ann, eve):
             assert peer.hear_until_closed() == b"error unwritable\n\n\n"
+        assert hears_nothing(server, bob)
         assert server.holders() == {"x": "ann"}
         assert "the disk is full; until it can be written nothing is granted or freed" in caplog.text
 
@@ -369,6 +522,65 @@ def test_the_file_is_named_after_where_the_server_listens(tmp_path: Path, option
         assert os.stat(tmp_path / "new" / "folder").st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("deleted", ["the file", "the file and its log"])
+def test_a_state_file_that_is_deleted_is_written_again_and_a_restart_finds_what_is_held(
+    tmp_path: Path, deleted: str
+) -> None:
+    state = tmp_path / "locks.db"
+    quick = "from ipclocker.lock.server import group_commit; group_commit.TOUCH = 0.05"
+    with Lockerd("--state", str(state), before=quick) as server:
+        server.ask("user ann; session s; locks x; LOCK")
+        token = int(server.ask("user bob; locks y; token 1; LOCK")[-1].split()[1])
+        for file in tmp_path.iterdir():
+            if file == state or deleted != "the file":
+                file.unlink()
+        wait_for(state.exists, "the new file")
+        server.ask("user eve; locks z; LOCK")
+        server.ask("user bob; locks y; UNLOCK")
+        server.kill()
+        assert server.stderr.count(b"was gone: what is held was written to a new one") == 1
+        assert sorted(file.name for file in tmp_path.iterdir() if "wal" not in file.name) == ["locks.db"]
+        assert state.stat().st_mode & 0o777 == 0o600
+        behind = "import time; time.time_ns = lambda: 0"
+        with Lockerd("--state", str(state), before=behind) as again:
+            assert again.holders() == {"x": "ann", "z": "eve"}
+            assert int(again.ask("user bob; locks y; token 1; LOCK")[-1].split()[1]) > token + 1
+
+
+def test_a_file_that_somebody_has_put_in_the_place_of_the_state_is_left_alone_and_told_of(tmp_path: Path) -> None:
+    state = tmp_path / "locks.db"
+    quick = "from ipclocker.lock.server import group_commit; group_commit.TOUCH = 0.05"
+    with Lockerd("--state", str(state), before=quick) as server:
+        server.ask("user ann; locks x; LOCK")
+        (tmp_path / "other").write_text("other")
+        os.replace(tmp_path / "other", state)
+        assert server.process.stderr is not None
+        assert b"was replaced by another file" in server.process.stderr.readline()
+        assert state.read_text() == "other"
+        assert server.ask("user bob; locks y; LOCK")[1] == "locked 1"
+        state.unlink()
+        wait_for(state.exists, "the new file")
+        assert b"was written to a new one" in server.process.stderr.readline()
+        server.kill()
+        with Lockerd("--state", str(state)) as again:
+            assert again.holders() == {"x": "ann", "y": "bob"}
+
+
+def test_a_recall_is_known_after_a_restart(tmp_path: Path) -> None:
+    state = ["--state", str(tmp_path / "locks.db")]
+    with Lockerd(*state) as server:
+        terms = "user ann; session s; token 1; lease 1; timeout 60; locks x"
+        token = server.ask(f"{terms}; LOCK")[-1].split()[1]
+        assert server.ask("locks x; RECALL")[0] == "print_recalled ann"
+        server.kill()
+        with Lockerd(*state) as again:
+            holder = again.connect()
+            assert holder.ask(f"CHECK x {token}") == ["current 1"]
+            assert holder.ask(f"RENEW x {token}") == ["error recalled"]
+            assert holder.ask(f"{terms}; LOCK") == ["error recalled"]
+            assert "recalled 1" in again.ask("LOCK_INFO x")[0]
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
@@ -406,10 +618,92 @@ def test_an_answer_to_what_was_taken_back_is_never_sent(waiter: bool, others: st
         assert server.ask("user probe; locks probe; LOCK") == REFUSED
         ann.say(f"{others}{'UNLOCK' if waiter else 'locks x; BREAK_LOCK'}")
         assert ann.hear_until_closed() == b"error unwritable\n\n\n"
-        assert bob.hear_until_closed() == b"error unwritable\n\n\n"
+        if waiter:
+            assert hears_nothing(server, bob)
+        else:
+            assert bob.hear_until_closed() == b"error unwritable\n\n\n"
         disk.problem = None
         wait_for(lambda: server.ask("user eve; locks z; LOCK") != REFUSED, "the server to write again")
         assert server.holders() == {"x": "ann", "z": "eve"}
+        if waiter:
+            assert ann_again(server).ask("UNLOCK") == ["owner bob", "locked 0"]
+            assert bob.hear() == ["print_obtained", "owner bob", "locked 1", "lockname x"]
+
+
+def ann_again(server: ThreadServer) -> Peer:
+    """A new connection of the holder."""
+    peer = server.connect()
+    assert peer.ask(ANN + "STATUS")[1] == "locked 1"
+    return peer
+
+
+@pytest.mark.parametrize("while_failing", [False, True])
+def test_a_release_that_can_not_be_kept_leaves_the_order_of_the_waiters_as_it_was(while_failing: bool) -> None:
+    """However often it is tried: nobody was told of a grant, so all wait on."""
+    disk = FakeDisk()
+    with serving(disk) as server:
+        server.ask(ANN + "LOCK")
+        waiters = []
+        for number in range(4):
+            waiters.append(server.connect())
+            waiters[-1].say(f"user w{number}; session s{number}; token 1; locks x; block 1; LOCK")
+            assert waiters[-1].hear_line() == "print_waiting ann"
+        disk.problem = StateError("the disk is full")
+        if while_failing:
+            assert server.ask("user probe; locks probe; LOCK") == REFUSED
+        for _ in range(3):
+            assert server.ask(ANN + "UNLOCK") == REFUSED
+        assert hears_nothing(server, *waiters)
+        disk.problem = None
+        wait_for(lambda: server.ask("user eve; locks z; LOCK") != REFUSED, "the server to write again")
+        server.ask(ANN + "UNLOCK")
+        for number, peer in enumerate(waiters):
+            assert peer.hear()[:2] == ["print_obtained", f"owner w{number}"]
+            assert server.holders()["x"] == f"w{number}"
+            peer.ask("UNLOCK")
+
+
+def test_a_waiter_that_comes_back_after_what_it_was_told_could_not_be_kept_has_its_place() -> None:
+    disk = FakeDisk()
+    with serving(disk) as server:
+        server.ask(ANN + "LOCK")
+        asks = "session s; token 1; locks x; block 1; LOCK"
+        disk.slow = True
+        probe, first = server.connect(), server.connect()
+        probe.say("user probe; locks probe; LOCK")
+        assert disk.waits.wait(DEADLINE)
+        first.say("user first; " + asks)
+        assert hears_nothing(server, first)
+        disk.problem = StateError("the disk is full")
+        disk.let_all_write()
+        assert first.hear_until_closed() == b"error unwritable\n\n\n"
+        second, again = server.connect(), server.connect()
+        second.say("user second; " + asks)
+        assert second.hear_line() == "print_waiting ann"
+        again.say("user first; " + asks)
+        assert again.hear_line() == "print_waiting ann"
+        disk.problem = None
+        wait_for(lambda: server.ask("user eve; locks z; LOCK") != REFUSED, "the server to write again")
+        server.ask(ANN + "UNLOCK")
+        assert again.hear()[:2] == ["print_obtained", "owner first"]
+
+
+def test_a_waiter_has_its_whole_time_to_confirm_however_slow_the_disk_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "CONFIRM_WITHIN", 1.0)
+    disk = FakeDisk()
+    with serving(disk) as server:
+        server.ask(ANN + "LOCK")
+        waiter = server.connect()
+        waiter.say("user bob; session s; token 1; timeout 1; locks x; block 1; LOCK")
+        assert waiter.hear_line() == "print_waiting ann"
+        disk.slow = True
+        ann = server.connect()
+        ann.say(ANN + "UNLOCK")
+        assert disk.waits.wait(DEADLINE)
+        time.sleep(1.2)
+        disk.let_all_write()
+        token = waiter.hear()[-1].split()[1]
+        assert waiter.ask(f"GOT x {token}; RENEW x {token}") == [f"renewed x {token}"]
 
 
 def test_the_end_of_a_process_that_could_not_be_kept_is_reported_again() -> None:
@@ -446,7 +740,7 @@ def test_whether_the_disk_takes_a_write_again_is_tried_by_a_write(tmp_path: Path
 def test_numbers_that_can_not_be_kept_are_refused() -> None:
     disk = FakeDisk()
     with serving(disk) as server:
-        for name in ("start", "pidns"):
+        for name in ("start", "pidns", "timens"):
             request = f"{ANN} autounlock 1; pid 7; hostname h; {name} 99999999999999999999; LOCK"
             assert server.ask(request) == [f"error bad_{name}"]
         assert server.ask(ANN + "LOCK")[1] == "locked 1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ipclocker.lock.model import HolderProcess
-from ipclocker.lock.server.request_handler import MAX_ANSWERS, MAX_BACKLOG
+from ipclocker.lock.server.request_pipeline import MAX_ANSWERS, MAX_BACKLOG
 from ipclocker.lock.wire.requests import MAX_NAMES
 from ipclocker.version import VERSION
 
@@ -125,6 +125,48 @@ def test_a_waited_grant_that_is_not_confirmed_goes_to_the_next_after_ten_seconds
     assert next_one.heard == b""
     server.pass_time(100)
     assert server.held() == {b"x": b"eve"}
+
+
+def test_waiters_that_do_not_confirm_leave_the_lock_unused_for_15_seconds_and_who_lives_asks_again() -> None:
+    server = MemoryServer()
+    holder = held_by(server)
+    stopped = [waiting(server, f"stopped{number}", more=NEW) for number in range(30)]
+    lives = waiting(server, "eve", more=NEW)
+    holder.say("UNLOCK")
+    seconds = 0.0
+    while b"token" not in lives.heard and seconds < 15:
+        server.pass_time(0.5)
+        seconds += 0.5
+    token = token_of(lives)
+    assert lives.ask(f"GOT x {token}; CHECK x {token}") == ["current 0", "", ""]
+    assert lives.ask("LOCK")[:2] == ["owner eve", "locked 1"] and server.held() == {b"x": b"eve"}
+    assert all(b"print_obtained" in peer.heard for peer in stopped)
+
+
+def test_a_stopped_waiter_that_goes_on_has_its_place_again() -> None:
+    server = MemoryServer()
+    holder = held_by(server)
+    first, second, third = (waiting(server, user, more=NEW) for user in ("bob", "eve", "tim"))
+    holder.say("UNLOCK")
+    server.pass_time(10)
+    second.say(f"GOT x {token_of(second)}")
+    token = token_of(first)
+    assert first.ask(f"GOT x {token}; CHECK x {token}")[0] == "current 0"
+    first.say("LOCK")
+    assert [line.split()[3] for line in server.connect().ask("LOCK_INFO x")[1:3]] == ["bob", "tim"]
+    second.say("UNLOCK")
+    assert b"print_obtained" in first.heard and third.heard == b""
+
+
+def test_a_classic_waiter_behind_stopped_ones_is_granted_the_lock_and_not_woken() -> None:
+    server = MemoryServer()
+    holder = held_by(server)
+    for number in range(10):
+        waiting(server, f"stopped{number}", more=NEW)
+    classic = waiting(server, "bob")
+    holder.say("UNLOCK")
+    server.pass_time(15)
+    assert b"locked 1" in classic.heard and server.held() == {b"x": b"bob"}
 
 
 def test_a_classic_waiter_confirms_nothing_and_keeps_its_lock() -> None:
@@ -264,6 +306,84 @@ def test_hold_times_end_and_the_next_waiter_is_told() -> None:
     assert b"print_obtained" in next_one.heard
 
 
+# What comes late, from a connection that was given up
+
+
+ONCE = "user ann; session s once; locks x; token 1"
+
+
+@pytest.mark.parametrize("released", ["it holds it", "it waits", "nothing was asked for yet"])
+def test_a_lock_that_comes_behind_the_end_of_its_session_makes_no_ghost(released: str) -> None:
+    server = MemoryServer()
+    late, new = server.connect(), server.connect()
+    if released == "it waits":
+        held_by(server, "bob")
+        server.connect().say(f"{ONCE}; block 1; LOCK")
+    elif released == "it holds it":
+        new.say(f"{ONCE}; LOCK")
+        new.take()
+    new.say(f"{ONCE}; UNLOCK")
+    new.take()
+    server.pass_time(599)
+    assert late.ask(f"{ONCE}; block 1; LOCK") == ["error session_over", "", ""]
+    assert new.ask("session other once; LOCK")[1:2] == (["locked 0"] if released == "it waits" else ["locked 1"])
+    server.service.apply(server.service.table.break_locks([b"x"], server.now))
+    assert server.held() == {}
+    server.pass_time(1)
+    assert late.ask("LOCK")[1] == "locked 1"
+
+
+@pytest.mark.parametrize("session", ["", "session s; "])
+def test_an_older_client_may_lock_again_in_the_same_session(session: str) -> None:
+    server = MemoryServer()
+    for _ in range(3):
+        peer = server.connect()
+        assert peer.ask(f"user ann; {session}locks x; LOCK")[1] == "locked 1"
+        assert peer.ask("UNLOCK; LOCK")[5] == "locked 1"
+        assert server.connect().ask(f"user ann; {session}locks x; UNLOCK") == ["owner ", "locked 0", "", ""]
+
+
+def test_an_unlock_that_names_its_grant_releases_no_later_one_of_the_same_user() -> None:
+    server = MemoryServer()
+    peer = held_by(server, more="token 1")
+    peer.say("LOCK")
+    first = token_of(peer)
+    peer.say(f"UNLOCK x {first}; LOCK")
+    second = token_of(peer)
+    late = server.connect()
+    assert late.ask(f"user ann; locks x; UNLOCK x {first}")[:3] == ["owner ann", "locked 1", "lockname x"]
+    assert late.ask(f"user bob; UNLOCK x {second}")[:2] == ["owner ann", "locked 0"]
+    assert server.held() == {b"x": b"ann"}
+    assert late.ask(f"user ann; UNLOCK x {second}")[:2] == ["owner ", "locked 0"] and server.held() == {}
+
+
+def test_an_unlock_that_names_its_grant_leaves_no_queue() -> None:
+    server = MemoryServer()
+    peer = held_by(server, more="token 1")
+    peer.say("LOCK")
+    token = token_of(peer)
+    peer.say(f"UNLOCK x {token}")
+    holder = held_by(server, "bob")
+    again = server.connect()
+    again.say("user ann; locks x; block 1; LOCK")
+    server.connect().say(f"user ann; locks x; UNLOCK x {token}")
+    holder.say("UNLOCK")
+    assert server.held() == {b"x": b"ann"}
+
+
+@pytest.mark.parametrize("words", ["x y", "x -1"])
+def test_an_unlock_of_a_grant_that_is_none_is_an_error(words: str) -> None:
+    server = MemoryServer()
+    assert held_by(server).ask(f"UNLOCK {words}") == ["error bad_token", "", ""] and server.held()
+
+
+def test_who_names_its_grant_is_not_told_that_it_is_lost() -> None:
+    server = MemoryServer()
+    peer = subscriber(server)
+    server.connect().say("user ann; locks x; UNLOCK x 1")
+    assert peer.take() == b"" and set(server.service.subscribers) == {2}
+
+
 # Bounds
 
 
@@ -273,6 +393,22 @@ def test_as_many_names_as_there_may_be_and_one_more() -> None:
     assert peer.ask(f"user a; locks {' '.join(names[:-1])}; LOCK")[1] == "locked 1"
     assert peer.ask(f"locks {' '.join(names)}; LOCK; STATUS")[0] == "error bad_locks"
     assert peer.ask("locks fine; LOCK")[1] == "locked 1"
+
+
+def test_a_name_has_1024_bytes_at_most() -> None:
+    server = MemoryServer()
+    peer = server.connect()
+    assert peer.ask(f"user a; locks {'n' * 1024}; LOCK")[1] == "locked 1"
+    assert peer.ask(f"locks short {'n' * 1025}; LOCK") == ["error bad_locks", "", ""]
+    assert peer.ask("STATUS")[1] == "locked 0" and len(server.held()) == 1
+
+
+@pytest.mark.parametrize("variable", ["user", "hostname", "session", "boot", "machine"])
+def test_a_word_about_the_holder_has_1024_bytes_at_most(variable: str) -> None:
+    peer = MemoryServer().connect()
+    asks = "user a; locks x; autounlock 1; pid 7"
+    assert peer.ask(f"{asks}; {variable} {'w' * 1025}; LOCK") == [f"error bad_{variable}", "", ""]
+    assert peer.ask(f"{variable} {'w' * 1024}; LOCK")[1] == "locked 1"
 
 
 @pytest.mark.parametrize("in_one", [True, False])
@@ -323,12 +459,12 @@ def test_a_long_list_is_made_in_pieces() -> None:
     peer.reads = False
     peer.say("LOCK_LIST; LOCK_LIST; VERSION")
     assert sum(map(len, peer.handler.output)) < 50_000
-    holder.say("locks n4999; UNLOCK")  # what is listed is what was held at one instant
+    holder.say("locks n1; UNLOCK; locks n4999; UNLOCK")  # what is listed is what is held when its turn comes
     peer.reads = True
     peer.flush()
     first, second, version = peer.take().split(b"\n\n\n")
-    assert first.split(b"\n") == [b"lock n%d a" % number for number in range(5000)]
-    assert second.split(b"\n") == [b"lock n%d a" % number for number in range(4999)]
+    assert first.split(b"\n") == [b"lock n%d a" % number for number in range(4999)]
+    assert second.split(b"\n") == [b"lock n%d a" % number for number in range(4999) if number != 1]
     assert version.startswith(b"version ")
 
 
@@ -467,6 +603,13 @@ def test_lock_info_tells_of_all_or_of_those_that_are_named_and_of_their_waiters(
     assert told("LOCK_INFO") == [["held", "x"], ["held", "y"], ["waiter", "y"], ["held", "z"]]
     assert told("LOCK_INFO z none x") == [["held", "z"], ["held", "x"]]
     assert told("LOCK_INFO y") == [["held", "y"], ["waiter", "y"]]
+
+
+def test_lock_info_tells_all_of_a_process_only_to_who_asks_for_the_lock_by_its_name() -> None:
+    peer = MemoryServer().connect()
+    peer.say(f"user a; {HELD_BY_7}; start 5; boot b; pidns 9; locks x; LOCK")
+    assert " host h pid 7 address 127.0.0.1 start 5 boot b pidns 9" in peer.ask("LOCK_INFO x")[-3]
+    assert " start " not in peer.ask("LOCK_INFO")[-3]
 
 
 @pytest.mark.parametrize("command", ["LOCK", "UNLOCK", "STATUS", "BREAK_LOCK", "RECALL"])

@@ -16,8 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from ipclocker import LockServer, ServerUnavailable, UsageError
+from ipclocker import Locker, LockServer, ServerUnavailable, UsageError
+from ipclocker.lock.model import LockRequest
+from ipclocker.lock.server import connection
 from ipclocker.net.transport import Transport
+from ipclocker.version import VERSION
 
 from ...support import PROJECT
 from ...support.servers import Lockerd, Peer, Served, ThreadServer
@@ -199,7 +202,7 @@ def test_a_client_that_reads_nothing_costs_no_memory_and_stops_nobody() -> None:
         before = server.memory()
         flood = b"STATUS\n" * 1000
         for peer in peers:
-            peer.say(f"user {'u' * 2000}; locks {'n' * 2000}; LOCK")
+            peer.say(f"user {'u' * 1000}; locks {'n' * 1000}; LOCK")
             peer.sock.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 while True:
@@ -213,34 +216,37 @@ def test_a_client_that_reads_nothing_costs_no_memory_and_stops_nobody() -> None:
         for peer in peers:  # whoever reads on is served on
             peer.sock.settimeout(DEADLINE)
             for _ in range(2000):
-                assert peer.hear()[0] == f"owner {'u' * 2000}"
+                assert peer.hear()[0] == f"owner {'u' * 1000}"
 
 
 def test_a_client_that_reads_nothing_for_long_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Transport, "patience", 0.2)
     with ThreadServer() as server:
         peer = server.connect()
-        peer.say(f"user {'u' * 20_000}; locks x; LOCK")
+        peer.say(f"user {'u' * 1000}; locks x; LOCK")
         peer.sock.setblocking(False)
         with contextlib.suppress(BlockingIOError, ConnectionError):
             while True:
                 peer.send(b"STATUS\n" * 1000)
         peer.sock.settimeout(DEADLINE)
-        wait_for(lambda: not server.server._clients, "the end of its connection")
+        wait_for(lambda: not server.server.term.clients, "the end of its connection")
         assert peer.hear_until_closed().startswith(b"owner uuu")
 
 
 def test_answers_longer_than_the_kernel_takes_at_once_come_whole(tmp_path: Path) -> None:
     """Also if the client ends with EOF, which is the short way through."""
     with Lockerd("--path", str(tmp_path / "s")) as server:
-        user = b"u" * 30_000
+        user = b"u" * 1000
+        holder = server.connect()
+        names = [b"%0999d" % number for number in range(400)]
+        for name in names:
+            holder.send(b"user %b\nlocks %b\nLOCK\n" % (user, name))
+            holder.hear()
         with server.stopped():
             peer = server.connect()
-            peer.send(b"user %b\nlocks x\nLOCK\n%bEOF\n" % (user, b"STATUS\n" * 50))
+            peer.send(b"LOCK_LIST\nEOF\n")
         server.turn()
-        granted = b"owner %b\nlocked 1\nlockname x\n\n\n" % user
-        heard = peer.hear_until_closed()
-        assert len(heard) == len(granted) * 51 and heard == granted * 51
+        assert peer.hear_until_closed() == b"".join(b"lock %b %b\n" % (name, user) for name in names) + b"\n\n"
 
 
 def test_a_long_list_goes_to_a_slow_reader_while_others_are_served() -> None:
@@ -258,6 +264,35 @@ def test_a_long_list_goes_to_a_slow_reader_while_others_are_served() -> None:
             assert server.version()
         assert slow.hear() == [f"lock n{number} {user}" for number in range(50_000)]
         assert slow.hear_line().startswith("version ")
+
+
+@pytest.mark.parametrize("asks", ["LOCK_LIST", "LOCK_INFO", "STATUS", "GOT", "variables"])
+def test_others_are_served_while_one_client_has_much_done(asks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of many locks, or many requests at once; whoever reads as fast as it comes got all before the next."""
+    monkeypatch.setattr(connection, "_SHARE", 0.0)
+    server = LockServer("127.0.0.1", 0)
+    greedy, other = Peer(server.addresses[0]), Peer(server.addresses[0])
+    try:
+        for number in range(5000):
+            request = LockRequest((b"user", b""), (b"n%d" % number,))
+            server.term.service.table.acquire(request, 0.0)
+        flood = {"GOT": "locks x;" + "GOT n1 1;" * 5000, "variables": "block 1;" * 5000, "STATUS": "STATUS;" * 5000}
+        greedy.say("locks x;" + flood.get(asks, asks) + "; BREAK_LOCK; VERSION; EOF")
+        server.loop.turn(DEADLINE)
+        with in_thread(greedy.hear_until_closed) as heard:
+            other.say("VERSION; EOF")
+            while other.hears_nothing():
+                server.loop.turn(0.01)
+            assert server.term.clients, "all was done for the one before the other had its turn"
+            while server.term.clients:
+                server.loop.turn(0.01)
+        assert heard[0].endswith(
+            b"owner \nlocked 0\n\n\nversion %b %d\n\n" % (VERSION.encode(), server.term.service.started)
+        )
+    finally:
+        greedy.close()
+        other.close()
+        server.close()
 
 
 @pytest.fixture
@@ -290,12 +325,57 @@ def test_without_descriptors_it_serves_on_does_not_spin_and_recovers(few_descrip
     assert server.stderr.count(b"new clients wait") == 1
 
 
+def test_a_connection_that_does_nothing_is_closed_and_who_comes_after_it_is_served() -> None:
+    with Lockerd("--idle-timeout", "0.3", before=LIMIT) as server:
+        silent = [server.connect() for _ in range(60)]  # more than there are descriptors
+        silent[0].send(b"user ann\nlocks x\nSTATUS\nlocks")
+        assert silent[0].hear() == ["owner ", "locked 0"]
+        for peer in silent:
+            assert peer.hear_until_closed() == b""
+        assert server.version()
+
+
+def test_who_holds_waits_or_is_to_be_told_keeps_its_connection_however_silent_it_is() -> None:
+    with ThreadServer(idle_timeout=0.1) as server:
+        holder, waiter, last = held_by(server), waiting(server, "bob"), server.connect()
+        subscriber = held_by(server, "eve", "y", "token 1; tell 1")
+        subscriber.ask("locks other; STATUS")
+        last.ask("user tim; locks z; LOCK; locks z; UNLOCK")
+        assert last.hear_until_closed().startswith(b"owner \nlocked 0")
+        for _ in range(20):
+            server.turn()
+            time.sleep(0.02)
+        holder.ask("UNLOCK")
+        assert waiter.hear()[0] == "print_obtained"
+        server.ask("locks y; BREAK_LOCK")
+        assert subscriber.hear_line().startswith("lost y ")
+        assert holder.hear_until_closed() == b""
+
+
+def test_who_speaks_now_and_then_keeps_its_connection_and_without_a_timeout_all_do() -> None:
+    with ThreadServer(idle_timeout=0.5) as server, ThreadServer(idle_timeout=0) as patient:
+        peer, silent = server.connect(), patient.connect()
+        for _ in range(20):
+            assert peer.ask("locks x; STATUS")[1] == "locked 0"
+            time.sleep(0.05)
+        assert silent.ask("locks x; STATUS")[1] == "locked 0"
+
+
+def test_a_locker_whose_connection_was_closed_meanwhile_gets_its_next_lock() -> None:
+    with ThreadServer(idle_timeout=0.1) as server:
+        locker = Locker(host="127.0.0.1", port=server.port, lock="x", connect_tries=1, connect_delay=1)
+        for _ in range(3):
+            with locker:
+                assert locker.locked()
+            wait_for(lambda: not server.server.term.clients, "the end of its connection")
+
+
 def test_many_clients_that_say_nothing_and_go() -> None:
     with ThreadServer() as server:
         for _ in range(300):
             server.connect().close()
         server.turn()
-        wait_for(lambda: not server.server._clients)
+        wait_for(lambda: not server.server.term.clients)
 
 
 def test_garbage_of_all_kinds() -> None:
@@ -324,7 +404,7 @@ def test_garbage_of_all_kinds() -> None:
             peer.close()
         server.ask("locks x y; BREAK_LOCK")
         server.turn()
-        wait_for(lambda: not server.server._clients)
+        wait_for(lambda: not server.server.term.clients)
         server.ask("locks x y; BREAK_LOCK")
         assert server.holders() == {}
         assert held_by(server).ask("UNLOCK") == ["owner ", "locked 0"]
@@ -523,3 +603,25 @@ def test_start_server_serves_in_any_thread_until_it_is_stopped() -> None:
         wait_for(lambda: ended, "the end of start_server")
         assert peer.hear_until_closed() == b""
         peer.close()
+
+
+def _serves(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(path) == 0
+
+
+def test_start_server_takes_parameters_which_go_before_those_of_the_constructor(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    server = LockServer(host="127.0.0.1", port=0, state=str(tmp_path / "locks.db"))
+    port = int(server.addresses[0].rpartition(":")[2])
+    with in_thread(lambda: server.start_server(path=path)) as ended:
+        wait_for(lambda: _serves(path), "the other place")
+        with socket.socket() as client:
+            assert client.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+        peer = Peer(path)
+        assert peer.ask("user a; locks x; LOCK")[1] == "locked 1"
+        server.stop()
+        wait_for(lambda: ended, "the end of start_server")
+        peer.close()
+    with LockServer("127.0.0.1", 0) as other, pytest.raises(TypeError, match="prot"):
+        other.start_server(prot=1)  # type: ignore[call-arg]

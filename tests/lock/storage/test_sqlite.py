@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,8 @@ records = st.builds(
     lease=st.booleans(),
     outlived=st.booleans(),
     confirmed=st.booleans(),
+    recalled=st.booleans(),
+    heard=st.none() | st.floats(0, 4e9),
     command=st.binary(max_size=5),
     host=st.binary(max_size=5),
     pid=st.integers(0, 2**31 - 1),
@@ -36,17 +40,27 @@ records = st.builds(
     boot=st.binary(max_size=5),
     pidns=st.none() | st.integers(0, 2**62),
     address=st.sampled_from(["", "127.0.0.1", "::1"]),
+    machine=st.binary(max_size=5),
+    timens=st.none() | st.integers(0, 2**62),
 )
 batches = st.tuples(st.lists(records, max_size=4, unique_by=lambda record: record.token), st.lists(tokens, max_size=3))
-A_RECORD = Record(7, b"x", b"u", b"", 1.0, 0.0, False, False, True, b"", b"", 0, None, b"", None, "")
+A_RECORD = Record(
+    7, b"x", b"u", b"", 1.0, 0.0, False, False, True, False, None, b"", b"", 0, None, b"", None, "", b"", None
+)
 
 
 def loaded(path: Path) -> dict[int, Record]:
     store = SqliteStore(str(path))
     try:
-        return {record.token: record for record in store.load().grants}
+        state = store.load()
+        return {record.token: without_time(record, state.served) for record in state.grants}
     finally:
         store.close()
+
+
+def without_time(record: Record, served: float) -> Record:
+    """Return the record as it was committed: a holder that was not silent was heard of until the file was closed."""
+    return record._replace(heard=None) if record.heard == served else record
 
 
 @given(batches_=st.lists(batches, max_size=6))
@@ -56,7 +70,7 @@ def test_what_was_committed_is_there(tmp_path_factory: pytest.TempPathFactory, b
     store = SqliteStore(str(path))
     for changed, freed in batches_:
         freed = [token for token in freed if token not in {record.token for record in changed}]
-        store.commit(changed, freed, 0)
+        store.commit(changed, [(b"any", token) for token in freed], 0)
         expected = {token: record for token, record in expected.items() if token not in freed}
         expected.update({record.token: record for record in changed})
     store.close()
@@ -68,7 +82,7 @@ def test_a_batch_of_any_size_is_kept_whole(tmp_path: Path) -> None:
     for size in (1, 7, 8, 9, 41, 1000):
         store = SqliteStore(str(path))
         store.commit([A_RECORD._replace(token=token) for token in range(size)], [], 0)
-        store.commit([], list(range(1, size)), 0)
+        store.commit([], [(b"x", token) for token in range(1, size)], 0)
         store.close()
         assert set(loaded(path)) == {0}
 
@@ -112,6 +126,30 @@ def test_a_second_server_in_the_same_process_is_told_so_and_leaves_the_first_one
     store.close()
 
 
+def test_when_a_client_was_last_heard_of_is_known_after_each_restart(tmp_path: Path) -> None:
+    path = str(tmp_path / "s.db")
+    store = SqliteStore(path)
+    silent, talking, unwatched = (
+        A_RECORD._replace(token=1, name=b"a", pid=5, heard=100.5),
+        A_RECORD._replace(token=2, name=b"b", pid=5),
+        A_RECORD._replace(token=3, name=b"c"),
+    )
+    store.commit([silent, talking, unwatched], [], 3)
+    store.close()
+    os.utime(path, (2000.0, 2000.0))  # as `touch` does it
+    for _ in range(2):
+        store = SqliteStore(path)
+        assert [(record.token, record.heard) for record in sorted(store.load().grants)] == [
+            (1, 100.5),
+            (2, 2000.0),
+            (3, None),
+        ]
+        before = time.time()
+        store.touch()
+        store.close()
+    assert os.stat(path).st_mtime >= before - 1.0
+
+
 # The file as version 1 had it, byte for byte what its lockerd would execute.
 VERSION_1 = """
     PRAGMA journal_mode = WAL;
@@ -137,22 +175,44 @@ def test_a_file_of_the_version_before_is_moved_over_with_all_that_is_in_it(tmp_p
     file = sqlite3.connect(path)
     file.executescript(VERSION_1)
     file.close()
+    heard = os.stat(path).st_mtime
     for _ in range(2):  # the second time it is of this version
         store = SqliteStore(str(path))
         state = store.load()
         assert state.last_token == 1000041
         assert sorted(state.grants) == [
-            Record(40, b"a", b"u", b"", 1.5, 0.0, False, False, True, b"", b"", 0, None, b"", None, ""),
-            Record(41, b"b", b"v", b"s", 2.5, 60.0, True, True, False, b"c", b"h", 7, 9, b"B", 4, "::1"),
+            A_RECORD._replace(token=40, name=b"a", since=1.5),
+            Record(
+                41,
+                b"b",
+                b"v",
+                b"s",
+                2.5,
+                60.0,
+                True,
+                True,
+                False,
+                False,
+                heard,
+                b"c",
+                b"h",
+                7,
+                9,
+                b"B",
+                4,
+                "::1",
+                b"",
+                None,
+            ),
         ]
         store.close()
     store = SqliteStore(str(path))
-    store.commit([A_RECORD], [40], 50)
+    store.commit([A_RECORD], [(b"x", 40)], 50)
     store.close()
     assert set(loaded(path)) == {7, 41}
     file = sqlite3.connect(path)
     names = {name for (name,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert names == {"grants", "tokens"} and file.execute("PRAGMA user_version").fetchone() == (2,)
+    assert names == {"grants", "tokens", "space"} and file.execute("PRAGMA user_version").fetchone() == (3,)
     file.close()
 
 
@@ -168,7 +228,9 @@ def damaged_page(path: Path) -> None:
 def other_types(path: Path) -> None:
     SqliteStore(str(path)).close()
     with sqlite3.connect(path) as file:
-        file.execute("INSERT INTO grants VALUES (1, 'text', 'x', 'x', 1, 1, 1, 1, 1, 'x', 'x', 1, 1, 'x', 1, 1)")
+        file.execute(
+            "INSERT INTO grants (name, " + ", ".join(Record._fields[2:]) + ") VALUES ('text'" + ", 1" * 18 + ")"
+        )
     file.close()
 
 
@@ -191,7 +253,7 @@ def of_another_program(path: Path) -> None:
         (lambda path: path.write_text("no database at all" * 100), "is damaged: move it away"),
         (damaged_page, "is damaged: move it away"),
         (other_types, "is damaged: move it away"),
-        (newer, "is of version 99, and this lockerd knows 2"),
+        (newer, "is of version 99, and this lockerd knows 3"),
         (of_another_program, "is no state file of lockerd"),
         (lambda path: path.mkdir(), "can't be opened"),
     ],
@@ -216,3 +278,35 @@ def test_a_python_without_sqlite_is_told_what_to_do(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "ipclocker.lock.storage.sqlite", None)
     with pytest.raises(StateError, match=r"has no SQLite .*--state none"):
         open_store("/tmp/x")
+
+
+def test_a_copy_has_all_that_was_committed_and_is_for_its_owner_alone(tmp_path: Path) -> None:
+    path, copy = tmp_path / "s.db", tmp_path / "copy"
+    copy.write_text("of an earlier time")
+    copy.chmod(0o666)
+    store = SqliteStore(str(path))
+    store.commit([A_RECORD], [], 7)
+    store.copy_to(str(copy))
+    assert list(loaded(copy)) == [7] and copy.stat().st_mode & 0o777 == 0o600
+    store.commit([], [(b"x", 7)], 7)  # it goes on
+    store.close()
+    assert loaded(path) == {} and list(loaded(copy)) == [7]
+
+
+def test_a_file_that_is_not_in_its_place_any_more_is_not_copied(tmp_path: Path) -> None:
+    path, copy = tmp_path / "s.db", str(tmp_path / "copy")
+    store = SqliteStore(str(path))
+    path.rename(tmp_path / "away")
+    with pytest.raises(StateError, match=r"s\.db is gone from its place"):
+        store.copy_to(copy)
+    path.touch()
+    with pytest.raises(StateError, match=r"s\.db is gone from its place"):
+        store.copy_to(copy)
+    store.close()
+
+
+def test_a_copy_that_cant_be_made_is_said_to_be_so(tmp_path: Path) -> None:
+    store = SqliteStore(str(tmp_path / "s.db"))
+    with pytest.raises(StateError, match="no folder/copy: No such file"):
+        store.copy_to(str(tmp_path / "no folder" / "copy"))
+    store.close()

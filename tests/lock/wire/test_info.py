@@ -15,7 +15,13 @@ from ipclocker.lock.wire.replies import Answer, AnswerReader, Lost, Recall, Reca
 
 words = st.binary(min_size=1, max_size=12).filter(lambda word: len(word.split()) == 1 and word.split()[0] == word)
 processes = st.none() | st.builds(
-    HolderProcess, words, st.integers(1, 2**31 - 1), st.none(), st.just(b""), st.none(), st.sampled_from(["", "::1"])
+    HolderProcess,
+    words,
+    st.integers(1, 2**31 - 1),
+    st.none() | st.integers(0, 2**63),
+    st.just(b"") | words,
+    st.none() | st.integers(0, 2**63),
+    st.sampled_from(["", "::1"]),
 )
 times = st.integers(0, 10**6).map(lambda number: number / 8)
 
@@ -37,17 +43,27 @@ def about(process: HolderProcess | None) -> tuple[bytes | None, int | None, byte
     return (None, None, None) if process is None else (process.host, process.pid, process.address.encode() or None)
 
 
+def with_identity(held: HeldInfo, process: HolderProcess | None) -> HeldInfo:
+    """What is told of a lock in full."""
+    if process is None:
+        return held
+    return held._replace(start=process.start, boot=process.boot or None, pidns=process.pidns, timens=process.timens)
+
+
 @settings(max_examples=200)
-@given(st.lists(st.tuples(words, asks, times, st.booleans(), st.booleans(), st.lists(asks, max_size=3)), max_size=4))
+@given(
+    st.lists(st.tuples(words, asks, times, st.booleans(), st.booleans(), st.lists(asks, max_size=3)), max_size=4),
+    st.booleans(),
+)
 def test_a_client_reads_what_the_server_writes(
-    locks: list[tuple[bytes, LockRequest, float, bool, bool, list[LockRequest]]],
+    locks: list[tuple[bytes, LockRequest, float, bool, bool, list[LockRequest]]], in_full: bool
 ) -> None:
     locks = list({lock[0]: lock for lock in locks}.values())
     written, expected = b"", []
     for number, (name, holder, age, recalled, outlived, waiters) in enumerate(locks):
         grant = Grant(name, number, holder, 1000.0)
         grant.recalled, grant.outlived = recalled, outlived
-        written += info.held_line(grant, 1000.0 + age)
+        written += info.held_line(grant, 1000.0 + age, in_full)
         for waiter in waiters:
             waiter.address, waiter.queued_at = "", 1000.0
         written += b"".join(info.waiter_line(name, waiter, 1002.5) for waiter in waiters)
@@ -72,6 +88,8 @@ def test_a_client_reads_what_the_server_writes(
                 ),
             )
         )
+    if in_full:
+        expected = [with_identity(held, lock[1].process) for held, lock in zip(expected, locks)]
     assert read(written + replies.END) == [Answer(held=tuple(expected))]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ipclocker.lock.model import Grant, HolderProcess, LockRequest
 from ipclocker.lock.wire import replies
-from ipclocker.lock.wire.replies import Answer, AnswerReader, Broke, LookFor, Obtained, Reply, Waiting
+from ipclocker.lock.wire.replies import Answer, AnswerReader, Broke, LookFor, Member, Obtained, Reply, Space, Waiting
 from ipclocker.net.line_buffer import split_lines
 
 from ...support.memory import MemoryServer
@@ -81,3 +81,25 @@ def test_names_come_back_as_they_were_sent_whatever_their_encoding() -> None:
     peer = MemoryServer().connect()
     peer.send(b"user " + everything + b"\nlocks " + everything + b"\nLOCK\n")
     assert peer.heard == b"owner %b\nlocked 1\nlockname %b\n\n\n" % (everything, everything)
+
+
+def test_a_client_is_told_of_the_lock_space_before_what_comes_behind_it() -> None:
+    """However the lines come; the members are told one by one."""
+    lines = replies.space("5a", 5) + replies.member("h1", ["h1:1", "[::1]:1"]) + replies.member("h2", [])
+    members = (Member(b"h1", (b"h1:1", b"[::1]:1")), Member(b"h2"))
+    for behind, reply in (
+        (b"print_waiting ann\n", Waiting(b"ann")),
+        (replies.version("9.1", 12), Answer(version=b"9.1 12")),
+        (b"\n\n", Answer()),
+        (replies.current(True), Answer(current=True)),
+    ):
+        for written, space in ((replies.space("5a"), Space(b"5a")), (lines, Space(b"5a", 5, members))):
+            reader = AnswerReader()
+            read = [found for line in (written + behind).split(b"\n")[:-1] for found in reader.read([line])]
+            assert read[0] == space and reply in read and len(read) == 2
+
+
+def test_what_is_said_of_a_lock_space_and_means_nothing_is_skipped() -> None:
+    lines = [b"space", b"member h", b"space 5a later", b"member", b"member h a", b"owner", b"locked 0", b"", b""]
+    assert list(AnswerReader().read(lines)) == [Space(b"5a", None, (Member(b"h", (b"a",)),)), Answer()]
+    assert next(AnswerReader().read([b"space 5a replicated x", b""])) == Space(b"5a", 0)

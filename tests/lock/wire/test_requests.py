@@ -71,6 +71,7 @@ def test_a_line_of_any_length_is_taken_or_refused(piece: bytes, length: int, cut
 def test_no_crowd_brings_the_service_down(steps: list[tuple[int, bytes, bool]]) -> None:
     """Three clients say anything in any order and hang up at any time; what is held and what waits stays in order."""
     server = MemoryServer()
+    table = server.service.table
     peers = [server.connect() for _ in range(3)]
     for number, stream, hangs_up in steps:
         peers[number].send(stream + b"\n")
@@ -81,10 +82,9 @@ def test_no_crowd_brings_the_service_down(steps: list[tuple[int, bytes, bool]]) 
         server.pass_time(0.5)
         for peer in peers:
             request = peer.handler.waiting
-            queues = server.service.table._queues.values()
-            assert request is None or any(queue.get(request.owner) is request for queue in queues)
+            assert request is None or request in table.waiters(request.names[0])
         waiting = [peer.handler.waiting for peer in peers if peer.handler.waiting is not None]
-        assert set(waiting) == {request for queue in queues for request in queue.values()}
+        assert set(waiting) == {request for name in table.held for request in table.waiters(name)}
 
 
 def read_back(request: bytes) -> RequestVariables:

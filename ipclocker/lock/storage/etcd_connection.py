@@ -1,0 +1,198 @@
+"""One kept connection to one member of etcd: a request, its answer, and what it means if there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import select
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from ...errors import StateError
+from .etcd_settings import EtcdSettings, Member
+
+if TYPE_CHECKING:
+    import ssl
+
+_PIECE = 1 << 16  # bytes of an answer between two looks at the clock
+_TLS_RECORDS = (b"\x15", b"\x16")  # what an answer to the greeting begins with: an alert, or a greeting
+_LOOK_WITHIN = 1.0  # seconds
+_LONGEST = 1 << 30  # bytes of an answer; a page of the largest records that there can be is far below
+
+
+class EtcdUnusable(StateError):
+    """What answers is no etcd that can be used: another program, too old, a wrong password or certificate."""
+
+
+class NoAnswer(Exception):
+    """A request had no answer. `maybe_applied`: it may have been carried out, or may still be."""
+
+    def __init__(self, reason: str, maybe_applied: bool) -> None:
+        super().__init__(reason)
+        self.maybe_applied = maybe_applied
+
+
+def tls_context(settings: EtcdSettings) -> ssl.SSLContext | None:
+    """Return how to speak TLS with these certificates, which are read now; None if no member wants it.
+
+    Raises StateError.
+    """
+    if not any(member.tls for member in settings.members()):
+        return None
+    try:
+        import ssl
+    except ImportError as error:
+        raise StateError(f"etcd can't be reached by https, since this Python has no TLS: {error}") from error
+    file = settings.cacert
+    try:
+        context = ssl.create_default_context(cafile=file)
+        # Set by default from Python 3.13 on: a new Python is not to refuse certificates that etcd itself takes, and
+        # that an older one took, since they lack a key identifier.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if settings.cert is not None:
+            file = settings.cert
+            context.load_cert_chain(settings.cert, settings.key, password=lambda: "")  # never asked of a person
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else str(error)
+        key = f" with the key {settings.key}" if file == settings.cert else ""
+        raise StateError(f"the certificate {file}{key}, for etcd, can't be used: {reason}") from error
+    return context
+
+
+class Connection:
+    """A connection that is made when it is needed, and kept. All times are monotonic, in seconds."""
+
+    def __init__(self, member: Member, context: ssl.SSLContext | None, shows_certificate: bool = False) -> None:
+        self.member = member
+        self._shows_certificate = shows_certificate
+        self._http = (
+            http.client.HTTPSConnection(member.host, member.port, context=context)
+            if member.tls
+            else http.client.HTTPConnection(member.host, member.port)
+        )
+
+    def ask(self, method: str, path: str, body: bytes | None, token: str, until: float) -> tuple[int, bytes]:
+        """Send a request, and return the answer's status and body.
+
+        Raises NoAnswer if there was none until then, EtcdUnusable if what answers is no etcd.
+        """
+        try:
+            with self._errors_explained(maybe_applied=False):
+                sock = self._connected(until)
+            with self._errors_explained(maybe_applied=True):
+                headers = {"Authorization": token} if token else {}
+                self._http.request(method, path, body, headers)
+                response = self._http.getresponse()
+                return response.status, _read(response, sock, until)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close it; the next request makes another one."""
+        self._http.close()
+
+    def _connected(self, until: float) -> socket.socket:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("there was no time left")
+        if self._http.sock is not None and _is_closed(self._http.sock):
+            self.close()
+        if self._http.sock is None:
+            self._http.timeout = left
+            self._http.connect()
+        sock: socket.socket = self._http.sock
+        sock.settimeout(max(until - time.monotonic(), 0.001))
+        return sock
+
+    @contextlib.contextmanager
+    def _errors_explained(self, maybe_applied: bool):  # type: ignore[no-untyped-def]
+        try:
+            yield
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
+            problem = _unusable(error, self._shows_certificate)
+            if problem is None and _is_hang_up(error):  # as etcd does if it is spoken to in the wrong way
+                problem = _look_for_other_way(self.member)
+            if problem is not None:
+                raise EtcdUnusable(f"{self.member} {problem}") from error
+            reason = self._reason(error)
+            raise NoAnswer(f"{self.member}: {reason}", maybe_applied) from error
+
+    def _reason(self, error: Exception) -> str:
+        other = None
+        if isinstance(error, http.client.RemoteDisconnected) and not self.member.tls:
+            other = "https://"
+        elif type(error).__name__ in ("SSLEOFError", "SSLZeroReturnError"):
+            other = "http://"
+        if other is not None:
+            return f"it hung up without an answer, as one does that wants {other} (or that is just ending)"
+        return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def _is_closed(sock: socket.socket) -> bool:
+    """Tell whether the other side has closed a connection: nothing that is asked for is on its way."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _read(response: http.client.HTTPResponse, sock: socket.socket, until: float) -> bytes:
+    pieces = []
+    length = 0
+    while piece := response.read(_PIECE):
+        pieces.append(piece)
+        length += len(piece)
+        left = until - time.monotonic()
+        if left <= 0 and response.length != 0:
+            raise TimeoutError("the answer took too long")
+        if length > _LONGEST:
+            raise http.client.HTTPException("the answer is too long")
+        with contextlib.suppress(OSError):  # closed, as it is at the end of an answer that says so
+            sock.settimeout(max(left, 0.001))
+    if response.length:
+        raise http.client.HTTPException("the answer was cut off")
+    return b"".join(pieces)
+
+
+def _is_hang_up(error: Exception) -> bool:
+    """Tell whether the other side has ended a connection without a word."""
+    return isinstance(error, http.client.RemoteDisconnected) or type(error).__name__ == "SSLEOFError"
+
+
+def _look_for_other_way(member: Member) -> str | None:
+    """Return what is wrong if TLS is spoken where there is none, or the other way round; None if it is not that."""
+    quiet = contextlib.suppress(ImportError, OSError, ValueError)
+    with quiet, socket.create_connection((member.host, member.port), _LOOK_WITHIN) as sock:
+        if member.tls:
+            sock.sendall(b"GET /version HTTP/1.0\r\n\r\n")
+            return "can't be spoken to by TLS: write http://" if sock.recv(5) == b"HTTP/" else None
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # only for this look: nothing is asked or told
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        greeting = ssl.MemoryBIO()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            context.wrap_bio(ssl.MemoryBIO(), greeting).do_handshake()
+        sock.sendall(greeting.read())
+        return "can't be asked without TLS: write https://" if sock.recv(1) in _TLS_RECORDS else None
+    return None
+
+
+def _unusable(error: Exception, shows_certificate: bool) -> str | None:
+    """What an error says about the other side for good; None if it may be well the next time."""
+    name = type(error).__name__
+    if name == "SSLCertVerificationError":
+        reason = getattr(error, "verify_message", "") or error
+        return f"has a certificate that is not trusted ({reason}): see --etcd-cacert, and the name in the certificate"
+    if name == "SSLError":
+        reason = getattr(error, "reason", None) or str(error)
+        if "CERT" in reason or "UNKNOWN_CA" in reason:
+            if not shows_certificate:
+                return f"wants a certificate of ours ({reason}): give --etcd-cert and --etcd-key"
+            return f"does not accept our certificate ({reason}): see --etcd-cert"
+        return f"can't be spoken to by TLS ({reason}): is it http?"
+    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
+        return f"is no etcd, since it does not speak HTTP: it says {str(error)[:40]!r}"
+    return None
