@@ -65,6 +65,7 @@ class Connection:
 
     def __init__(self, member: Member, context: ssl.SSLContext | None, shows_certificate: bool = False) -> None:
         self.member = member
+        self._context = context
         self._shows_certificate = shows_certificate
         self._http = (
             http.client.HTTPSConnection(member.host, member.port, context=context)
@@ -114,6 +115,8 @@ class Connection:
             problem = _unusable(error, self._shows_certificate)
             if problem is None and _is_hang_up(error):  # as etcd does if it is spoken to in the wrong way
                 problem = _look_for_other_way(self.member)
+                if problem is None and self._context is not None:
+                    problem = _unusable(_hear_alert(self.member, self._context), self._shows_certificate)
             if problem is not None:
                 raise EtcdUnusable(f"{self.member} {problem}") from error
             reason = self._reason(error)
@@ -156,8 +159,23 @@ def _read(response: http.client.HTTPResponse, sock: socket.socket, until: float)
 
 
 def _is_hang_up(error: Exception) -> bool:
-    """Tell whether the other side has ended a connection without a word."""
-    return isinstance(error, http.client.RemoteDisconnected) or type(error).__name__ == "SSLEOFError"
+    """Tell whether the other side has ended a connection without a word, or with one that was lost on the way."""
+    return isinstance(error, (ConnectionResetError, BrokenPipeError)) or type(error).__name__ == "SSLEOFError"
+
+
+def _hear_alert(member: Member, context: ssl.SSLContext) -> Exception | None:
+    """Return why a member ends a connection by TLS on which nothing is asked; None if it does not, or does not say.
+
+    From TLS 1.3 on, a certificate is refused after the handshake. If the request is on its way by then, the refusal is
+    lost with the connection.
+    """
+    try:
+        sock = socket.create_connection((member.host, member.port), _LOOK_WITHIN)
+        with contextlib.closing(sock), context.wrap_socket(sock, server_hostname=member.host) as tls:
+            tls.recv(1)
+    except (OSError, ValueError) as error:
+        return error
+    return None
 
 
 def _look_for_other_way(member: Member) -> str | None:
@@ -180,7 +198,7 @@ def _look_for_other_way(member: Member) -> str | None:
     return None
 
 
-def _unusable(error: Exception, shows_certificate: bool) -> str | None:
+def _unusable(error: Exception | None, shows_certificate: bool) -> str | None:
     """What an error says about the other side for good; None if it may be well the next time."""
     name = type(error).__name__
     if name == "SSLCertVerificationError":

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from unittest import mock
 
 import pytest
+
+from ipclocker.lock.storage.etcd_client import EtcdClient, EtcdSettings, EtcdUnusable
 
 from ...support.etcd import Etcd, running_etcd
 from ...support.shared_lockerd import SharedLockerd, run_lockerd, start_in_background
@@ -154,6 +160,11 @@ def test_client_certificates_that_are_wanted(tmp_path: Path) -> None:
         trust = ["--etcd", etcd.urls[0], "--etcd-cacert", str(certificates.authority)]
         said = refusal(tmp_path, *trust)
         assert f"{etcd.urls[0]} wants a certificate of ours (" in said and "give --etcd-cert and --etcd-key" in said
+        client = EtcdClient(EtcdSettings(tuple(etcd.urls), cacert=str(certificates.authority)))
+        for lost in (ConnectionResetError(), BrokenPipeError(), ssl.SSLEOFError()):  # what etcd said came too late
+            is_lost = mock.patch.object(http.client.HTTPConnection, "getresponse", side_effect=lost)
+            with is_lost, pytest.raises(EtcdUnusable, match="wants a certificate of ours"):
+                client.call("kv/range", {"key": "YQ=="}, time.monotonic() + DEADLINE)
         (tmp_path / "other").mkdir()
         other = type(certificates)(tmp_path / "other" / "authority").issue("client")
         said = refusal(tmp_path, *trust, "--etcd-cert", str(other[0]), "--etcd-key", str(other[1]))
