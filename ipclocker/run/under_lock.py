@@ -91,7 +91,7 @@ def list_locks(settings: LockSettings) -> None:
     """Print the locks that are held and their holders, sorted by name. Raises ServerUnavailable, ServerRefused."""
     from ..lock.client.query import query  # only here: a command under a lock does without it
 
-    answer, _ = query(settings, b"LOCK_LIST", retry=Reporter(False).retry)
+    answer = query(settings, b"LOCK_LIST", retry=Reporter(False).retry).answer
     lines = [f"{decode_text(name):<20} {decode_text(owner)}\n" for name, owner in sorted(answer.locks)]
     sys.stdout.buffer.write(encode_text("".join(lines)))  # as bytes: a name comes out as it was given
 

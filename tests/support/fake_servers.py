@@ -264,7 +264,7 @@ class ScriptedServer(FakeTcpServer):
     """`answers` has the bytes for each command line, or for its first word; `asked` the lines that came."""
 
     def __init__(self, answers: dict[bytes, bytes], port: int = 0) -> None:
-        self.answers = {b"VERSION": VERSION_REPLY, **answers}
+        self.answers = {b"VERSION": VERSION_REPLY, b"LOCK_LIST": NOTHING, **answers}
         self.asked: list[bytes] = []
         super().__init__(self._talk, port=port)
 

@@ -3,17 +3,21 @@
 A recall is done when the grant with that token does not stand any more, even if the lock has another holder by then.
 It takes no longer than the lease, which is not renewed any more, and the server's look at the holder's process; only
 a process that is known to live keeps the lock beyond that.
+
+While one server of a lock space takes over from another, it is asked again. What was asked for then may have been done
+already, and the lock be another one's: so who had it is looked up before, and nobody else is taken anything from.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Callable, NamedTuple, Optional
+from math import inf
+from typing import Callable, NamedTuple, Optional, TypeVar
 
 from ...errors import ServerUnavailable
 from ...net.text import decode_text
-from ..snapshot import HELD, RECALLED, Outcome
+from ..snapshot import BROKEN, FREE, HELD, RECALLED, Outcome, Taking
 from ..wire.info import HeldInfo
 from .inspector import Inspector
 from .settings import lock_names
@@ -21,6 +25,8 @@ from .settings import lock_names
 LOOK_WITHIN = 15.0  # seconds after the end of a lease in which its server finds out whether the holder lives
 # Seconds from one look to the next: most commands end at once when they are told to; later a second is soon enough.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+
+_Found = TypeVar("_Found")
 
 
 class _Recalled(NamedTuple):
@@ -35,8 +41,8 @@ class _Recalled(NamedTuple):
 class LockBreaker:
     """Breaks locks of one server. `say` is called with what there is to report meanwhile, a line each.
 
-    `timeout` is the longest wait for the end of a lease in seconds; None for as long as the lease may last. `clock` is
-    the monotonic clock, in seconds, and `sleep` waits for seconds.
+    `timeout` is the longest wait for the end of a lease, and for a server, in seconds; None for as long as they may
+    last. `clock` is the monotonic clock, in seconds, and `sleep` waits for seconds.
     """
 
     def __init__(
@@ -55,8 +61,9 @@ class LockBreaker:
 
     def force(self, names: Iterable[str]) -> Iterable[Outcome]:
         """Take locks from their holders at once. Raises as an Inspector does; nothing is done if a name is invalid."""
+        latest = self._latest()
         for name in _checked(names):
-            yield Outcome(name, *self._inspector.break_lock(name))
+            yield Outcome(name, *self._take(name, self._inspector.break_lock, latest))
 
     def recall(self, names: Iterable[str]) -> Iterable[Outcome]:
         """Recall leases, all at the same time, and take other locks at once; yield each outcome when it is known.
@@ -65,9 +72,10 @@ class LockBreaker:
         at the end of the wait.
         """
         recalled: dict[str, _Recalled] = {}
+        latest = self._latest()
         for name in _checked(names):
-            what, holder = self._inspector.recall(name)
-            lease = self._held(name) if what == RECALLED else None
+            what, holder = self._take(name, self._inspector.recall, latest)
+            lease = self._ask(lambda name=name: self._held(name), latest) if what == RECALLED else None  # type: ignore[misc]
             if lease is None or not lease.recalled:  # given back already, and perhaps another one's by now
                 yield Outcome(name, what, holder)
                 continue
@@ -82,28 +90,54 @@ class LockBreaker:
     def _await_end(self, name: str, grant: _Recalled) -> Outcome:
         """Wait until the grant with that token has ended, or the wait is over."""
         pause = _FIRST_PAUSE
-        lives = silent = False
+        lives = False
         while True:
-            try:
-                lease = self._held(name)
-            except ServerUnavailable as problem:
-                if self._clock() >= grant.until:
-                    raise
-                if not silent:
-                    self._say(f"{problem}; asking again")
-                silent = True
-            else:
-                silent = False
-                waited = self._clock() - grant.since
-                if lease is None or lease.token != grant.token:
-                    return Outcome(name, RECALLED, grant.holder, waited)
-                if lease.outlived and not lives:
-                    lives = True
-                    self._say(f"lock {name}: the lease is over, but its process is known to live, so it stays held")
-                if self._clock() >= grant.until:
-                    return Outcome(name, HELD, grant.holder, waited, lives)
+            lease = self._ask(lambda: self._held(name), inf, grant.until)
+            waited = self._clock() - grant.since
+            if lease is None or lease.token != grant.token:
+                return Outcome(name, RECALLED, grant.holder, waited)
+            if lease.outlived and not lives:
+                lives = True
+                self._say(f"lock {name}: the lease is over, but its process is known to live, so it stays held")
+            if self._clock() >= grant.until:
+                return Outcome(name, HELD, grant.holder, waited, lives)
             self._sleep(min(pause, max(grant.until - self._clock(), 0.0)))
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _take(self, name: str, take: Callable[[str], Taking], latest: float) -> Taking:
+        """Take a lock from who holds it now, and from nobody who gets it while the answer is on its way."""
+        seen: list[Optional[HeldInfo]] = []  # the grant that is asked for; None: there was none
+
+        def look_and_take() -> Taking:
+            held = self._held(name)
+            if not seen:
+                seen.append(held)
+            elif seen[0] is None:
+                return Taking(FREE, b"")
+            elif held is None or held.token != seen[0].token:
+                return Taking(RECALLED if take == self._inspector.recall and seen[0].lease else BROKEN, seen[0].user)
+            return take(name)
+
+        return self._ask(look_and_take, latest)
+
+    def _ask(self, question: Callable[[], _Found], latest: float, until: float = -inf) -> _Found:
+        """Ask; while nobody answers, ask again: until then, or as long as another one may take over, up to `latest`."""
+        begin = self._clock()
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return question()
+            except ServerUnavailable as problem:
+                end = max(until, min(latest, begin + self._inspector.patience))
+                if self._clock() >= end:
+                    raise
+                if pause == _FIRST_PAUSE:
+                    self._say(f"{problem}; asking again")
+            self._sleep(min(pause, end - self._clock()))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _latest(self) -> float:
+        return inf if self._timeout is None else self._clock() + self._timeout
 
     def _held(self, name: str) -> Optional[HeldInfo]:
         locks = self._inspector.look(name).locks

@@ -1,8 +1,8 @@
 """The questions that lockstat asks a lock server for people and scripts: what is held, by whom; and breaking a lock.
 
 A server that does not know LOCK_INFO or RECALL (a classic one) skips them and answers only the VERSION behind them
-in the same packet. Then LOCK_LIST says what it can, and BREAK_LOCK frees. All questions of an Inspector go to the
-server that answered its first one, since each server is a lock space of its own.
+in the same packet. Then LOCK_LIST says what it can, and BREAK_LOCK frees. All questions of an Inspector go to the lock
+space that answered its first one: to that server, or to each of the list that tells that it serves the same space.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from typing import Callable
 
 from ..snapshot import BROKEN, FREE, RECALLED, Snapshot, Taking
 from ..wire.info import HeldInfo
-from ..wire.replies import Answer
+from ..wire.replies import Answer, Space
 from .query import query
 from .settings import LockSettings, lock_names
+from .space_hosts import patience
+
+FAIL_OVER = 20.0  # seconds; some more than it takes when a host is lost together with etcd's leading member
 
 
 class Inspector:
@@ -26,6 +29,17 @@ class Inspector:
     def __init__(self, settings: LockSettings) -> None:
         self.server = ""  # the one that has answered
         self._settings = settings
+        self._space: Space | None = None  # that it serves, if others may serve it, too
+
+    @property
+    def patience(self) -> float:
+        """For how many seconds nobody may answer, since another server takes over meanwhile: 0 if none would.
+
+        As long as nobody has answered, several hosts are taken for servers of one lock space.
+        """
+        if self.server:
+            return 0.0 if self._space is None else patience(self._space, FAIL_OVER)
+        return FAIL_OVER if len(self._settings.servers()) > 1 else 0.0
 
     def look(self, name: str | None = None) -> Snapshot:
         """List all held locks, or the one of that name if it is held."""
@@ -65,10 +79,12 @@ class Inspector:
         self, command: bytes, name: str | None = None, on_broken: Callable[[bytes], None] = lambda holder: None
     ) -> Answer:
         settings = self._settings if name is None else self._settings.changed(lock=name)
-        answer, server = query(settings, command, on_broken=on_broken)
-        if not self.server:
-            self.server = server
-            if settings.endpoint.path is None:
-                host, _, port = server.rpartition(":")
-                self._settings = self._settings.changed(host=host, port=port)
-        return answer
+        takes = name is not None
+        asked = query(settings, command, on_broken=on_broken, once=takes, asks_space=True, space=self._space)
+        is_first, self.server = not self.server, asked.server
+        if is_first and asked.space is not None and asked.space.ttl is not None:
+            self._space = asked.space
+        elif is_first and settings.endpoint.path is None:
+            host, _, port = asked.server.rpartition(":")
+            self._settings = self._settings.changed(host=host, port=port)
+        return asked.answer

@@ -10,12 +10,11 @@ from ...errors import IpclockerError, ServerUnavailable, UsageError
 from ...net.text import decode_text
 from ...parameters import UNCHANGED, given
 from ...process.identity import parse_pid
-from ..wire.replies import Answer
 from .class_calls import AlsoOnClass
 from .connection import Wait
 from .listener import LockerListener
 from .locker_times import ONE_TRY
-from .query import query
+from .query import Asked, query
 from .settings import LockSettings, Message, host_word, lock_names
 
 Result = TypeVar("Result")
@@ -88,10 +87,10 @@ class LockerQuestions:
         if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token <= MAX_TOKEN:
             raise UsageError(f"token is {token!r}: it takes a whole number, as Locker.token gives it")
         # A server that knows no tokens skips the first command and answers the second.
-        answer, server = self._query(b"CHECK %b %d\nVERSION" % (lock_names(name)[0], token), ONE_TRY)
-        if answer.version is not None:
-            raise ServerUnavailable(f"the lock server {server} knows no tokens: use one of this release")
-        return bool(answer.current)
+        asked = self._query(b"CHECK %b %d\nVERSION" % (lock_names(name)[0], token), ONE_TRY)
+        if asked.answer.version is not None:
+            raise ServerUnavailable(f"the lock server {asked.server} knows no tokens: use one of this release")
+        return bool(asked.answer.current)
 
     def _ping(self) -> bool:
         """Return True if a lock server answers, within 5 s at all hosts together."""
@@ -104,7 +103,7 @@ class LockerQuestions:
         """
         start = time.monotonic()
         try:
-            _, server = self._query(b"VERSION", ONE_TRY)
+            server = self._query(b"VERSION", ONE_TRY).server
         except IpclockerError as error:
             if isinstance(error, ServerUnavailable):
                 self._tell_down()
@@ -119,9 +118,10 @@ class LockerQuestions:
     def break_lock(self: Questions) -> Questions:
         """Free the lock even if another one holds it.
 
-        It takes 5 s at most, at all hosts together. Raises ServerUnavailable, ServerRefused.
+        It takes 5 s at most, at all hosts together. If the server is lost before its answer no other one is asked: that
+        might take the lock from the next holder. Raises ServerUnavailable, ServerRefused.
         """
-        self._unless_down(lambda: self._query(b"BREAK_LOCK", ONE_TRY), None)
+        self._unless_down(lambda: self._query(b"BREAK_LOCK", ONE_TRY, once=True), None)
         return self
 
     def owner(
@@ -141,12 +141,12 @@ class LockerQuestions:
         """
         settings = self.settings.changed(**given(locals()))
         found = self._unless_down(lambda: self._query(b"STATUS", ONE_TRY, settings), None)
-        return decode_text(found[0].owner) or None if found else None
+        return decode_text(found.answer.owner) or None if found else None
 
     def lock_list(self) -> list[tuple[str, str]]:
         """The name and the owner of each lock that is held on the server; in 5 s at most, at all hosts together."""
         found = self._unless_down(lambda: self._query(b"LOCK_LIST", ONE_TRY), None)
-        return [(decode_text(name), decode_text(owner)) for name, owner in found[0].locks] if found else []
+        return [(decode_text(name), decode_text(owner)) for name, owner in found.answer.locks] if found else []
 
     def dead_pid(self, host: str, pid: Union[int, str]) -> None:
         """Report to the server that a process of a host is gone; it frees the process's locks if it can believe it.
@@ -173,7 +173,9 @@ class LockerQuestions:
             self._tell_down()
             return otherwise
 
-    def _query(self, command: bytes, within: float, settings: Optional[LockSettings] = None) -> tuple[Answer, str]:
+    def _query(
+        self, command: bytes, within: float, settings: Optional[LockSettings] = None, once: bool = False
+    ) -> Asked:
         listener = LockerListener(self)
         return query(
             settings or self.settings,
@@ -183,4 +185,5 @@ class LockerQuestions:
             on_broken=listener.broke,
             suffix=self._suffix,
             within=within,
+            once=once,
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Callable
 
 import pytest
@@ -13,6 +16,11 @@ from ipclocker.lock.client.settings import LockSettings
 from ipclocker.lock.snapshot import BROKEN, FREE, HELD, RECALLED, Outcome, Snapshot, Taking
 from ipclocker.lock.wire.info import HeldInfo
 
+from ...support import PROJECT
+from ...support.etcd import running_etcd
+from ...support.replicas import Replicas
+from ...support.servers import Peer
+
 
 class Bench(Inspector):
     """A server's locks as a test sets them, and what happens to them while time passes."""
@@ -22,9 +30,14 @@ class Bench(Inspector):
         self.locks = {lock.name.decode(): lock for lock in locks}
         self.now = 1000.0
         self.up = True
+        self.fail_over = 0.0  # seconds for which nobody may answer
         self.said: list[str] = []
         self.plan: list[tuple[float, Callable[[], object]]] = []
         self.breaking = LockBreaker(self, self.said.append, timeout, lambda: self.now, self._sleep)
+
+    @property
+    def patience(self) -> float:
+        return self.fail_over
 
     def at(self, seconds: float, call: Callable[[], object]) -> None:
         """Do that when so many seconds have passed."""
@@ -153,3 +166,87 @@ def test_a_server_that_forgets_that_it_has_recalled() -> None:
     bench.at(9, lambda: bench.locks.pop("x"))
     (outcome,) = bench.breaking.recall(["x"])
     assert outcome.what == RECALLED and outcome.waited >= 9
+
+
+# While another server takes over
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_server_that_another_one_takes_over_from(force: bool) -> None:
+    bench = Bench(HeldInfo(b"x", b"u_x", 7))
+    bench.fail_over, bench.up = 20.0, False
+    bench.at(8, lambda: setattr(bench, "up", True))
+    outcomes = bench.breaking.force(["x"]) if force else bench.breaking.recall(["x"])
+    assert list(outcomes) == [Outcome("x", BROKEN, b"u_x")]
+    assert len(bench.said) == 1 and bench.said[0].endswith("; asking again")
+
+
+@pytest.mark.parametrize(("timeout", "most"), [(None, 20.0), (3.0, 3.0), (0.0, 0.0), (100.0, 20.0)])
+def test_a_server_that_nobody_takes_over_from(timeout: float | None, most: float) -> None:
+    for ask in (LockBreaker.force, LockBreaker.recall):
+        bench = Bench(lease(), timeout=timeout)
+        bench.fail_over, bench.up = 20.0, False
+        with pytest.raises(ServerUnavailable):
+            list(ask(bench.breaking, ["x"]))
+        assert bench.now == 1000 + most
+
+
+def lost_answer(bench: Bench, take: str, successor: HeldInfo | None) -> None:
+    """The first that is asked carries it out, and is gone before it has said so; then another one has the lock."""
+    carry_out = getattr(bench, take)
+    asked: list[str] = []
+
+    def take_and_end(name: str) -> Taking:
+        asked.append(name)
+        taking: Taking = carry_out(name)
+        if len(asked) > 1:
+            return taking
+        if successor is not None:
+            bench.locks[name] = successor
+        raise ServerUnavailable("the server is gone")
+
+    setattr(bench, take, take_and_end)
+
+
+@pytest.mark.parametrize("successor", [None, HeldInfo(b"x", b"u_next", 8), lease(token=8)])
+def test_nobody_loses_what_he_got_while_the_answer_was_on_its_way(successor: HeldInfo | None) -> None:
+    for ask, take in ((LockBreaker.force, "break_lock"), (LockBreaker.recall, "recall")):
+        bench = Bench(HeldInfo(b"x", b"u_x", 7))
+        bench.fail_over = 20.0
+        lost_answer(bench, take, successor)
+        assert list(ask(bench.breaking, ["x"])) == [Outcome("x", BROKEN, b"u_x")]
+        assert bench.locks.get("x") == successor
+
+
+def test_who_got_a_free_lock_while_the_answer_was_on_its_way_keeps_it() -> None:
+    bench = Bench()
+    bench.fail_over = 20.0
+    lost_answer(bench, "break_lock", HeldInfo(b"x", b"u_next", 8))
+    assert list(bench.breaking.force(["x"])) == [Outcome("x", FREE)] and "x" in bench.locks
+
+
+def test_what_was_not_done_is_asked_for_again() -> None:
+    """A lease is recalled by the next server, and waited for as ever."""
+    bench = Bench(lease())
+    bench.fail_over = 20.0
+    lost_answer(bench, "recall", lease())  # the same grant as before, not recalled
+    bench.at(4, lambda: bench.locks.pop("x"))
+    (outcome,) = bench.breaking.recall(["x"])
+    assert outcome[:3] == ("x", RECALLED, b"u_x") and outcome.waited > 0
+
+
+def test_real_servers(tmp_path: Path) -> None:
+    """lockstat break, begun when the one that served was killed a moment ago."""
+    with running_etcd(tmp_path / "etcd") as etcd, Replicas(etcd, tmp_path / "replicas") as site:
+        leader = site.leader()
+        peer = Peer(leader.address)
+        peer.ask("user u_a; session s; token 1; locks x; LOCK")
+        peer.close()
+        leader.kill()
+        hosts = ":".join(f"[{host.rpartition(':')[0]}]:{host.rpartition(':')[2]}" for host in site.hosts)
+        done = subprocess.run(
+            [sys.executable, "-m", "ipclocker", "lockstat", "break", "x", "--dhost", hosts],
+            cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "lock x was taken from u_a\n"), done
+        assert done.stderr.endswith("; asking again\n") and done.stderr.count("\n") == 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import pytest
 
-from ipclocker import ServerUnavailable, UsageError
+from ipclocker import Locker, ServerUnavailable, UsageError
 from ipclocker.lock.client.inspector import Inspector
 from ipclocker.lock.client.settings import LockSettings
 from ipclocker.lock.snapshot import BROKEN, FREE, RECALLED
@@ -110,6 +111,51 @@ def test_it_stays_with_the_server_that_answered() -> None:
             with pytest.raises(ServerUnavailable):
                 asking.look("x")
             assert asking.server == f"127.0.0.1:{first.port}"
+
+
+REPLICATED = b"space 5a replicated 5\nmember h 127.0.0.1:1\n"
+
+
+def test_it_stays_with_the_lock_space_whoever_serves_it() -> None:
+    other = ScriptedServer({b"space": b"space 07 replicated 5\n", b"LOCK_INFO": HELD_A + NOTHING})
+    alike = ScriptedServer({b"space": REPLICATED, b"LOCK_INFO": HELD_X + NOTHING})
+    with ScriptedServer({b"space": REPLICATED, b"LOCK_INFO": NOTHING}) as first, other, alike:
+        ports = (first.port, other.port, alike.port)
+        asking = Inspector(LockSettings(host=[f"[127.0.0.1]:{port}" for port in ports], connect_tries=1))
+        assert asking.patience > 15, "as long as nobody has answered, all may be of one space"
+        assert asking.look("x").locks == ()
+        first.close()
+        assert [lock.user for lock in asking.look("x").locks] == [b"u_x"]
+        assert (asking.server, asking.patience > 15) == (f"127.0.0.1:{alike.port}", True)
+        alike.close()
+        with pytest.raises(ServerUnavailable, match="it serves another lock space"):
+            asking.break_lock("x")
+        assert {line for line in other.asked if line} == {b"space 1", b"VERSION"}
+
+
+def test_a_server_of_its_own_is_not_waited_for() -> None:
+    for space in (b"", b"space 5a\n"):
+        with ScriptedServer({b"space": space, b"LOCK_INFO": NOTHING}) as server:
+            asking = inspector(server, "127.0.0.1:127.0.0.2")
+            asking.look()
+            assert asking.patience == 0
+    assert inspector(server).patience == 0
+
+
+def test_no_other_server_is_asked_to_do_what_the_first_may_have_done() -> None:
+    """It took the lock and then ended, perhaps; at the next one another one has it."""
+
+    def end_when_asked(sock: socket.socket) -> None:
+        while b"BREAK_LOCK" not in sock.recv(65_536):
+            pass
+
+    with FakeTcpServer(end_when_asked) as first, ScriptedServer({b"BREAK_LOCK": b"owner \nlocked 0\n\n\n"}) as second:
+        hosts = [f"[127.0.0.1]:{server.port}" for server in (first, second)]
+        with pytest.raises(ServerUnavailable, match=r"has not answered .*: look whether it was done"):
+            Inspector(LockSettings(host=hosts)).break_lock("x")
+        with pytest.raises(ServerUnavailable, match=r"has not answered .*: look whether it was done"):
+            Locker("x", host=hosts).break_lock()
+        assert second.asked == []
 
 
 def test_a_real_server() -> None:

@@ -317,8 +317,8 @@ def test_a_server_that_ends_is_one_that_is_gone(word: bytes) -> None:
     error = b"error " + word + b"\n\n\n"
     listed, shared = b"lock y ann\n\n\n", SHARED % b"h1:1"
     with scripted(shared, LOCK=error, LOCK_LIST=error) as first, scripted(shared, LOCK_LIST=listed) as second:
-        answer, server = query(LockSettings(host=hosts(first.port, second.port), lock="x"), b"LOCK_LIST")
-        assert answer.locks == ((b"y", b"ann"),) and server == f"127.0.0.1:{second.port}"
+        asked = query(LockSettings(host=hosts(first.port, second.port), lock="x"), b"LOCK_LIST")
+        assert asked.answer.locks == ((b"y", b"ann"),) and asked.server == f"127.0.0.1:{second.port}"
         with Locker("x", host=hosts(first.port, second.port), hold=0):
             assert b"LOCK" in second.asked
 
