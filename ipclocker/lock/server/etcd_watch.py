@@ -10,10 +10,11 @@ from threading import Event, Thread
 from typing import Callable, NamedTuple, Optional
 
 from ...errors import StateError
-from ..storage.etcd_client import EtcdClient, EtcdUnavailable
+from ..storage.etcd_client import EtcdClient, EtcdRefused, EtcdUnavailable
 from ..storage.etcd_note import EtcdGoneBack, EtcdNote, compare
 from ..storage.etcd_prefix import Mark, describe, probe
 from ..storage.etcd_settings import EtcdSettings
+from ..storage.etcd_tokens import raise_last_token
 
 EVERY = 5.0  # seconds between two looks; what etcd has forgotten of the time after the last one is not noticed
 _AGAIN = 0.2  # seconds
@@ -117,14 +118,23 @@ def look(client: EtcdClient, note: EtcdNote | None, within: float) -> Mark:
 def accept_restored(settings: EtcdSettings, folder: str, port: int) -> str:
     """Note how far etcd has come now, whatever was noted before, and say in a line what there is.
 
-    Raises StateError, UsageError.
+    Tokens that it has forgotten are not given once more. Raises StateError, UsageError.
     """
     settings = settings.checked()
     note = EtcdNote(folder, port, settings.prefix)
+    before: Mark | None = None
+    with contextlib.suppress(StateError):  # a note that is damaged is written again
+        before = note.read()
     with contextlib.closing(EtcdClient(settings)) as client:
         try:
-            mark = look(client, None, _WITHIN)
-        except EtcdUnavailable as problem:
+            try:
+                mark = look(client, None, _WITHIN)
+                compare(before, mark, "")
+            except EtcdGoneBack:
+                assert before is not None
+                raise_last_token(client, settings.prefix, before.last_token, time.monotonic() + _WITHIN)
+                mark = look(client, None, _WITHIN)
+        except (EtcdRefused, EtcdUnavailable) as problem:
             raise StateError(str(problem)) from problem
         note.write(mark)
         where = describe(client, settings.prefix)

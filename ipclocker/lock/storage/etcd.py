@@ -31,12 +31,10 @@ from ..model import Record
 from .base import Freed, StoredState, TermLost, new_space
 from .etcd_client import OUT_OF_RANGE, EtcdClient, EtcdRefused, EtcdUnavailable
 from .etcd_prefix import (
-    CHOOSE,
     FORMAT,
     check_format,
+    check_is_free,
     describe,
-    find_outer,
-    find_stranger,
     read_counter,
     shown,
     unreadable,
@@ -249,12 +247,7 @@ class EtcdStore:
         """Look before the first locks are written under a prefix: others' keys there would be taken for locks."""
         page = get_page(self._prefix, end_of(self._prefix), self._page, keys_only=True)
         (answer,) = ranges(self._within_term(transaction([self._is_leader], [page])))
-        key = find_stranger(entries(answer), self._prefix)
-        if key is not None:
-            raise StateError(f"{self.location} there is something else already ('{shown(key)}'): {CHOOSE}")
-        key = find_outer(self._prefix, lambda body: self._read("kv/range", body))
-        if key is not None:
-            raise StateError(f"{self.location} is within another one's prefix ('{shown(key)}' is there): {CHOOSE}")
+        check_is_free(entries(answer), self._prefix, self.location, lambda body: self._read("kv/range", body))
 
     def _grants(self, page: list[Entry], served: float) -> list[Record]:
         return [_as_silent_since(self._grant(found), served) for found in page]

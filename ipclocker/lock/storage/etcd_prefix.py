@@ -92,6 +92,19 @@ def find_stranger(keys: Iterable[Entry], prefix: bytes) -> Optional[bytes]:
     return None
 
 
+def check_is_free(keys: Iterable[Entry], prefix: bytes, location: str, call: Callable[[bytes], dict[str, Any]]) -> None:
+    """See that nothing of others is among the keys under a prefix, nor around it, before the first locks are written.
+
+    `call` asks for a range. Raises StateError: others' keys there would be taken for locks.
+    """
+    key = find_stranger(keys, prefix)
+    if key is not None:
+        raise StateError(f"{location} there is something else already ('{shown(key)}'): {CHOOSE}")
+    key = find_outer(prefix, call)
+    if key is not None:
+        raise StateError(f"{location} is within another one's prefix ('{shown(key)}' is there): {CHOOSE}")
+
+
 def find_alien(prefix: bytes, call: Callable[[bytes], dict[str, Any]]) -> Optional[bytes]:
     """Return a key under a prefix that a lock space does not have; `call` asks for a range."""
     for begin, end in ((prefix, prefix + b"lock/"), (prefix + b"lock0", end_of(prefix))):  # locks may be many

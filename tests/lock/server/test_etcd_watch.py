@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from ipclocker.lock.storage.etcd_note import EtcdNote
 from ipclocker.lock.storage.etcd_prefix import Mark
 
 from ...support.etcd import Etcd, running_etcd
+from ...support.replicas import Replica
+from ...support.servers import Peer
 from ...support.shared_lockerd import SharedLockerd, run_lockerd
 from ...support.waiting import wait_for
 
@@ -88,12 +92,71 @@ def test_it_is_refused_until_it_is_accepted(etcd: Etcd, tmp_path: Path) -> None:
             assert f"is not what it was (its revision is 1, and was {noted.revision})" in last
     assert etcd.keys("ipclocker/") == {}, "it has written nothing"
     said = accept(etcd, folder)
+    last_token = note_of(folder)[2]  # type: ignore[index]
+    assert last_token > token
     assert said == (
-        f"etcd at {etcd.urls[0]}, under ipclocker/ is taken as it is (its last token is 0); "
+        f"etcd at {etcd.urls[0]}, under ipclocker/ is taken as it is (its last token is {last_token}); "
         f"noted in {folder}/lockerd-{PORT}-ipclocker%2F.etcd\n"
     )
     with lockerd(etcd, folder).serves() as one:
         assert one.ask("LOCK_LIST") == []
+
+
+def test_no_token_is_given_twice(etcd: Etcd, tmp_path: Path) -> None:
+    """Even where clocks are behind, so that tokens do not grow with the time."""
+    folder, behind = tmp_path / "s", "import time; time.time_ns = lambda: 10**12"
+
+    def replica(host: str = "s") -> Replica:
+        return Replica(tmp_path, etcd.urls, "--state-dir", str(tmp_path / host), before=behind, port=PORT)
+
+    def take(name: str, replica: Replica) -> int:
+        peer = Peer(replica.address)
+        try:
+            return int(peer.ask(f"user u; locks {name}; token 1; LOCK")[3].split()[1])
+        finally:
+            peer.close()
+
+    with replica() as one:
+        first = take("a", one)
+        assert first < 10**9 + 10, "its clock is behind"
+        noted_beyond(1, folder, first)
+        one.kill(signal.SIGTERM)
+    old = backup(etcd, tmp_path / "old")
+    with replica() as one:
+        later = [take(name, one) for name in "bcd"]
+        noted_beyond(1, folder, later[-1])
+        one.kill(signal.SIGTERM)
+    shutil.copytree(folder, tmp_path / "other")
+    go_back(etcd, old)
+    accept(etcd, folder)
+    with replica() as one:
+        assert take("e", one) > max(later)
+        counter = etcd.keys("ipclocker/counter")
+        accept(etcd, tmp_path / "other")  # of another host; it has to stop nobody
+        assert etcd.keys("ipclocker/counter") == counter and one.serves()
+
+
+def test_a_lockerd_that_gives_smaller_tokens_goes_on_above_them(etcd: Etcd, tmp_path: Path) -> None:
+    """It knew nothing of what was before, so it served at once."""
+    with lockerd(etcd, tmp_path / "s").serves() as one:
+        one.ask("user u; locks a; token 1; LOCK")
+        EtcdNote(str(tmp_path / "other"), PORT, "ipclocker/").write(Mark("1", 9**9, 10**17))
+        accept(etcd, tmp_path / "other")
+
+        def token() -> int:
+            with contextlib.suppress(OSError, EOFError, IndexError):
+                return int(one.ask("user u; locks b; token 1; LOCK")[3].split()[1])
+            return 0
+
+        wait_for(lambda: token() > 10**17, "it to serve with larger ones")
+
+
+def test_a_prefix_that_others_use_is_left_alone(etcd: Etcd, tmp_path: Path) -> None:
+    etcd.put("ipclocker/theirs", "1")
+    EtcdNote(str(tmp_path), PORT, "ipclocker/").write(Mark("1", 9**9, 100))
+    done = run_lockerd("--etcd", etcd.urls[0], "--port", str(PORT), "--state-dir", str(tmp_path), "--accept-restored")
+    assert done.returncode == 74 and "there is something else already ('ipclocker/theirs')" in done.stderr
+    assert etcd.keys("ipclocker/") == {"ipclocker/theirs": "1"}
 
 
 def test_another_cluster_is_refused(etcd: Etcd, tmp_path: Path) -> None:
