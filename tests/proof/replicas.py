@@ -286,8 +286,12 @@ class ReplicatedCrowd(Crowd):
         members = [f"{PREFIX}member/{replica.place.name}" for replica in self.replicas]
         names = ("counter", "format", "leader", "served", "space")
         needed = {*members, *(PREFIX + name for name in names)}
-        wait_for(lambda: needed <= set(self.etcd.keys(PREFIX)), "all that lockerd need in etcd")
-        left = set(self.etcd.keys(PREFIX)) - needed
+
+        def found() -> set[str]:
+            return {key.partition(",")[0] for key in self.etcd.keys(PREFIX)}  # without a member's addresses
+
+        wait_for(lambda: needed <= found(), "all that lockerd need in etcd")
+        left = found() - needed
         assert not left, f"left in etcd: {left}"
         if self.watch is not None:
             self.watch.end()

@@ -16,11 +16,11 @@ LEADER = "ipc/leader"
 class Host(Candidate):
     """One lockerd, and what it was told: (event, argument)."""
 
-    def __init__(self, etcd: FakeEtcd, name: str = "host1") -> None:
+    def __init__(self, etcd: FakeEtcd, name: str = "host1", port: int = 9999) -> None:
         self.etcd = etcd
         self.told: list[tuple[str, object]] = []
         events = Events(*(partial(self._hear, name) for name in Events._fields))
-        address = f"{name}:9999"
+        address = f"{name}:{port}"
         super().__init__(etcd.call, lambda: etcd.now, events, "ipc/", Identity(name, (address,), "1.0"), TTL)
 
     def _hear(self, event: str, what: object) -> None:

@@ -61,6 +61,11 @@ class Identity(NamedTuple):
     version: str
 
 
+def member_key(prefix: str, identity: Identity) -> str:
+    """Return the key of a lockerd alone: with its addresses, since others may have the same host name."""
+    return f"{prefix}member/{quote(','.join((identity.host, *identity.addresses)), safe=',:[]')}"
+
+
 class Candidate:
     """One that leads or stands by; `step` does what is due.
 
@@ -80,8 +85,7 @@ class Candidate:
         self._identity = identity
         self._ttl = ttl
         self._patience = ttl / 3  # seconds that one call may take
-        member = f"{prefix}member/{quote(identity.host, safe='')}"
-        self._member = MemberKey(self._call, clock, member, identity._asdict(), ttl)
+        self._member = MemberKey(self._call, clock, member_key(prefix, identity), identity._asdict(), ttl)
         self._lease = ""  # of the term
         self._renew_at = inf
         self._trouble = ""  # why it was not renewed

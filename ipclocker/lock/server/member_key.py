@@ -1,4 +1,4 @@
-"""The key `member/HOST`: what a lockerd tells of itself while it lives, whether it leads or not."""
+"""The key `member/HOST,ADDRESS...`: what a lockerd tells of itself while it lives, whether it leads or not."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ and nothing more is written in this one, since what was begun and is not known t
 
 Under the prefix:
     format, space               version of this layout; identity of the lock space
-    member/HOST, leader         of the election
+    member/HOST,ADDRESS...      what each lockerd tells of itself (in older versions member/HOST)
+    leader                      of the election
     import                      of what, while an import is not finished (etcd_import.py)
     counter                     TERM NUMBER LAST_TOKEN
     served                      when the leader last said that it is there, in seconds since 1970

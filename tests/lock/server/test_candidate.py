@@ -33,7 +33,7 @@ def test_one_alone_leads_and_says_where_it_is(etcd: FakeEtcd, host: Host) -> Non
     assert is_led_by(etcd, host) and etcd.keys[LEADER].made == term
     leader = leader_of(etcd)
     assert (leader.host, leader.addresses, leader.version) == ("host1", ("host1:9999",), "1.0")
-    assert "host1:9999" in etcd.keys["ipc/member/host1"].value
+    assert "host1:9999" in etcd.keys["ipc/member/host1,host1:9999"].value
 
 
 def test_it_leads_for_as_long_as_it_renews(etcd: FakeEtcd, host: Host) -> None:
@@ -298,11 +298,22 @@ def test_one_that_stepped_down_without_others_leads_again(etcd: FakeEtcd, host: 
 
 def test_its_member_key_comes_back_and_costs_no_term(etcd: FakeEtcd, host: Host) -> None:
     term = host.lead()
-    etcd.revoke(etcd.keys["ipc/member/host1"].lease)
+    etcd.revoke(etcd.keys["ipc/member/host1,host1:9999"].lease)
     etcd.troubles["kv/txn"] = [NEVER, LATE, REFUSED]
     etcd.troubles["lease/grant"] = [NEVER, UNANSWERED, REFUSED]
     host.run(5 * TTL)
-    assert "ipc/member/host1" in etcd.keys and host.term == term and host.heard() == ["elected"]
+    assert "ipc/member/host1,host1:9999" in etcd.keys and host.term == term and host.heard() == ["elected"]
+
+
+def test_two_of_one_host_name_have_a_member_key_each(etcd: FakeEtcd, host: Host) -> None:
+    other = Host(etcd, port=9998)
+    run([host, other], TTL)
+    assert {key for key in etcd.keys if "member" in key} == {
+        "ipc/member/host1,host1:9999",
+        "ipc/member/host1,host1:9998",
+    }
+    other.resign(1)
+    assert [key for key in etcd.keys if "member" in key] == ["ipc/member/host1,host1:9999"]
 
 
 def test_its_member_key_does_not_stay_away_because_its_lease_ended_before_it_was_written(
@@ -312,7 +323,7 @@ def test_its_member_key_does_not_stay_away_because_its_lease_ended_before_it_was
     for lease in set(etcd.leases) - {etcd.keys[LEADER].lease}:
         etcd.revoke(lease)
     host.run(2)
-    assert "ipc/member/host1" in etcd.keys
+    assert "ipc/member/host1,host1:9999" in etcd.keys
 
 
 def test_an_etcd_that_refuses_at_once_is_not_asked_without_end(etcd: FakeEtcd, host: Host) -> None:

@@ -165,7 +165,7 @@ def test_of_three_that_start_at_once_one_leads(site: Site) -> None:
         if other is not leader:
             assert f"host='{leader.name}'" in other.await_event("standing_by").what
     wait_for(lambda: len(site.etcd.keys("ipc/member/")) == 3, "all to say where they are")
-    assert json.loads(site.etcd.keys()["ipc/member/host1"])["addresses"] == ["host1:9999"]
+    assert json.loads(site.etcd.keys()["ipc/member/host1,host1:9999"])["addresses"] == ["host1:9999"]
 
 
 def test_another_one_leads_when_the_leader_was_killed(site: Site) -> None:
@@ -210,7 +210,7 @@ def test_a_leader_that_resigns_leaves_nothing_and_is_followed(site: Site) -> Non
     wait_for(lambda: len(site.etcd.keys("ipc/member/")) == 2, "both to say where they are")
     one.tell("resign")
     assert one.await_event("resigned").what is True
-    assert set(site.etcd.keys("ipc/member/")) == {"ipc/member/two"}
+    assert set(site.etcd.keys("ipc/member/")) == {"ipc/member/two,two:9999"}
     two.await_event("elected")
     assert one.process.wait(DEADLINE) == 0
     two.tell("resign")
@@ -222,7 +222,7 @@ def test_a_standby_that_ends_leaves_nothing(site: Site) -> None:
     one, two = site.start_in_order("one", "two")
     two.tell("resign")
     two.await_event("resigned")
-    wait_for(lambda: set(site.etcd.keys()) == {LEADER, "ipc/member/one"}, "it to be gone")
+    wait_for(lambda: set(site.etcd.keys()) == {LEADER, "ipc/member/one,one:9999"}, "it to be gone")
     assert one.heard() == ["elected"] and site.await_leader(one) is one
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import re
 import signal
 import socket
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import Callable, TypeVar
 
 import pytest
+
+from ipclocker.lock.client.ping import ping_hosts
+from ipclocker.lock.client.settings import LockSettings
+from ipclocker.lock.snapshot import SERVES, STANDS_BY
 
 from ...support.etcd import Etcd, running_etcd
 from ...support.replicas import TTL, Replica, Replicas, free_port
@@ -265,6 +270,21 @@ def test_one_that_stands_by_can_not_serve_a_newer_format(replicas: Replicas) -> 
     assert not standby.serves()
     replicas.etcd.put("ipclocker/format", "1")
     assert replicas.leader() is standby
+
+
+def test_two_on_one_host_are_told_apart(replicas: Replicas) -> None:
+    """And one of an older version, whose key has its host's name alone, is read as well."""
+    told = {"host": "old", "addresses": ["10.0.0.9:1751"], "version": "0"}
+    replicas.etcd.put("ipclocker/member/old", json.dumps(told))
+    ports = ":".join(f"[127.0.0.1]:{replica.port}" for replica in replicas.all)
+
+    def states() -> set[str]:
+        return {host.state for host in ping_hosts(LockSettings(host=ports, connect_tries=1))}
+
+    wait_for(lambda: states() == {SERVES, STANDS_BY}, "both to be known")
+    members = [line for line in replicas.leader().ask("space 1; STATUS") if line.startswith("member ")]
+    assert len(members) == 3 and "member old 10.0.0.9:1751" in members
+    replicas.etcd.delete("ipclocker/member/old")
 
 
 def test_many_terms(replicas: Replicas) -> None:
