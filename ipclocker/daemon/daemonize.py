@@ -245,7 +245,7 @@ class _Daemon(NamedTuple):
         detach()
         try:
             self.pid_file.write()
-            return self._new_monitor(serve, ready).run()
+            return self._new_monitor(serve, ready, launcher).run()
         except (IpclockerError, OSError) as error:
             return StartupStatus(getattr(error, "exit_code", INTERNAL), str(error))
 
@@ -261,7 +261,9 @@ class _Daemon(NamedTuple):
         finally:
             self.pid_file.remove()
 
-    def _new_monitor(self, serve: Serve, ready: Callable[[], None] = lambda: None) -> ServerMonitor:
+    def _new_monitor(
+        self, serve: Serve, ready: Callable[[], None] = lambda: None, launcher: socket.socket | None = None
+    ) -> ServerMonitor:
         def renew(server: int, status: socket.socket | None) -> None:
             number = None if status is None else status.fileno()
             self._execute(Takeover(MONITOR, self.inheritance, self.pid_file.descriptor, number, server))
@@ -270,7 +272,7 @@ class _Daemon(NamedTuple):
             return Trial(loop, self.program, Takeover(PROBE), done)
 
         renewal = Renewal(attempt, renew) if self.monitoring.renews else None
-        return ServerMonitor(serve, self.monitoring, ready, renewal)
+        return ServerMonitor(serve, self.monitoring, ready, renewal, launcher)
 
     def _execute(self, takeover: Takeover) -> None:
         """Become the new version; return only if that can't be."""

@@ -10,6 +10,8 @@ start, and for the pauses of the restart policy.
 - A server that ends with status 0 was told to end by somebody else: the monitor ends too. It also ends after GAVE_UP,
   which says that another server would end in the same way.
 - A server that dies before it was ready for the first time is a failed start: the monitor ends and reports the reason.
+- When the process that wanted the server is gone before that, so are the server and the monitor: nobody would know of
+  one that waits, for an etcd say.
 
 A monitor that is killed with SIGKILL does not end its server, which goes on serving, but is not restarted any more.
 The locks in its memory are worth more than tidiness.
@@ -27,9 +29,10 @@ import signal
 import socket
 from collections.abc import Collection
 from functools import partial
+from math import inf
 from typing import Callable, NamedTuple, NoReturn, Optional
 
-from ..errors import GAVE_UP, INTERNAL, OK
+from ..errors import GAVE_UP, INTERNAL, OK, OUTPUT
 from ..net.loop import READ, Loop, Timer
 from ..process.restart_policy import RestartPolicy
 from ..process.wait import ended_children, how_it_ended
@@ -37,6 +40,7 @@ from .trial import Done, Trial
 
 _LONGEST_STATUS = 65_536  # bytes
 END_WITHIN = 10.0  # seconds from the signal to end until a server is killed: time to flush and to answer its clients
+_LONGEST_AFTER_REFUSAL = 3.0  # seconds until a server that can't use its state is started again: a fork, and a look
 TAKEN_OVER = "taken over"  # the text of OK from a server that has become another version of itself
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -85,8 +89,8 @@ class Renewal(NamedTuple):
 class ServerMonitor:
     """The monitor of one server.
 
-    `serve` runs in the server process. `ready` is called when the first server has reported OK; if it raises OSError,
-    the process that wanted a server is gone, and the monitor ends.
+    `serve` runs in the server process. `ready` is called when the first server has reported OK. The process that wanted
+    a server is gone, and the monitor ends, if that raises OSError, or `launcher` can be read from before.
     """
 
     def __init__(
@@ -95,9 +99,11 @@ class ServerMonitor:
         options: MonitorOptions,
         ready: Callable[[], None] = lambda: None,
         renewal: Renewal | None = None,
+        launcher: socket.socket | None = None,
     ) -> None:
         self._serve = serve
         self._ready = ready
+        self._launcher = launcher
         self._renewal = renewal
         self._trial: Trial | None = None
         self._options = options
@@ -137,6 +143,8 @@ class ServerMonitor:
             self._fork_again()
         else:
             self._fork()
+        if self._launcher is not None:
+            loop.watch(self._launcher, READ, lambda events: self._launcher_gone())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         loop.run()
         while self._outdated:
@@ -223,11 +231,21 @@ class ServerMonitor:
 
     def _report_ready(self) -> None:
         self.was_ready = True
+        self._unwatch_launcher()
         try:
             self._ready()
         except OSError:
-            log.warning("the process that started the server is gone before it was ready; the server is ended")
-            self._stop()
+            self._launcher_gone()
+
+    def _launcher_gone(self) -> None:
+        self._unwatch_launcher()
+        log.warning("the process that started the server is gone before it was ready; the server is ended")
+        self._stop()
+
+    def _unwatch_launcher(self) -> None:
+        if self._launcher is not None:
+            self._loop.unwatch(self._launcher)
+            self._launcher = None
 
     def _reap(self) -> None:
         for pid, status in ended_children():
@@ -256,10 +274,13 @@ class ServerMonitor:
             log.error("the server process %d died (%s)", pid, how)
             self._finish(StartupStatus(os.WEXITSTATUS(status) if os.WIFEXITED(status) else INTERNAL))
         else:
-            self._restart_after_a_pause(f"the server process {pid} died ({how})")
+            # A state that can't be used is put right by a person, who then waits for the server.
+            is_refused = os.WIFEXITED(status) and os.WEXITSTATUS(status) == OUTPUT
+            longest = _LONGEST_AFTER_REFUSAL if is_refused else inf
+            self._restart_after_a_pause(f"the server process {pid} died ({how})", longest)
 
-    def _restart_after_a_pause(self, why: str) -> None:
-        pause = self._policy.died(self._loop.now)
+    def _restart_after_a_pause(self, why: str, longest: float = inf) -> None:
+        pause = min(self._policy.died(self._loop.now), longest)
         log.error("%s; another is started in %.1f s", why, pause)
         self._restart_timer = self._loop.call_at(self._loop.now + pause, self._fork_again)
 

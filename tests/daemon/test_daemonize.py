@@ -190,6 +190,18 @@ def test_background_ends_if_nobody_waits_for_it_any_more(fake: Fake) -> None:
     assert not (fake.folder / "pid").exists()
 
 
+def test_background_ends_at_once_if_nobody_waits_for_it_any_more(fake: Fake) -> None:
+    """Nobody knows of one that waits, and has no pid file."""
+    fake.tell("hang")
+    process = fake.launch()
+    wait_for(lambda: bool(fake.pids()), "the start")
+    process.kill()
+    process.wait(DEADLINE)
+    fake.wait_until_gone()
+    assert "is gone before it was ready; the server is ended" in fake.log()
+    assert not (fake.folder / "pid").exists()
+
+
 @pytest.mark.parametrize("mode", [[], ["--foreground"]])
 def test_unwritable_log_file(fake: Fake, mode: list[str]) -> None:
     process = fake.launch(*mode, log_file="missing/log")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 
@@ -33,6 +34,19 @@ def test_a_restart_that_fails_is_tried_again(fake: Fake) -> None:
     wait_for(lambda: fake.log().count("died (exit status 69)") >= 2, "two failed restarts")
     assert "ERROR: port taken" in fake.log()
     fake.untell("refuse")
+    assert fake.server(other_than=first)
+
+
+def test_one_that_can_not_use_its_state_is_started_every_few_seconds(fake: Fake) -> None:
+    """Somebody puts it right, and then waits for it."""
+    fake.run()
+    first = fake.ask()
+    fake.tell("refuse state", "it was restored from a backup")
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: fake.log().count("died (exit status 74)") >= 7, "many failed restarts")
+    pauses = [float(pause) for pause in re.findall(r"another is started in (\S+) s", fake.log())]
+    assert max(pauses) <= 3 and len(pauses) > 6, "the last one would be 5 s at the least"
+    fake.untell("refuse state")
     assert fake.server(other_than=first)
 
 

@@ -6,6 +6,7 @@ processes that were ever started as server or as its monitor ("pids"), and files
 behave at its next start, named after what is to happen:
   refuse   start raises a ServerUnavailable with the file's content
   refuse later  the same, but not in a trial
+  refuse state  start raises a StateError with the file's content
   crash    start raises a RuntimeError
   kill     the process kills itself in start
   hang     start waits until the file is gone
@@ -26,7 +27,7 @@ from pathlib import Path
 from ipclocker.daemon import daemonize, monitor
 from ipclocker.daemon.inheritance import Inheritance
 from ipclocker.daemon.loop_server import LoopServer
-from ipclocker.errors import ServerUnavailable
+from ipclocker.errors import ServerUnavailable, StateError
 from ipclocker.net.loop import READ, Loop
 
 from . import PROJECT
@@ -84,6 +85,8 @@ def _misbehave(folder: Path, is_trial: bool) -> None:
         raise ServerUnavailable((folder / "refuse").read_text())
     if (folder / "refuse later").exists() and not is_trial:
         raise ServerUnavailable((folder / "refuse later").read_text())
+    if (folder / "refuse state").exists():
+        raise StateError((folder / "refuse state").read_text())
     if (folder / "crash").exists():
         raise RuntimeError("crash\nof the start")
     if (folder / "kill").exists():
