@@ -289,6 +289,10 @@ class LockAcquisition:
             self.asked_space = self.connector.space
             if isinstance(reply, Waiting):
                 waited = self._queued = True
+                # After a restart of the server's host, the places in its queue are theirs who come back in time. A
+                # server that tells no lock space is an old one, which gives nobody his place back.
+                if connection.space is not None:
+                    connection.notice_soon()
                 self.busy, self.holder = names[0], decode_text(reply.holder)
                 self._listener.waiting(decode_text(names[0]), self.holder)
             elif isinstance(reply, LookFor):

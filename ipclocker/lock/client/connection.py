@@ -35,9 +35,10 @@ from .steps import Steps, run
 ANSWER_WITHIN = 10.0
 CONNECT_WITHIN = 10.0  # seconds for one address; a host that is switched off says nothing at all
 # A server whose host went away is noticed after 15 + 3 * 5 = 30 s, by a probe or by what was sent and not received
-# (TCP_USER_TIMEOUT, in milliseconds). One in whose place another one serves is missed after 2 + 3 * 1 = 5 s.
+# (TCP_USER_TIMEOUT, in milliseconds). One in whose place another one serves, or that a place in the queue depends on,
+# is missed after 2 + 3 * 1 = 5 s. It is the kernel that answers, so a server that is slow or stands still is not.
 _TCP_OPTIONS = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000))
-_TCP_OPTIONS_SHARED = (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 5_000))
+_TCP_OPTIONS_SOON = (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 5_000))
 # Errors with which a server ends a connection, as any that is gone: it is tried again, or another one.
 _ENDS = {
     b"unwritable": (errno.ENOSPC, "it can't write its state (is its disk full?)"),
@@ -222,10 +223,15 @@ class ServerConnection:
         for reply in self._reader.read(lines):
             if isinstance(reply, Space):
                 self.space = reply
-                if reply.ttl is not None and self.address.family != socket.AF_UNIX:
-                    _set_options(self.sock, _TCP_OPTIONS_SHARED)
+                if reply.ttl is not None:
+                    self.notice_soon()
             else:
                 self._replies.append(reply)
+
+    def notice_soon(self) -> None:
+        """Notice in seconds, from now on, when the server's host is gone."""
+        if self.address.family != socket.AF_UNIX:
+            _set_options(self.sock, _TCP_OPTIONS_SOON)
 
     @property
     def has_unread(self) -> bool:

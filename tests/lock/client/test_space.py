@@ -288,6 +288,28 @@ def test_who_waits_for_a_server_in_memory_queues_again_when_it_is_started_again(
                 lock.unlock()
 
 
+@pytest.mark.parametrize(("space", "soon"), [(b"space 5a\n", True), (SHARED % b"h1:1", True), (b"", False)])
+def test_who_waits_notices_soon_that_the_host_is_gone_where_it_has_a_place(space: bytes, soon: bool) -> None:
+    """It is the kernel of the host that answers, so no server is left because it is slow."""
+    with scripted(space, LOCK=b"print_waiting other\n") as server:
+        acquisition = new_acquisition(server.port)
+        waits = threading.Event()
+        acquisition._listener.waiting = lambda name, holder: waits.set()  # type: ignore[method-assign]
+        with in_thread(lambda: acquisition.acquire(True, time.monotonic() + DEADLINE)):
+            assert waits.wait(DEADLINE)
+            connection = acquisition.connector.connection
+            assert connection is not None
+            idle, timeout = (
+                connection.sock.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_USER_TIMEOUT)
+            )
+            assert (idle, timeout) == ((2, 5_000) if soon else (15, 30_000))
+            server.answers[b"LOCK"] = b"owner me\nlocked 1\nlockname x\ntoken 5\n\n\n"
+            connection.sock.shutdown(socket.SHUT_RDWR)  # it asks again
+        acquisition.release()
+        acquisition.connector.close()
+
+
 # What may have been granted while nobody knew the space
 
 
