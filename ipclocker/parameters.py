@@ -54,10 +54,11 @@ def check_call(name: str, value: object) -> None:
         raise wrong(name, value, "a function, or None")
 
 
-def check_whole(name: str, value: object, least: int) -> None:
-    """Raise UsageError for a parameter that is no whole number, or less than this one."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise wrong(name, value, f"a whole number, {least} or more")
+def check_whole(name: str, value: object, least: int, most: Optional[int] = None) -> None:
+    """Raise UsageError for a parameter that is no whole number, or not within these bounds."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= (value if most is None else most):
+        bounds = f"{least} or more" if most is None else f"{least} to {most}"
+        raise wrong(name, value, f"a whole number, {bounds}")
 
 
 def check_seconds(name: str, value: object, least: float = 0.0) -> None:

@@ -11,7 +11,7 @@ from ..daemon.inheritance import Inheritance
 from ..daemon.state_dir import default_state_folder
 from ..errors import OK, UsageError
 from ..lock.endpoint import endpoint
-from ..lock.server.server import IDLE_TIMEOUT, TTL, LockServer
+from ..lock.server.server import IDLE_TIMEOUT, LONGEST_TTL, SHORTEST_TTL, TTL, LockServer
 from ..lock.storage.etcd_settings import EtcdSettings
 from .command_line import flag, number, option, seconds
 from .etcd_options import EtcdOptions
@@ -52,7 +52,8 @@ class Lockerd(EtcdOptions, name="lockerd", example="lockerd --host 0.0.0.0 --pid
         "SECONDS",
         "With --etcd: let another lockerd serve so long after this one was last heard of.",
         otherwise=str(TTL),
-        lowest=2,
+        lowest=SHORTEST_TTL,
+        highest=LONGEST_TTL,
     )
     etcd_compaction: bool = flag(
         "With --etcd: drop etcd's old revisions each minute.", "--etcd-compaction", "--no-etcd-compaction", default=True

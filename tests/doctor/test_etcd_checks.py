@@ -29,13 +29,19 @@ def test_one_with_which_all_is_well() -> None:
     [
         ({"members": {"http://a:1": MEMBER, "b": "refused"}}, "etcd member b", WARNING, "refused / start it there"),
         ({"members": {"b": "refused"}, "problem": "no answer"}, "etcd member b", FAILED, "refused / start it there"),
+        (
+            {"members": {"a": EtcdMember("3.5.1", 1, 0)}},
+            "etcd member a",
+            FAILED,
+            r"version 3\.5\.1 / .*two hold a lock: use 3\.5\.6 or newer",
+        ),
         ({"problem": "no answer"}, "etcd", FAILED, "no answer / see that more than half of its members run"),
         ({"write_seconds": 0.06}, "etcd speed", WARNING, "takes 0.0600 s / .*a disk of its own"),
         ({"write_seconds": 1.5}, "etcd speed", FAILED, "takes 1.5000 s / .*a disk of its own"),
         ({"write_seconds": None, "write_problem": "denied"}, "etcd speed", FAILED, "denied / .*the right to write"),
         ({"compacted": False, "revision": 10**6}, "etcd compaction", FAILED, "1000000 revisions.*no-etcd-compaction"),
         (
-            {"members": {"a": EtcdMember("3.5", 1800 << 20, 0)}},
+            {"members": {"a": EtcdMember("3.4", 1800 << 20, 0)}},
             "etcd space",
             WARNING,
             "1800.0 MB .*2 GiB.*quota-backend",
@@ -67,6 +73,10 @@ def test_what_is_wrong_is_said_with_what_to_do(facts: dict[str, Any], name: str,
 @pytest.mark.parametrize(
     ("facts", "name", "said"),
     [
+        *(
+            ({"members": {"a": EtcdMember(version, 1, 0)}}, "etcd member a", f"version {version}")
+            for version in ("3.4.23", "3.5.6", "3.5.30", "3.6.0", "3.7.0-rc.1", "?")
+        ),
         ({"compacted": False}, "etcd compaction", "none was needed yet, at revision 500"),
         ({"members": {"a": EtcdMember("3.6", 50 << 20, 100 << 20)}}, "etcd space", "50.0 MB of 100"),
     ],

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from .replica import Replica
 
 IDLE_TIMEOUT = 60.0  # seconds
-TTL, _SHORTEST_TTL = 5, 2  # seconds that a leader's term outlives its last renewal
+TTL, SHORTEST_TTL, LONGEST_TTL = 5, 2, 3600  # seconds that a leader's term outlives its last renewal
 _TELL_EVERY = 5.0  # seconds
 
 
@@ -92,7 +92,7 @@ class LockServer(ListeningServer):
         check_seconds("idle_timeout", idle_timeout)
         if not isinstance(state, (str, type(None))) and not hasattr(state, "load"):
             raise wrong("state", state, "the name of a file")
-        check_whole("leader_ttl", leader_ttl, _SHORTEST_TTL)
+        check_whole("leader_ttl", leader_ttl, SHORTEST_TTL, LONGEST_TTL)
         inherited = inherited or Inheritance(socket_list("sockets", sockets))
         where = endpoint(port, family, path)
         if etcd is not None:

@@ -186,7 +186,7 @@ class EtcdClient:
         says = version.get("etcdserver")
         if not isinstance(says, str):
             return f"{self._where()} is no etcd: it answers with status {status}, and not as etcd does"
-        if _version(says) < _OLDEST:
+        if read_version(says) < _OLDEST:
             return f"{self._where()} is an etcd of version {says}, which is too old: version 3.4 is the oldest for this"
         return f"{self._where()} is an etcd that does not answer JSON (status {status}): is its gRPC gateway on?"
 
@@ -243,6 +243,7 @@ def _object(text: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _version(text: str) -> tuple[int, ...]:
+def read_version(text: str) -> tuple[int, ...]:
+    """The numbers of a version of etcd, as far as it has some."""
     numbers = text.split("-")[0].split(".")
     return tuple(int(number) for number in numbers if number.isascii() and number.isdigit())

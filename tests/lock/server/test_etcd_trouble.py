@@ -259,6 +259,7 @@ def test_a_prefix_within_anothers(etcd: Etcd, tmp_path: Path) -> None:
         (["--etcd", "http://h", "--etcd-user", "u"], "--etcd-user 'u' is of no use without --etcd-password-file"),
         (["--etcd", "http://h", "--path", "/tmp/s"], "UNIX socket '/tmp/s' can't be used with etcd"),
         (["--etcd", "http://h", "--leader-ttl", "1"], "--leader-ttl"),
+        (["--etcd", "http://h", "--leader-ttl", "3601"], "--leader-ttl"),  # etcd takes some, and then nobody serves
         (["--leader-ttl", "5"], "--leader-ttl '5' is of no use without --etcd"),
         (["--etcd-user", "u"], "--etcd-user 'u' is of no use without --etcd"),
     ],
