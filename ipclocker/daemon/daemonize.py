@@ -325,6 +325,7 @@ class _Daemon(NamedTuple):
             service.on_hang_up = upgrade.begin
             service.handle_signals()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+            service.on_alive = self.notifier.alive
             service.wait_until_ready(self.notifier.waiting)
             service.on_status = self.notifier.status
             log.info("%s %s, %s; %s", self.name, VERSION, service.describe(), self.program.describe())

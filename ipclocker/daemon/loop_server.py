@@ -30,6 +30,7 @@ class LoopServer:
         self._restarts = False
         self.on_hang_up: Callable[[], None] = self.restart  # what SIGHUP asks for
         self.on_status: Callable[[str], None] = lambda status: None  # called when what `describe` says has changed
+        self.on_alive: Callable[[], object] = lambda: None  # called now and then in a turn that takes long
         self._serving = threading.RLock()  # held by the thread that serves or closes
         self._is_open = True
 

@@ -74,9 +74,12 @@ class SystemdNotifier:
     def keep_alive(self, loop: Loop) -> None:
         """Send signs of life in the loop's turns from now on, as often as the manager wants them."""
         if self._pause is not None:
-            sent = self._send("WATCHDOG=1", flags=socket.MSG_DONTWAIT)
-            pause = self._pause if sent else self._pause / 8  # some tries are left before the manager's time is over
+            pause = self._pause if self.alive() else self._pause / 8  # some tries are left before it is too late
             loop.call_at(loop.now + pause, partial(self.keep_alive, loop))
+
+    def alive(self) -> bool:
+        """Send one sign of life, from within a turn that takes long, if the manager wants them; True if it was sent."""
+        return self._pause is not None and self._send("WATCHDOG=1", flags=socket.MSG_DONTWAIT)
 
     def close(self) -> None:
         """Close the socket; nothing more is sent."""

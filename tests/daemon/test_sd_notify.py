@@ -109,6 +109,15 @@ def test_an_environment_for_programs() -> None:
     assert for_programs({**dict.fromkeys(private, "1"), "PATH": "/bin"}) == {"PATH": "/bin"}
 
 
+def test_a_sign_of_life_from_within_a_long_turn(any_listener: Listener) -> None:
+    with closing(SystemdNotifier(any_listener.place, 30.0)) as notifier:
+        assert notifier.alive()
+        assert any_listener.hear() == ["WATCHDOG=1"]
+    with closing(SystemdNotifier(any_listener.place)) as notifier:  # a manager that wants none
+        assert not notifier.alive()
+        assert any_listener.says_nothing()
+
+
 def test_a_failed_start_says_why(fake: Fake, any_listener: Listener) -> None:
     fake.tell("refuse", "no\nway")
     process = fake.launch("--foreground", NOTIFY_SOCKET=any_listener.place)

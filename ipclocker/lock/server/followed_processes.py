@@ -11,7 +11,7 @@ from ..model import Grant, HolderProcess
 from .holder_monitor import HolderMonitor
 
 _FOLLOW_AFTER = 0.05  # seconds: most locks of a command that ends at once are given back before
-_AT_ONCE = 10_000  # changes that are followed in one turn: a tenth of a second, when all that was kept is new
+_AT_ONCE = 2_000  # changes that are followed in one turn: some 20 ms, when all that was kept is new
 
 
 class FollowedProcesses:

@@ -272,10 +272,15 @@ class LockServer(ListeningServer):
         try:
             for sock in self._sockets:
                 start_listening(sock)
-            self._begin(space, store, kept, self._replica.on_term_lost, self._replica.note_turn)
+            self._begin(space, store, kept, self._replica.on_term_lost, self._lives)
         except BaseException:
             self.abandon_term()
             raise
+
+    def _lives(self) -> None:
+        assert self._replica is not None
+        self._replica.note_turn()
+        self.on_alive()
 
     def abandon_term(self) -> None:
         """Serve no more: others may do that already."""

@@ -59,6 +59,7 @@ from .etcd_requests import (
 )
 
 PAGE = 5_000  # keys that a load reads at once
+_PAGE_WITHIN = 15.0  # seconds, of which a try gets a third; for each page etcd counts all the locks that are left
 COMPACT = 60.0  # seconds; 300 bytes a change fill etcd's 2 GiB within minutes at full load
 _MOST_MEMBERS = 100  # hosts that clients are told of
 _BESIDE = 2.0  # seconds that what is not needed at once may keep batches waiting
@@ -131,7 +132,7 @@ class EtcdStore:
             pages = []
             while True:
                 page = get_page(start, end, self._page)
-                (answer,) = ranges(self._within_term(transaction([self._is_leader], [page])))
+                (answer,) = ranges(self._within_term(transaction([self._is_leader], [page]), _PAGE_WITHIN))
                 found = entries(answer)
                 pages.append(reader.submit(self._grants, found, served))
                 count += len(found)
@@ -301,10 +302,10 @@ class EtcdStore:
         self._number += 1
         self._last_token = last_token
 
-    def _within_term(self, body: bytes) -> dict[str, Any]:
+    def _within_term(self, body: bytes, within: float = 0.0) -> dict[str, Any]:
         """Return the answer to a transaction that only reads, and compares the term. Raises StateError, TermLost."""
         try:
-            answer = self._read("kv/txn", body)
+            answer = self._read("kv/txn", body, within)
         except EtcdRefused as problem:
             raise StateError(f"the locks in {self.location} can't be read: {problem}") from problem
         self._note(answer)
@@ -312,11 +313,14 @@ class EtcdStore:
             self._end_term(_DEPOSED)
         return answer
 
-    def _read(self, path: str, body: bytes) -> dict[str, Any]:
-        """Ask, as long as the term lasts, what may be asked twice. Raises EtcdRefused, StateError, TermLost."""
+    def _read(self, path: str, body: bytes, within: float = 0.0) -> dict[str, Any]:
+        """Ask, as long as the term lasts, what may be asked twice. Raises EtcdRefused, StateError, TermLost.
+
+        `within` so many seconds an answer is waited for even if the term has to be renewed meanwhile.
+        """
         while True:
             try:
-                return self._client.call(path, body, self._deadline())
+                return self._client.call(path, body, max(self._deadline(), time.monotonic() + within))
             except EtcdUnavailable as problem:
                 self._go_on_or_end(problem)
 

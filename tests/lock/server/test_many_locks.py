@@ -10,6 +10,7 @@ from typing import Any
 from ipclocker.lock.model import HolderProcess, Record
 from ipclocker.lock.server.followed_processes import FollowedProcesses
 from ipclocker.lock.server.replica import Replica
+from ipclocker.lock.server.server import LockServer
 from ipclocker.lock.server.serving_term import ServingTerm
 from ipclocker.lock.server.table import LockTable
 from ipclocker.lock.storage.base import StoredState
@@ -55,6 +56,16 @@ def test_a_term_that_begins_with_many_locks_shows_again_and_again_that_it_lives(
     loop.close()
 
 
+def test_the_service_manager_hears_meanwhile_that_it_lives() -> None:
+    """That takes some ten seconds with a million of them, and as much more on a busy host."""
+    signs: list[float] = []
+    kept = StoredState([record(number) for number in range(1, MANY + 1)], MANY, 0.0, "ab" * 16)
+    with LockServer("127.0.0.1", 0, etcd=EtcdSettings(("http://127.0.0.1:1",))) as server:
+        server.on_alive = lambda: signs.append(time.monotonic())
+        server.begin_term(FakeDisk(), kept, bytes)  # type: ignore[arg-type]
+        assert len(signs) == 3
+
+
 def test_one_that_stands_by_has_nothing_to_do_in_the_turns_of_its_loop() -> None:
     loop = Loop()
     settings = EtcdSettings(("http://127.0.0.1:1",))
@@ -75,6 +86,6 @@ def test_the_processes_of_many_locks_are_followed_in_several_turns() -> None:
         before = len(monitor.watched)
         now = followed.tick(now, table.grants)
         turns += 1
-        assert 0 < len(monitor.watched) - before <= 10_000
-    assert turns == 3 and len(monitor.watched) == MANY and set(monitor.watched.values()) == {1}
+        assert 0 < len(monitor.watched) - before <= 2_000
+    assert turns == 13 and len(monitor.watched) == MANY and set(monitor.watched.values()) == {1}
     loop.close()

@@ -118,6 +118,25 @@ def some(count: int, name: bytes = b"n", **others: object) -> list[Record]:
 # What is kept
 
 
+def test_a_page_may_take_longer_than_the_term_lasts_just_now(space: Space) -> None:
+    """As with a million locks on a busy host, while the term is renewed again and again."""
+    space.loaded().commit(some(3), [], 3)
+    reads: list[float] = []
+
+    def is_slow(exchange: Exchange) -> Answer:
+        if b'"limit":"77"' in exchange.body:
+            reads.append(time.monotonic())
+            time.sleep(2.5)
+            if len(reads) > 2:
+                space.now = DEADLINE  # enough: the term is over
+        return exchange.forward()
+
+    space.valid_until = 2.0
+    space.gateway.always = is_slow
+    assert len(space.store(page=77).load().grants) == 3
+    assert len(reads) == 1
+
+
 def test_what_was_committed_is_there_in_the_next_term(space: Space) -> None:
     first = space.store()
     assert first.load()[:2] == ([], 0)
