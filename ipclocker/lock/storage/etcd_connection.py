@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import select
 import socket
 import time
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING
 
 from ...errors import StateError
 from .etcd_settings import EtcdSettings, Member
+from .http_exchange import AnswerReader, BadAnswer, HungUp, NoHttp, request
 
 if TYPE_CHECKING:
     import ssl
 
-_PIECE = 1 << 16  # bytes of an answer between two looks at the clock
 _TLS_RECORDS = (b"\x15", b"\x16")  # what an answer to the greeting begins with: an alert, or a greeting
 _LOOK_WITHIN = 1.0  # seconds
-_LONGEST = 1 << 30  # bytes of an answer; a page of the largest records that there can be is far below
 
 
 class EtcdUnusable(StateError):
@@ -67,11 +65,9 @@ class Connection:
         self.member = member
         self._context = context
         self._shows_certificate = shows_certificate
-        self._http = (
-            http.client.HTTPSConnection(member.host, member.port, context=context)
-            if member.tls
-            else http.client.HTTPConnection(member.host, member.port)
-        )
+        self._host = _host_header(member)
+        self._sock: socket.socket | None = None
+        self._poll = select.poll()  # of that socket
 
     def ask(self, method: str, path: str, body: bytes | None, token: str, until: float) -> tuple[int, bytes]:
         """Send a request, and return the answer's status and body.
@@ -82,36 +78,53 @@ class Connection:
             with self._errors_explained(maybe_applied=False):
                 sock = self._connected(until)
             with self._errors_explained(maybe_applied=True):
-                headers = {"Authorization": token} if token else {}
-                self._http.request(method, path, body, headers)
-                response = self._http.getresponse()
-                return response.status, _read(response, sock, until)
+                sock.sendall(request(method, self._host, path, body, token))
+                reader = AnswerReader(sock, until)
+                answer = reader.read()
+            if not reader.keeps:
+                self.close()
+            return answer
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Close it; the next request makes another one."""
-        self._http.close()
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            sock.close()
 
     def _connected(self, until: float) -> socket.socket:
         left = until - time.monotonic()
         if left <= 0:
             raise TimeoutError("there was no time left")
-        if self._http.sock is not None and _is_closed(self._http.sock):
+        if self._sock is not None and self._poll.poll(0):  # it was closed: nothing that is asked for is on its way
             self.close()
-        if self._http.sock is None:
-            self._http.timeout = left
-            self._http.connect()
-        sock: socket.socket = self._http.sock
-        sock.settimeout(max(until - time.monotonic(), 0.001))
-        return sock
+        if self._sock is None:
+            self._sock = self._connect(left)
+            self._poll = select.poll()
+            self._poll.register(self._sock, select.POLLIN)
+            left = until - time.monotonic()
+        self._sock.settimeout(max(left, 0.001))
+        return self._sock
+
+    def _connect(self, within: float) -> socket.socket:
+        sock = socket.create_connection((self.member.host, self.member.port), within)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if not self.member.tls:
+                return sock
+            assert self._context is not None
+            return self._context.wrap_socket(sock, server_hostname=self.member.host)
+        except BaseException:
+            sock.close()
+            raise
 
     @contextlib.contextmanager
     def _errors_explained(self, maybe_applied: bool):  # type: ignore[no-untyped-def]
         try:
             yield
-        except (OSError, http.client.HTTPException, UnicodeError) as error:
+        except (OSError, BadAnswer, UnicodeError) as error:
             problem = _unusable(error, self._shows_certificate)
             if problem is None and _is_hang_up(error):  # as etcd does if it is spoken to in the wrong way
                 problem = _look_for_other_way(self.member)
@@ -124,7 +137,7 @@ class Connection:
 
     def _reason(self, error: Exception) -> str:
         other = None
-        if isinstance(error, http.client.RemoteDisconnected) and not self.member.tls:
+        if isinstance(error, HungUp) and not self.member.tls:
             other = "https://"
         elif type(error).__name__ in ("SSLEOFError", "SSLZeroReturnError"):
             other = "http://"
@@ -133,29 +146,10 @@ class Connection:
         return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
-def _is_closed(sock: socket.socket) -> bool:
-    """Tell whether the other side has closed a connection: nothing that is asked for is on its way."""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _read(response: http.client.HTTPResponse, sock: socket.socket, until: float) -> bytes:
-    pieces = []
-    length = 0
-    while piece := response.read(_PIECE):
-        pieces.append(piece)
-        length += len(piece)
-        left = until - time.monotonic()
-        if left <= 0 and response.length != 0:
-            raise TimeoutError("the answer took too long")
-        if length > _LONGEST:
-            raise http.client.HTTPException("the answer is too long")
-        with contextlib.suppress(OSError):  # closed, as it is at the end of an answer that says so
-            sock.settimeout(max(left, 0.001))
-    if response.length:
-        raise http.client.HTTPException("the answer was cut off")
-    return b"".join(pieces)
+def _host_header(member: Member) -> str:
+    """Return what HTTP's header names a member; of an address, the part that is of this host alone is left out."""
+    host, percent, rest = str(member).partition("://")[2].partition("%")
+    return host + rest[rest.index("]") :] if percent else host
 
 
 def _is_hang_up(error: Exception) -> bool:
@@ -211,6 +205,6 @@ def _unusable(error: Exception | None, shows_certificate: bool) -> str | None:
                 return f"wants a certificate of ours ({reason}): give --etcd-cert and --etcd-key"
             return f"does not accept our certificate ({reason}): see --etcd-cert"
         return f"can't be spoken to by TLS ({reason}): is it http?"
-    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
+    if isinstance(error, NoHttp):
         return f"is no etcd, since it does not speak HTTP: it says {str(error)[:40]!r}"
     return None

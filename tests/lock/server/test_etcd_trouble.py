@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import re
 import signal
@@ -20,6 +19,7 @@ from unittest import mock
 import pytest
 
 from ipclocker.lock.storage.etcd_client import EtcdClient, EtcdSettings, EtcdUnusable
+from ipclocker.lock.storage.http_exchange import AnswerReader
 
 from ...support.etcd import Etcd, running_etcd
 from ...support.shared_lockerd import SharedLockerd, run_lockerd, start_in_background
@@ -162,7 +162,7 @@ def test_client_certificates_that_are_wanted(tmp_path: Path) -> None:
         assert f"{etcd.urls[0]} wants a certificate of ours (" in said and "give --etcd-cert and --etcd-key" in said
         client = EtcdClient(EtcdSettings(tuple(etcd.urls), cacert=str(certificates.authority)))
         for lost in (ConnectionResetError(), BrokenPipeError(), ssl.SSLEOFError()):  # what etcd said came too late
-            is_lost = mock.patch.object(http.client.HTTPConnection, "getresponse", side_effect=lost)
+            is_lost = mock.patch.object(AnswerReader, "read", side_effect=lost)
             with is_lost, pytest.raises(EtcdUnusable, match="wants a certificate of ours"):
                 client.call("kv/range", {"key": "YQ=="}, time.monotonic() + DEADLINE)
         (tmp_path / "other").mkdir()
