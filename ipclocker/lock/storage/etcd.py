@@ -62,6 +62,7 @@ PAGE = 5_000  # keys that a load reads at once
 _PAGE_WITHIN = 15.0  # seconds, of which a try gets a third; for each page etcd counts all the locks that are left
 COMPACT = 60.0  # seconds; 300 bytes a change fill etcd's 2 GiB within minutes at full load
 _MOST_MEMBERS = 100  # hosts that clients are told of
+_LOOK_WITHIN = 0.3  # seconds, for the question who leads etcd: batches wait meanwhile
 _BESIDE = 2.0  # seconds that what is not needed at once may keep batches waiting
 
 log = logging.getLogger(__name__)
@@ -196,6 +197,7 @@ class EtcdStore:
         if not answer.get("succeeded"):
             self._end_term(_DEPOSED)
         self._note_members(answer)
+        self._client.prefer_leader(min(self._deadline(), time.monotonic() + _LOOK_WITHIN))
 
     def copy_to(self, path: str) -> NoReturn:
         """Not for etcd, which keeps its own copies. Raises StateError."""

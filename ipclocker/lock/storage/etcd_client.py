@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from ...errors import OUTPUT, IpclockerError, StateError
@@ -26,6 +27,7 @@ _OLDEST = (3, 4)  # version of etcd: older ones have no /v3
 # within the first, and has to; a page of a load may take longer.
 _SHORTEST_TRY, _LONGEST_TRY = 1.5, 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between two rounds through all members
+_LEAVE_ALONE = 60.0  # seconds; so long a member is not preferred that gave no answer
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,8 @@ class EtcdClient:
         self._has_new_context = False
         self._connections = self._make_connections()
         self._current = 0  # the member that answered last
+        self._ids: dict[int, str] = {}  # of the members, as far as they have said which they are
+        self._failed_at: dict[int, float] = {}  # when a member gave no answer, the last time
         self._token: str | None = None  # None: not asked for yet; empty: there is no need of one
         self._warned: set[str] = set()
         self.location = ",".join(settings.urls)
@@ -111,6 +115,7 @@ class EtcdClient:
                 except EtcdRefused as refusal:
                     refusal.maybe_applied |= maybe_applied
                     raise
+                self._failed_at[self._current] = time.monotonic()
                 self._current = (self._current + 1) % len(self._members)
             left = deadline - time.monotonic()
             unusable = [problem for problem in said.values() if isinstance(problem, EtcdUnusable)]
@@ -121,6 +126,37 @@ class EtcdClient:
                 raise EtcdUnavailable(f"etcd gave no answer in time ({reason})", maybe_applied)
             time.sleep(min(pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def prefer_leader(self, until: float) -> None:
+        """Ask the member that leads from now on, if it is known, since the others hand on to it all that is asked.
+
+        It is called now and then, and takes one short question; until then (monotonic) that has to be answered. What
+        goes wrong is passed over: every member serves, and the next request finds one that does.
+        """
+        before = self._current
+        if len(self._members) == 1:
+            return
+        try:
+            leader = self._look_at(before, until)
+            allowed = [number for number in range(len(self._members)) if self._may_be_preferred(number)]
+            for number in allowed:
+                if leader and number not in self._ids:
+                    self._look_at(number, until)
+            found = [number for number in allowed if self._ids.get(number) == leader]
+            self._current = before if before in found or not found else found[0]
+        except (NoAnswer, EtcdUnusable, EtcdRefused):
+            self._failed_at[self._current] = time.monotonic()
+            self._current = before
+
+    def _look_at(self, number: int, until: float) -> object:
+        """Note which member it is that answers there; return the number of etcd's leader."""
+        self._current = number
+        status = self._ask("maintenance/status", b"{}", until)
+        self._ids[number] = status.get("header", {}).get("member_id", "")
+        return status.get("leader", "")
+
+    def _may_be_preferred(self, number: int) -> bool:
+        return time.monotonic() - self._failed_at.get(number, -inf) >= _LEAVE_ALONE
 
     def reload(self) -> None:
         """Read the certificates again; the next request uses them. Any thread may call it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -178,6 +179,78 @@ def test_three_members_of_which_one_is_killed_or_silent_serve_on(tmp_path: Path)
             else:
                 member.start()
             etcd.wait_until_healthy()
+
+
+def test_the_member_that_leads_is_preferred_and_after_its_end_the_next_one(tmp_path: Path) -> None:
+    with running_etcd(tmp_path / "etcd", 3) as etcd, contextlib.ExitStack() as stack:
+        first = etcd.leader()
+        members = sorted(etcd.members, key=lambda member: member is first)  # it is the last one of the list
+        gateways = [stack.enter_context(Gateway(member.port).running()) for member in members]
+        client = client_of(*(gateway.url for gateway in gateways))
+
+        def write() -> int:
+            """Return the number of the member that was asked."""
+            before = [len(gateway.writes) for gateway in gateways]
+            put(client, "k", "1")
+            (asked,) = (n for n, gateway in enumerate(gateways) if len(gateway.writes) > before[n])
+            return asked
+
+        assert write() == 0
+        client.prefer_leader(later())
+        assert write() == 2
+        client.prefer_leader(later())
+        assert write() == 2
+        first.kill()
+        etcd.leader()
+        put(client, "k", "2")  # of any one
+        second = etcd.leader()
+        client.prefer_leader(later())
+        assert members[write()] is second is etcd.leader()
+
+
+def member_that_says(number: str, asked: list[str], status: Answer, answer: Answer) -> Any:
+    """One that notes its number in `asked` when it is asked anything but its status."""
+
+    def behaviour(exchange: Exchange) -> Answer:
+        if exchange.path == "/v3/maintenance/status":
+            return status
+        asked.append(number)
+        return answer
+
+    return behaviour
+
+
+DONE = (200, b'{"header":{},"succeeded":true}')
+
+
+def test_a_leader_that_does_not_answer_here_is_left_alone_for_a_while() -> None:
+    asked: list[str] = []
+    one, two = ((200, b'{"header":{"member_id":"%d"},"leader":"2"}' % number) for number in (1, 2))
+    with (
+        Gateway(always=member_that_says("1", asked, one, DONE)).running() as follower,
+        Gateway(always=member_that_says("2", asked, two, TIMED_OUT)).running() as leader,
+        socket.create_server(("127.0.0.1", 0)) as silent,
+    ):
+        client = client_of(follower.url, f"http://127.0.0.1:{silent.getsockname()[1]}", leader.url)
+        client.prefer_leader(time.monotonic() + 0.3)  # the silent one takes all of that
+        client.prefer_leader(later())
+        put(client, "k", "1")
+        assert asked == ["2", "1"]
+        client.prefer_leader(later())
+        put(client, "k", "1")
+        assert asked == ["2", "1", "1"]
+
+
+def test_what_does_not_say_who_leads_is_asked_as_before() -> None:
+    asked: list[str] = []
+    for status in (error(403, 7, "no"), None, (200, b'{"header":{}}'), (200, b"<html>")):
+        first = Gateway(always=member_that_says("1", asked, status, DONE))
+        other = Gateway(always=member_that_says("2", asked, status, DONE))
+        with first.running(), other.running():
+            client = client_of(first.url, other.url)
+            client.prefer_leader(later())
+            put(client, "k", "1")
+    assert asked.count("1") >= 4 and "2" not in asked
 
 
 def test_without_quorum_nothing_is_answered_and_then_it_goes_on(tmp_path: Path) -> None:
