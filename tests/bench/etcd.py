@@ -62,7 +62,7 @@ def many_clients(etcd: Etcd) -> None:
     """Print how many changes a second there are of many clients, and what each costs."""
     with replica(etcd, "many/") as ours, lockerd() as memory:
         loads = [load.Kept(each.port, CLIENTS) for each in (ours, memory)]
-        bare = (BareEtcd(etcd.urls, BARE_CLIENTS, 1), BareEtcd(etcd.urls, 1, BATCH))
+        bare = (BareEtcd(etcd.urls, BARE_CLIENTS, 1), BareEtcd([etcd.leader().url], 1, BATCH))
         rates: list[list[float]] = [[], [], []]
         cpu: list[list[float]] = [[], []]
         for _ in range(ROUNDS):
@@ -90,8 +90,8 @@ def many_clients(etcd: Etcd) -> None:
 def one_client(etcd: Etcd) -> None:
     """Print how long one client alone waits for an answer."""
     with replica(etcd, "one/") as ours:
-        # lockerd asks the first member, too
-        both = (load.Kept(ours.port, 1).run, BareEtcd(etcd.urls[:1], 1, 1).run)
+        # lockerd asks the member that leads, too
+        both = (load.Kept(ours.port, 1).run, BareEtcd([etcd.leader().url], 1, 1).run)
         times: list[list[float]] = [[], []]
         for _ in range(ROUNDS):
             for number, run in enumerate(both):

@@ -74,19 +74,23 @@ class Connection:
 
         Raises NoAnswer if there was none until then, EtcdUnusable if what answers is no etcd.
         """
+        is_sent = False
         try:
-            with self._errors_explained(maybe_applied=False):
-                sock = self._connected(until)
-            with self._errors_explained(maybe_applied=True):
-                sock.sendall(request(method, self._host, path, body, token))
-                reader = AnswerReader(sock, until)
-                answer = reader.read()
-            if not reader.keeps:
-                self.close()
-            return answer
+            sock = self._connected(until)
+            data = request(method, self._host, path, body, token)
+            is_sent = True
+            sock.sendall(data)
+            reader = AnswerReader(sock, until)
+            answer = reader.read()
+        except (OSError, BadAnswer, UnicodeError) as error:
+            self.close()
+            raise self._explained(error, is_sent) from error
         except BaseException:
             self.close()
             raise
+        if not reader.keeps:
+            self.close()
+        return answer
 
     def close(self) -> None:
         """Close it; the next request makes another one."""
@@ -120,20 +124,15 @@ class Connection:
             sock.close()
             raise
 
-    @contextlib.contextmanager
-    def _errors_explained(self, maybe_applied: bool):  # type: ignore[no-untyped-def]
-        try:
-            yield
-        except (OSError, BadAnswer, UnicodeError) as error:
-            problem = _unusable(error, self._shows_certificate)
-            if problem is None and _is_hang_up(error):  # as etcd does if it is spoken to in the wrong way
-                problem = _look_for_other_way(self.member)
-                if problem is None and self._context is not None:
-                    problem = _unusable(_hear_alert(self.member, self._context), self._shows_certificate)
-            if problem is not None:
-                raise EtcdUnusable(f"{self.member} {problem}") from error
-            reason = self._reason(error)
-            raise NoAnswer(f"{self.member}: {reason}", maybe_applied) from error
+    def _explained(self, error: Exception, maybe_applied: bool) -> NoAnswer | EtcdUnusable:
+        problem = _unusable(error, self._shows_certificate)
+        if problem is None and _is_hang_up(error):  # as etcd does if it is spoken to in the wrong way
+            problem = _look_for_other_way(self.member)
+            if problem is None and self._context is not None:
+                problem = _unusable(_hear_alert(self.member, self._context), self._shows_certificate)
+        if problem is not None:
+            return EtcdUnusable(f"{self.member} {problem}")
+        return NoAnswer(f"{self.member}: {self._reason(error)}", maybe_applied)
 
     def _reason(self, error: Exception) -> str:
         other = None

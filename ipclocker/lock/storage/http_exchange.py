@@ -13,9 +13,10 @@ _PIECE = 1 << 16  # bytes that are read at a time, between two looks at the cloc
 _LONGEST_HEAD = 1 << 16  # bytes, of a status line and headers, or of what describes a chunk
 _LONGEST = 1 << 30  # bytes of an answer; a page of the largest records that there can be is far below
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?(?:\r\n|$)")
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*(?=\r\n|$)", re.IGNORECASE)
-_ENCODING = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r\n]*)", re.IGNORECASE)
-_CLOSES = re.compile(rb"\r\nconnection:[^\r\n]*\bclose\b", re.IGNORECASE)
+# In headers that were made lower case.
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*(?=\r\n|$)")
+_ENCODING = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r\n]*)")
+_CLOSES = re.compile(rb"\r\nconnection:[^\r\n]*\bclose\b")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;[^\r\n]*)?")
 _NO_BODY = (204, 304)  # statuses
 
@@ -64,7 +65,7 @@ class AnswerReader:
         if status in _NO_BODY:
             body = b""
         elif encoding is not None:
-            if encoding[1].strip().lower() != b"chunked":
+            if encoding[1].strip() != b"chunked":
                 raise BadAnswer("the answer is encoded in an unknown way")
             body = self._read_chunks()
         elif length is not None:
@@ -82,7 +83,7 @@ class AnswerReader:
         found = _STATUS.match(head)
         if found is None:
             raise NoHttp(_beginning(head))
-        return found[1], int(found[2]), head
+        return found[1], int(found[2]), head.lower()
 
     def _read_chunks(self) -> bytes:
         pieces = []
