@@ -762,3 +762,22 @@ def test_all_works_over_tls_for_a_user_that_may_use_its_prefix_alone_and_whose_t
         store.commit([], [], 150)
         assert len(store.load().grants) == 150
         store.close()
+
+
+def test_after_a_touch_it_is_the_leading_member_that_is_written_to(space: Space) -> None:
+    leader = space.etcd.call("maintenance/status", {})["leader"]
+    follows = json.dumps({"header": {"member_id": "1"}, "leader": leader}).encode()
+
+    def follower(exchange: Exchange) -> Answer:
+        return (200, follows) if exchange.path == "/v3/maintenance/status" else exchange.forward()
+
+    with Gateway(space.etcd.members[0].port, always=follower).running() as other:
+        client = EtcdClient(EtcdSettings((other.url, space.gateway.url)))
+        store = EtcdStore(client, space.prefix, space.begin_term(), lambda: space.valid_until, lambda: space.now)
+        store.load()
+        store.touch()
+        assert not space.gateway.writes
+        store.commit([A_RECORD], [], 7)
+        assert len(space.gateway.writes) == 1
+        store.close()
+    assert set(space.grants()) == {7}
