@@ -37,10 +37,15 @@ TTL = sized(5, 2)  # seconds
 
 @contextlib.contextmanager
 def replica(etcd: Etcd, prefix: str) -> Iterator[Server]:
-    """A lockerd on etcd, from the built file: the first one of a prefix serves, the second one stands by."""
+    """A lockerd on etcd, from the built file: the first one of a prefix serves, the second one stands by.
+
+    Its state folder is its own: in that of this host it would note this etcd, and refuse that of the next run.
+    """
     where = ["--host", "127.0.0.1", "--port", "0", "--etcd", ",".join(etcd.urls), "--etcd-prefix", prefix]
-    with server(PYTHON, "-IS", FILE, "lockerd", "--nofork", "--leader-ttl", str(TTL), *where) as running:
-        yield running
+    with tempfile.TemporaryDirectory() as state:
+        where += ["--state-dir", state]
+        with server(PYTHON, "-IS", FILE, "lockerd", "--nofork", "--leader-ttl", str(TTL), *where) as running:
+            yield running
 
 
 def show(title: str, text: str) -> None:
