@@ -36,6 +36,8 @@ class LockRequest:
     `hold`: seconds that the lock may be held, 0 for ever; a `lease` is a hold that its holder renews.
     `process`: if set, the lock may be freed when that is gone. `command`: what runs under the lock, for people to read.
     `confirms`: the client confirms a grant that it has waited for; one without confirmation is taken back.
+    `slots`: how many holders the lock may have while this is one of them (server/lock_modes.py); 0: any number.
+    `min_hold`: seconds for which the lock is held at least, 0 for none.
     `waited`: for how many seconds the client has waited before it asked, as from a server that has ended since.
     Of one that waits, `address` is where its client is connected from, `queued_at` when it began to wait (seconds,
     monotonic), `places` its place in the queue of each of its names (server/wait_queues.py).
@@ -47,11 +49,13 @@ class LockRequest:
         "confirms",
         "hold",
         "lease",
+        "min_hold",
         "names",
         "owner",
         "places",
         "process",
         "queued_at",
+        "slots",
         "waited",
     )
 
@@ -69,6 +73,8 @@ class LockRequest:
         command: bytes = b"",
         confirms: bool = False,
         waited: float = 0.0,
+        slots: int = 1,
+        min_hold: float = 0.0,
     ) -> None:
         self.owner = owner
         self.names = names
@@ -78,6 +84,8 @@ class LockRequest:
         self.command = command
         self.confirms = confirms
         self.waited = waited
+        self.slots = slots
+        self.min_hold = min_hold
 
 
 class Grant:
@@ -95,7 +103,10 @@ class Grant:
         "expiry",
         "heard",
         "hold",
+        "keep_until",
+        "kept",
         "lease",
+        "min_hold",
         "name",
         "outlived",
         "owner",
@@ -104,6 +115,7 @@ class Grant:
         "recalled",
         "request",
         "since",
+        "slots",
         "token",
         "untold",
     )
@@ -120,6 +132,10 @@ class Grant:
         self.since = now
         self.hold = hold = request.hold
         self.lease = request.lease
+        self.slots = request.slots
+        self.min_hold = request.min_hold
+        self.keep_until = -inf  # from when on it may be freed; with a `min_hold`, known once the client has the grant
+        self.kept = False  # it is nobody's any more, and stays until then
         self.outlived = False  # the lease ran out, but the process is known to live
         self.recalled = False  # the holder was asked to give it back; it can't be renewed
         self.deadline = now + hold if hold else inf
@@ -153,24 +169,44 @@ class Grant:
             None if self.heard is None else self.heard + clock,
             self.command,
             *process,
+            self.slots,
+            self.min_hold,
+            self.keep_until + clock if self.keep_until > -inf else None,
+            self.kept,
         )
 
     @classmethod
     def from_record(cls, record: Record, now: float, clock: float) -> Grant:
-        """Return the grant that was kept, confirmed or not; its hold time starts again, in full."""
+        """Return the grant of a record, confirmed or not; its hold time starts again, in full.
+
+        Of its min-hold only what is left counts, by the wall clock: else one of 23 hours would skip a night.
+        """
         process = None
         if record.pid:
-            host, number, start, boot, pidns, address, machine, timens = record[-8:]
-            process = HolderProcess(host, number, start, boot, pidns, address, machine, timens)
+            process = HolderProcess(
+                record.host,
+                record.pid,
+                record.start,
+                record.boot,
+                record.pidns,
+                record.address,
+                record.machine,
+                record.timens,
+            )
         owner = (record.user, record.session)
         request = LockRequest(owner, (record.name,), record.hold, bool(record.lease), process, record.command)
         grant = cls(record.name, record.token, request, now)
         grant.since = record.since - clock
+        grant.slots, grant.min_hold, grant.kept = record.slots, record.min_hold, bool(record.kept)
+        if record.keep_until is not None:
+            grant.keep_until = min(record.keep_until - clock, now + record.min_hold)
         grant.recalled = bool(record.recalled)
         grant.heard = None if record.heard is None else record.heard - clock
         if record.outlived:
             grant.outlived = True
             grant.deadline = inf
+        if grant.kept:
+            grant.deadline = grant.keep_until
         return grant
 
 
@@ -197,6 +233,10 @@ class Record(NamedTuple):
     address: str
     machine: bytes
     timens: Optional[int]
+    slots: int = 1
+    min_hold: float = 0.0
+    keep_until: Optional[float] = None
+    kept: bool = False
 
 
 _NO_PROCESS = HolderProcess(b"", 0, None, b"", None, "")

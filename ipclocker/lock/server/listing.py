@@ -41,9 +41,9 @@ def lock_list(table: LockTable) -> Iterator[bytes]:
 def lock_info(table: LockTable, names: Iterable[bytes], now: float) -> Iterator[bytes]:
     """Write the lines about each lock of these names that is held, in full, or in short about all if there are none."""
     names = list(names)
-    held = table.held
-    grants: Iterable[Grant] = (held[name] for name in names if name in held) if names else table.walk()
+    grants: Iterable[Grant] = (grant for name in names for grant in table.holders(name)) if names else table.walk()
     for grant in grants:
         yield info.held_line(grant, now, in_full=bool(names))
-        for request in table.waiters(grant.name):
-            yield info.waiter_line(grant.name, request, now)
+        if table.held.get(grant.name) is grant:  # of several holders one is enough
+            for request in table.waiters(grant.name):
+                yield info.waiter_line(grant.name, request, now)

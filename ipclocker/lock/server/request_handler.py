@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from itertools import islice
 from typing import Protocol
 
 from ...version import VERSION
@@ -18,6 +19,10 @@ from ..wire import replies, requests
 from .listing import Listing, lock_info, lock_list
 from .request_pipeline import Handler, RequestPipeline
 from .service import LockService
+
+_MOST_LOOKED_FOR = (
+    requests.MAX_NAMES
+)  # holders whose processes a client is asked to look for; a lock may have any number
 
 
 class Connection(Protocol):
@@ -68,13 +73,13 @@ class RequestHandler(RequestPipeline):
 
     def on_disconnect(self, now: float) -> None:
         """Wait for nothing any more, since the client is gone. What it knows to hold, it keeps."""
+        service = self.service
+        service.now = now
         in_good_order = self.closing and self.undelivered is None and not self.output
         if not in_good_order or self.waiting is not None or self.subscriptions:
             self._leave()
         if in_good_order:
             return
-        service = self.service
-        service.now = now
         if self.process is not None:
             service.on_suspect(self.process)
         if self.undelivered is not None:
@@ -201,6 +206,8 @@ class RequestHandler(RequestPipeline):
             return self._answer_busy(request)
         if grant.recalled:
             return self._answer_error(b"recalled")
+        if grant.slots != request.slots:  # a reader does not become a writer while it reads
+            return self._answer_error(b"bad_slots")
         if grant.since != service.now:  # it was granted before, and asks again
             self._note_heard(grant)
         self._answer_granted(grant)
@@ -236,18 +243,34 @@ class RequestHandler(RequestPipeline):
     def _break_lock(self, words: list[bytes]) -> bool:
         if not self.names:
             return self._answer_error(b"no_locks")
-        return self._break(self.names, b"")
+        try:
+            grants = self._grants_meant(words)
+        except ValueError:
+            return self._answer_error(b"bad_token")
+        return self._break(grants, b"")
 
     def _recall(self, words: list[bytes]) -> bool:
         if not self.names:
             return self._answer_error(b"no_locks")
-        recalled = self.service.recall(self.names)
-        others = [name for name in self.names if name not in {grant.name for grant in recalled}]
+        try:
+            grants = self._grants_meant(words)
+        except ValueError:
+            return self._answer_error(b"bad_token")
+        recalled = self.service.recall(grants)
+        others = [grant for grant in grants if not grant.lease]
         return self._break(others, b"".join(map(replies.recalled, recalled)))
 
-    def _break(self, names: Iterable[bytes], answer: bytes) -> bool:
+    def _grants_meant(self, words: list[bytes]) -> list[Grant]:
+        """Return the grants of all the names, or that of `BREAK_LOCK NAME N` and the like. Raises ValueError."""
+        table = self.service.table
+        if len(words) < 3:
+            return [grant for name in self.names for grant in table.holders(name)]
+        name, token = requests.grant_named(words)
+        return [grant for grant in table.holders(name) if grant.token == token]
+
+    def _break(self, grants: Iterable[Grant], answer: bytes) -> bool:
         service = self.service
-        effects = service.table.break_locks(names, service.now)
+        effects = service.table.break_grants(grants, service.now)
         answer += b"".join(map(replies.broke, effects.ended))
         self.output.append(answer + self._show(service.table.standing(self.owner, self.names), self.owner))
         service.apply(effects)
@@ -284,7 +307,7 @@ class RequestHandler(RequestPipeline):
 
     def _got(self, words: list[bytes]) -> bool:
         with contextlib.suppress(ValueError):  # the command has no answer, so there is none to give
-            self.service.apply(self.service.table.confirm(*requests.grant_named(words)))
+            self.service.apply(self.service.table.confirm(*requests.grant_named(words), self.service.now))
         return False
 
     def _renew(self, words: list[bytes]) -> bool:
@@ -356,15 +379,17 @@ class RequestHandler(RequestPipeline):
         self.output.append(replies.granted(grant, self.confirms))
 
     def _answer_busy(self, request: LockRequest) -> bool:
-        holders = [self.service.table.held[name] for name in self.names]
+        table = self.service.table
+        first = table.held[self.names[0]]
         if request.process is not None:
-            for grant in holders:
+            holders = (grant for name in self.names for grant in table.holders(name))
+            for grant in islice(holders, _MOST_LOOKED_FOR):
                 if grant.process is not None and grant.process.host:
                     self.output.append(replies.look_for(grant.name, grant.process))
         if not self.waits:
-            self.output.append(self._show(holders[0], self.owner))
+            self.output.append(self._show(first, self.owner))
             return False
-        self.output.append(replies.waiting(holders[0]))
+        self.output.append(replies.waiting(first))
         self.waiting = request
         self.service.wait(self, request, self.address)
         return True

@@ -98,8 +98,8 @@ class LockService:
 
     def leave(self, request: LockRequest) -> None:
         """Take a request off the queues, since its client is gone; a grant that is on its way to it is taken back."""
-        self.table.dequeue(request)
         self._waiting.pop(request, None)
+        self.apply(self.table.leave(request, self.now))
 
     def mark_told(self, request: LockRequest, grant: Grant, now: float) -> None:
         """Note that the client of a request that waited was told of its grant."""
@@ -111,7 +111,7 @@ class LockService:
         for request in requests:
             client = self._waiting.get(request)
             if client is None:  # it has gone since
-                self.table.dequeue(request)
+                self.apply(self.table.leave(request, self.now))
             elif not client.on_returned():
                 self.fail_waiters([request])
 
@@ -142,9 +142,9 @@ class LockService:
         if grant.heard is not None:
             self.apply(self.table.mark_heard(grant))
 
-    def recall(self, names: Iterable[bytes]) -> list[Grant]:
-        """Ask the holders of leases among these locks to give them back; the grants that are recalled."""
-        recalled, effects = self.table.recall(names)
+    def recall(self, grants: Iterable[Grant]) -> list[Grant]:
+        """Ask the holders of leases among these grants to give them back; the grants that are recalled."""
+        recalled, effects = self.table.recall(grants)
         self.apply(effects)
         for grant in recalled:
             self._notify(grant, replies.recall(grant))

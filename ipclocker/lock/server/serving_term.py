@@ -26,6 +26,7 @@ from ...net.transport import DONTWAIT, PIECE
 from ..model import Grant, HolderProcess, LockRequest
 from ..storage.base import Store, StoredState
 from ..wire import replies
+from . import lock_modes
 from .acceptor import Acceptor
 from .client_list import ClientList
 from .client_place import PlaceNamer
@@ -36,6 +37,7 @@ from .group_commit import RETRY, GroupCommit
 from .holder_monitor import HolderMonitor
 from .request_handler import RequestHandler
 from .service import LockService
+from .table import RESERVED
 
 DEFAULT_PID_PORT = 1752
 _SLICE = 10_000  # locks that are restored at a time: a tenth of a second
@@ -94,10 +96,11 @@ class ServingTerm:
     def _restore(
         self, store: Store, kept: StoredState, lost: Callable[[Exception], None], lives: Callable[[], None]
     ) -> None:
-        if len({grant.name for grant in kept.grants}) < len(kept.grants):
+        overfull = lock_modes.overfull(grant for grant in kept.grants if (grant.user, grant.session) != RESERVED)
+        if overfull is not None:
             raise StateError(
-                f"the state in {store.location} is damaged, since a lock is held twice in it: move it away, or "
-                "bring back a copy of it"
+                f"the state in {store.location} is damaged, since the lock '{decode_text(overfull)}' has more holders "
+                "than it may have: move it away, or bring back a copy of it"
             )
         table = self.service.table
         for start in range(0, len(kept.grants), _SLICE):

@@ -32,7 +32,6 @@ from ..model import Record
 from .base import Freed, StoredState, TermLost, new_space
 from .etcd_client import OUT_OF_RANGE, EtcdClient, EtcdRefused, EtcdUnavailable
 from .etcd_prefix import (
-    FORMAT,
     check_format,
     check_is_free,
     describe,
@@ -40,7 +39,7 @@ from .etcd_prefix import (
     shown,
     unreadable,
 )
-from .etcd_record import read_record, record_key, record_value
+from .etcd_record import OLDEST_FORMAT, read_record, record_format, record_key, record_value
 from .etcd_requests import (
     Entry,
     created_at,
@@ -112,6 +111,7 @@ class EtcdStore:
         members = self._key(b"member/")
         self._list_members = get_page(members, end_of(members), _MOST_MEMBERS)
         self._counter: bytes | None = None  # as it stands in etcd
+        self._format = OLDEST_FORMAT
         self._number = 0  # of transactions in this term
         self._last_token = 0
         self._is_over = ""  # why
@@ -161,11 +161,15 @@ class EtcdStore:
     def _write_batch(self, changed: Sequence[Record], freed: Sequence[Freed], last_token: int) -> None:
         # What is freed goes first, so that at no moment a name has two holders, whatever part is carried out.
         operations = [delete(self._locks + record_key(name, token)) for name, token in freed]
+        needed = max(map(record_format, changed), default=self._format)
+        if needed > self._format:
+            operations.append(put(self._key(b"format"), b"%d" % needed))
         operations += [
             put(self._locks + record_key(record.name, record.token), record_value(record)) for record in changed
         ]
         for number, part in enumerate(parts(operations)):
             self._write(part, last_token, is_first=number == 0)
+        self._format = max(needed, self._format)
 
     def confirm_term(self) -> None:
         """See that this was the leader at a moment after the call. Raises TermLost."""
@@ -220,9 +224,9 @@ class EtcdStore:
         writes = []
         if version is None:
             self._check_prefix_is_free()
-            writes.append(put(self._key(b"format"), b"%d" % FORMAT))
-        elif int(version.value) < FORMAT:  # from here on an older lockerd could misread what is written
-            writes.append(put(self._key(b"format"), b"%d" % FORMAT))
+            writes.append(put(self._key(b"format"), b"%d" % self._format))
+        else:
+            self._format = int(version.value)
         self.space = new_space() if space is None else space.value.decode("ascii", "replace")
         if space is None and counter is not None:
             raise StateError(

@@ -9,7 +9,9 @@ from ...errors import StateError
 from .etcd_client import EtcdClient, EtcdRefused
 from .etcd_requests import Entry, end_of, entries, entry, get, get_range, get_request, ranges, transaction
 
-FORMAT = 1  # of the keys; it rises only when an older version could misread them
+# Of the keys; it rises only when an older version could misread them. A lockerd that knows 2 writes 1 until it has to
+# keep something that needs 2 (etcd_record.py), so that an older one may serve as well during an upgrade.
+FORMAT = 2
 _NAMES = {b"format", b"space", b"leader", b"import", b"counter", b"served"}
 _MOST_BESIDE_LOCKS = 200
 CHOOSE = "choose another one with --etcd-prefix"

@@ -16,6 +16,7 @@ from ...net.text import decode_text, encode_text
 from ..model import Record
 
 MAX_COMMAND = 4096  # bytes of a command that are kept; it is for people to read
+OLDEST_FORMAT = 1  # of a prefix
 _DEFAULTS: dict[str, Any] = {  # in the order of a Record's fields behind the token and the name
     "user": b"",
     "session": b"",
@@ -35,15 +36,19 @@ _DEFAULTS: dict[str, Any] = {  # in the order of a Record's fields behind the to
     "address": "",
     "machine": b"",
     "timens": None,
+    "slots": 1,
+    "min_hold": 0.0,
+    "keep_until": None,
+    "kept": False,
 }
 _TEXTS = {name for name, default in _DEFAULTS.items() if isinstance(default, bytes)}
 _FLAGS = {name for name, default in _DEFAULTS.items() if isinstance(default, bool)}
-_TIMES = {"since", "hold", "heard"}
+_TIMES = {"since", "hold", "heard", "min_hold", "keep_until"}
 _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys((*_TEXTS, "address"), (str,)),
     **dict.fromkeys(_FLAGS, (bool,)),
     **dict.fromkeys(_TIMES, (float, int)),
-    **dict.fromkeys(("pid", "start", "pidns", "timens"), (int,)),
+    **dict.fromkeys(("pid", "slots", "start", "pidns", "timens"), (int,)),
 }
 
 
@@ -64,6 +69,11 @@ def record_value(record: Record) -> bytes:
                 value = bool(value)
             found[name] = value
     return _encode(found).encode()
+
+
+def record_format(record: Record) -> int:
+    """Return the oldest format of a prefix whose readers understand this grant: others would see a plain lock in it."""
+    return OLDEST_FORMAT if record.slots == 1 and not record.min_hold else 2
 
 
 def read_record(key: bytes, value: bytes) -> Record:

@@ -24,27 +24,37 @@ from ..model import Record
 from .base import Freed, StoredState, new_space
 
 _APPLICATION = 0x69706C6B  # "iplk", in the file's header: this file is ours
-_VERSION = 3  # of the tables below
+_VERSION = 4  # of the tables below
 _TABLES = """
     CREATE TABLE grants (
         token INTEGER PRIMARY KEY, name BLOB NOT NULL, user BLOB NOT NULL, session BLOB NOT NULL,
         since REAL NOT NULL, hold REAL NOT NULL, lease INTEGER NOT NULL, outlived INTEGER NOT NULL,
         confirmed INTEGER NOT NULL, recalled INTEGER NOT NULL, heard REAL, command BLOB NOT NULL, host BLOB NOT NULL,
         pid INTEGER NOT NULL, start INTEGER, boot BLOB NOT NULL, pidns INTEGER, address TEXT NOT NULL,
-        machine BLOB NOT NULL, timens INTEGER
+        machine BLOB NOT NULL, timens INTEGER, slots INTEGER NOT NULL, min_hold REAL NOT NULL, keep_until REAL,
+        kept INTEGER NOT NULL
     );
     CREATE TABLE tokens (last INTEGER NOT NULL);
     INSERT INTO tokens VALUES (0);
 """
 # A release that knows nothing of it reads and writes such a file as before, so it is of the same version.
 _SPACE = "CREATE TABLE IF NOT EXISTS space (id TEXT NOT NULL)"
-# What the columns hold that versions 1 and 2 did not have. (Version 1 had the name as its key, and the same columns.)
-_NEW = {"recalled": "0", "heard": "NULL", "machine": "x''", "timens": "NULL"}
-_FROM_OLDER = f"""
+# What the columns hold that came after version 1. (Version 1 had the name as its key.)
+_NEW = {
+    "recalled": "0",
+    "heard": "NULL",
+    "machine": "x''",
+    "timens": "NULL",
+    "slots": "1",
+    "min_hold": "0.0",
+    "keep_until": "NULL",
+    "kept": "0",
+}
+_FROM_OLDER = """
     ALTER TABLE grants RENAME TO grants_before;
     ALTER TABLE tokens RENAME TO tokens_before;
-    {_TABLES}
-    INSERT INTO grants SELECT {", ".join(_NEW.get(column, column) for column in Record._fields)} FROM grants_before;
+    {tables}
+    INSERT INTO grants SELECT {columns} FROM grants_before;
     UPDATE tokens SET last = (SELECT last FROM tokens_before);
     DROP TABLE grants_before;
     DROP TABLE tokens_before;
@@ -215,12 +225,18 @@ class SqliteStore:
         execute("PRAGMA synchronous = FULL")
         if version < _VERSION:
             marks = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};"
-            self._file.executescript(f"BEGIN; {_TABLES if version == 0 else _FROM_OLDER} {marks} COMMIT;")
+            self._file.executescript(f"BEGIN; {_TABLES if version == 0 else self._from_older()} {marks} COMMIT;")
         execute("BEGIN")
         execute(_SPACE)
         if execute("SELECT count(*) FROM space").fetchone() == (0,):
             execute("INSERT INTO space VALUES (?)", (new_space(),))
         execute("COMMIT")
+
+    def _from_older(self) -> str:
+        """Return the statements that move what is in the tables of an older version to those of this one."""
+        there = {row[1] for row in self._file.execute("PRAGMA table_info(grants)")}
+        columns = (column if column in there else _NEW.get(column, "NULL") for column in Record._fields)
+        return _FROM_OLDER.format(tables=_TABLES, columns=", ".join(columns))
 
     def _version(self) -> int:
         """The version of the tables, 0 if there are none yet. Raises StateError for a file that is not ours."""
@@ -282,14 +298,15 @@ def _reason(error: sqlite3.Error) -> str:
 def _is_sound(record: Record) -> bool:
     """Tell whether a row has the types that its columns should have; SQLite itself lets each hold anything."""
     return all(
-        isinstance(value, kind) or (value is None and column in ("heard", "start", "pidns", "timens"))
+        isinstance(value, kind) or (value is None and column in _MAY_BE_NULL)
         for column, value, kind in zip(Record._fields, record, _KINDS)
     )
 
 
+_MAY_BE_NULL = frozenset(("heard", "keep_until", "start", "pidns", "timens"))
 _KINDS: tuple[Any, ...] = (
     int, bytes, bytes, bytes, float, float, int, int, int, int, float, bytes,
-    bytes, int, int, bytes, int, str, bytes, int,
+    bytes, int, int, bytes, int, str, bytes, int, int, float, float, int,
 )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ class WaiterInfo(NamedTuple):
     pid: Optional[int] = None
     address: Optional[bytes] = None
     command: Optional[bytes] = None
+    slots: int = 1
 
 
 class HeldInfo(NamedTuple):
@@ -43,7 +44,9 @@ class HeldInfo(NamedTuple):
     outlived: its lease has run out, and its process is known to live
     confirmed: its holder is known to have received the grant
     start, boot, pidns, timens: more of its holder's process, as in HolderProcess
-    waiters: the waiters for it, in the order of the queue
+    slots: how many holders the lock may have while this is one of them; 0: any number
+    minhold: for how many seconds it is held at least; kept: nobody holds it any more, and that time is not over
+    waiters: the waiters for it, in the order of the queue; others: its other holders
     """
 
     name: bytes
@@ -64,27 +67,36 @@ class HeldInfo(NamedTuple):
     boot: Optional[bytes] = None
     pidns: Optional[int] = None
     timens: Optional[int] = None
+    slots: int = 1
+    minhold: Optional[float] = None
+    kept: bool = False
     waiters: tuple[WaiterInfo, ...] = ()
+    others: tuple[HeldInfo, ...] = ()
 
 
 class InfoReader:
     """Collects the lines of one answer of a server."""
 
     def __init__(self) -> None:
-        self._held: list[HeldInfo] = []
+        self._held: dict[bytes, list[HeldInfo]] = {}
         self._waiters: dict[bytes, list[WaiterInfo]] = {}
 
     def read(self, words: list[bytes]) -> None:
         """Read a line, which has two words or more."""
         if words[0] == b"held":
-            self._held.append(HeldInfo(words[1], **_pairs(words, _HELD)))  # type: ignore[arg-type]
+            held = HeldInfo(words[1], **_pairs(words, _HELD))  # type: ignore[arg-type]
+            self._held.setdefault(held.name, []).append(held)
         else:
             waiter = WaiterInfo(words[1], **_pairs(words, _WAITER))  # type: ignore[arg-type]
             self._waiters.setdefault(waiter.name, []).append(waiter)
 
     def result(self) -> tuple[HeldInfo, ...]:
-        """Return the held locks, each with its waiters, in the order of the answer."""
-        return tuple(held._replace(waiters=tuple(self._waiters.get(held.name, ()))) for held in self._held)
+        """Return the held locks, each with its waiters, in the order of the answer; of several holders the oldest."""
+        return tuple(map(self._lock, self._held.values()))
+
+    def _lock(self, holders: list[HeldInfo]) -> HeldInfo:
+        first, *others = sorted(holders, key=lambda held: held.token)
+        return first._replace(waiters=tuple(self._waiters.get(first.name, ())), others=tuple(others))
 
 
 def decode_command(word: bytes) -> bytes:
@@ -106,6 +118,7 @@ _WAITER: dict[bytes, Callable[[bytes], _Value]] = {
     b"pid": int,
     b"address": bytes,
     b"command": decode_command,
+    b"slots": int,
 }
 _HELD: dict[bytes, Callable[[bytes], _Value]] = {
     **_WAITER,
@@ -120,6 +133,8 @@ _HELD: dict[bytes, Callable[[bytes], _Value]] = {
     b"boot": bytes,
     b"pidns": int,
     b"timens": int,
+    b"minhold": float,
+    b"kept": _flag,
 }
 
 
@@ -147,8 +162,14 @@ def held_line(grant: Grant, now: float, in_full: bool = False) -> bytes:
             words += _identity_words(grant.process)
     if grant.hold:
         words.append(b"%b %b" % (b"lease" if grant.lease else b"hold", format_seconds(grant.hold)))
-        if grant.deadline < inf:
-            words.append(b"left %.3f" % max(grant.deadline - now, 0.0))
+    if (grant.hold or grant.kept) and grant.deadline < inf:
+        words.append(b"left %.3f" % max(grant.deadline - now, 0.0))
+    if grant.slots != 1:
+        words.append(b"slots %d" % grant.slots)
+    if grant.min_hold:
+        words.append(b"minhold %b" % format_seconds(grant.min_hold))
+    if grant.kept:
+        words.append(b"kept 1")
     if grant.recalled:
         words.append(b"recalled 1")
     if grant.outlived:
@@ -167,6 +188,8 @@ def waiter_line(name: bytes, request: LockRequest, now: float) -> bytes:
         words.append(_process_words(request.process))
     elif request.address:
         words.append(b"address %b" % request.address.encode())
+    if request.slots != 1:
+        words.append(b"slots %d" % request.slots)
     if request.command:
         words.append(b"command %b" % request.command)
     return b" ".join(words) + b"\n"

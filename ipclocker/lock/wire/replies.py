@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, Union
 
 from ...net.line_buffer import MAX_LINE
 from ..model import Grant, HolderProcess, Owner
+from .requests import format_seconds
 
 if TYPE_CHECKING:
     from .info import HeldInfo, InfoReader
@@ -90,6 +91,8 @@ class Answer(NamedTuple):
     locked: bool = False
     name: bytes | None = None
     token: int | None = None
+    slots: int = 1
+    min_hold: float = 0.0
     error: bytes | None = None
     renewed: bool = False
     current: bool | None = None
@@ -109,12 +112,21 @@ def _number(value: bytes) -> int | None:
     return int(value) if value.isdigit() else None
 
 
+def _decimal(value: bytes) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return 0.0
+
+
 # Lines of an answer: which field each sets, and how its value is read.
 _FIELDS: dict[bytes, tuple[str, Callable[[bytes], object]]] = {
     b"owner": ("owner", bytes),
     b"locked": ("locked", _is_one),
     b"lockname": ("name", bytes),
     b"token": ("token", _number),
+    b"slots": ("slots", _number),
+    b"minhold": ("min_hold", _decimal),
     b"current": ("current", _is_one),
     b"renewed": ("renewed", lambda value: True),
     b"error": ("error", bytes),
@@ -209,9 +221,21 @@ END = b"\n\n"  # ends an answer, after the newline of its last line
 
 def granted(grant: Grant, with_token: bool) -> bytes:
     """Write the answer to a LOCK that was granted; `with_token` if the client has asked for tokens."""
+    if grant.slots != 1 or grant.min_hold:
+        return b"".join(_terms(grant, with_token)) + END
     if with_token:
         return b"owner %b\nlocked 1\nlockname %b\ntoken %d\n\n\n" % (grant.owner[0], grant.name, grant.token)
     return b"owner %b\nlocked 1\nlockname %b\n\n\n" % (grant.owner[0], grant.name)
+
+
+def _terms(grant: Grant, with_token: bool) -> Iterator[bytes]:
+    yield b"owner %b\nlocked 1\nlockname %b\n" % (grant.owner[0], grant.name)
+    if with_token:
+        yield b"token %d\n" % grant.token
+    if grant.slots != 1:
+        yield b"slots %d\n" % grant.slots
+    if grant.min_hold:
+        yield b"minhold %b\n" % format_seconds(grant.min_hold)
 
 
 def status(grant: Grant | None, owner: Owner) -> bytes:

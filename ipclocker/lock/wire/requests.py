@@ -14,6 +14,9 @@ give back what it grants. (An older client keeps one session, without that word,
 `waited S` says for how long the client has waited already when it comes back to a server that was started again, or to
 another one that serves in its place: it is queued before those that have waited less.
 
+`slots N` says how many holders the lock may have while this is one of them (0: any number), `minhold S` for how long it
+is held at least. The answer that grants the lock says both again, so a client sees that the server knows them.
+
 `process 1` says the same as `autounlock 1`. It is for clients whose program has not asked for that: a classic server
 skips it, and is spared the look-ups of `hostname` by which one that is not known ends it.
 """
@@ -50,6 +53,8 @@ class RequestVariables:
     hold = 0.0  # `timeout`, seconds; 0: for ever
     lease = False
     waited = 0.0  # seconds
+    slots = 1
+    min_hold = 0.0  # `minhold`, seconds
     command = b""
     confirms = False  # `token`: a grant's token is told, and a waited grant is confirmed
     tells = False  # the client takes lines that it has not asked for: `lost` and `recall`
@@ -72,7 +77,18 @@ class RequestVariables:
                 self.hostname, self.pid, self.start, self.boot, self.pidns, address, self.machine, self.timens
             )
         owner = (self.user, self.session)
-        return LockRequest(owner, self.names, self.hold, self.lease, process, self.command, self.confirms, self.waited)
+        return LockRequest(
+            owner,
+            self.names,
+            self.hold,
+            self.lease,
+            process,
+            self.command,
+            self.confirms,
+            self.waited,
+            self.slots,
+            self.min_hold,
+        )
 
 
 # Request lines, as a server reads them. A setter raises ValueError or IndexError for a value that means nothing.
@@ -165,6 +181,8 @@ VARIABLES: dict[bytes, Setter] = {
     b"lease": _value("lease", _flag),
     b"tell": _value("tells", _flag),
     b"waited": _value("waited", _seconds),
+    b"slots": _value("slots", _whole),
+    b"minhold": _value("min_hold", _seconds),
     b"command": _set_command,
 }
 

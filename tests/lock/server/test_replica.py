@@ -248,7 +248,9 @@ def test_two_versions_serve_one_lock_space_during_an_upgrade(etcd: Etcd, tmp_pat
 
 def test_a_newer_format_is_left_to_newer_versions(etcd: Etcd, tmp_path: Path) -> None:
     module = "ipclocker.lock.storage.etcd"
-    raises = f"import {module} as etcd, {module}_prefix as prefix; etcd.FORMAT = prefix.FORMAT = 2"
+    raises = (
+        f"import {module} as etcd, {module}_prefix as prefix; prefix.FORMAT = 3; etcd.record_format = lambda record: 3"
+    )
     with Replicas(etcd, tmp_path, 1) as replicas:
         older = replicas.leader()
         token = take(older)
@@ -256,17 +258,18 @@ def test_a_newer_format_is_left_to_newer_versions(etcd: Etcd, tmp_path: Path) ->
         replicas.all.append(newer)
         older.kill(signal.SIGTERM)
         assert replicas.leader().ask(f"CHECK x {token}") == ["current 1"]
+        assert replicas.leader().ask("user u; locks new; LOCK")[1] == "locked 1"
         with Replica(tmp_path, etcd.urls, waits=False) as late:
             assert late.process.wait(DEADLINE) == 74
-            assert late.log().strip().endswith("are of format 2, and this lockerd knows 1: use a newer lockerd")
+            assert late.log().strip().endswith("are of format 3, and this lockerd knows 2: use a newer lockerd")
 
 
 def test_one_that_stands_by_can_not_serve_a_newer_format(replicas: Replicas) -> None:
     leader = replicas.leader()
     (standby,) = (replica for replica in replicas.all if replica is not leader)
-    replicas.etcd.put("ipclocker/format", "2")
+    replicas.etcd.put("ipclocker/format", "3")
     leader.kill()
-    wait_for(lambda: standby.has_logged("are of format 2, and this lockerd knows 1: use a newer"), "its word")
+    wait_for(lambda: standby.has_logged("are of format 3, and this lockerd knows 2: use a newer"), "its word")
     assert not standby.serves()
     replicas.etcd.put("ipclocker/format", "1")
     assert replicas.leader() is standby

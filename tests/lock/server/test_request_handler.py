@@ -292,7 +292,7 @@ def test_a_client_that_hangs_up_counts_as_gone_whatever_it_had_still_asked_for()
     peer = waiting(server, "bob")
     peer.say("UNLOCK; locks y; LOCK")
     peer.hang_up()
-    server.service.table.break_locks([b"x"], server.now)
+    server.service.table.break_grants(server.service.table.holders(b"x"), server.now)
     assert server.held() == {}
 
 
@@ -327,7 +327,7 @@ def test_a_lock_that_comes_behind_the_end_of_its_session_makes_no_ghost(released
     server.pass_time(599)
     assert late.ask(f"{ONCE}; block 1; LOCK") == ["error session_over", "", ""]
     assert new.ask("session other once; LOCK")[1:2] == (["locked 0"] if released == "it waits" else ["locked 1"])
-    server.service.apply(server.service.table.break_locks([b"x"], server.now))
+    server.service.apply(server.service.table.break_grants(server.service.table.holders(b"x"), server.now))
     assert server.held() == {}
     server.pass_time(1)
     assert late.ask("LOCK")[1] == "locked 1"
@@ -426,7 +426,7 @@ def test_requests_behind_one_that_waits_are_kept_up_to_a_bound(in_one: bool) -> 
     assert not peer.closed and peer.heard == b""
     peer.send(b"\n")
     assert peer.closed and peer.take() == b"error too_much_input\n\n\n"
-    server.service.table.break_locks([b"x"], server.now)
+    server.service.table.break_grants(server.service.table.holders(b"x"), server.now)
     assert server.held() == {}
 
 
@@ -749,7 +749,7 @@ def test_who_waited_for_what_could_not_be_kept_hears_that_alone_and_waits_no_mor
     peer.closed = False
     peer.flush()
     assert peer.take() == b"error unwritable\n\n\n" and peer.closed
-    server.service.apply(server.service.table.break_locks([b"x"], server.now))
+    server.service.apply(server.service.table.break_grants(server.service.table.holders(b"x"), server.now))
     assert server.held() == {}
 
 
@@ -801,5 +801,5 @@ def test_one_that_is_at_fault_holds_up_nobody() -> None:
     with pytest.raises(MemoryError):
         holder.say("UNLOCK")
     broken.gone = True
-    server.service.apply(server.service.table.break_locks([b"x"], server.now))
+    server.service.apply(server.service.table.break_grants(server.service.table.holders(b"x"), server.now))
     assert b"print_obtained" in next_one.heard

@@ -18,15 +18,8 @@ from ipclocker.lock.model import Grant, HolderProcess, LockRequest, Record
 from ipclocker.lock.server import expiries
 from ipclocker.lock.server import table as table_module
 from ipclocker.lock.server.effects import BeforeImages, Effects
-from ipclocker.lock.server.table import (
-    CONFIRM_AGAIN_WITHIN,
-    CONFIRM_WITHIN,
-    MOST_UNCONFIRMED,
-    NEXT_CONFIRMS_WITHIN,
-    OVER_FOR,
-    RETURN_WITHIN,
-    LockTable,
-)
+from ipclocker.lock.server.grant_table import CONFIRM_AGAIN_WITHIN, CONFIRM_WITHIN, NEXT_CONFIRMS_WITHIN
+from ipclocker.lock.server.table import MOST_UNCONFIRMED, OVER_FOR, RETURN_WITHIN, LockTable
 
 NAMES = [b"a", b"b", b"c", b"d"]
 OWNERS = [(b"ann", b""), (b"ann", b"s1"), (b"ann", b"s2"), (b"bob", b""), (b"eve", b"s1")]
@@ -46,8 +39,12 @@ class Client(LockRequest):
         confirms: bool = False,
         lease: bool = False,
         waited: float = 0.0,
+        slots: int = 1,
+        min_hold: float = 0.0,
     ) -> None:
-        super().__init__(owner, names, hold, lease, process, confirms=confirms, waited=waited)
+        super().__init__(
+            owner, names, hold, lease, process, confirms=confirms, waited=waited, slots=slots, min_hold=min_hold
+        )
         self.is_present = True
 
     def __repr__(self) -> str:
@@ -100,11 +97,14 @@ class Table:
     def enqueue(self, client: LockRequest, now: float = 0) -> None:
         assert self.take(self.table.enqueue(client, now)) == [] and client.queued_at == now - client.waited
 
+    def leave(self, client: LockRequest, now: float = 0) -> None:
+        assert self.take(self.table.leave(client, now)) == []
+
     def release(self, client: LockRequest, now: float) -> None:
         assert self.take(self.table.release(client.owner, client.names, now)) == []
 
     def break_locks(self, names: Iterable[bytes], now: float) -> list[Grant]:
-        return self.take(self.table.break_locks(names, now))
+        return self.take(self.table.break_grants([grant for name in names for grant in self.table.holders(name)], now))
 
     def report_dead(self, host: bytes, pid: int, address: str, now: float) -> tuple[list[Grant], list[HolderProcess]]:
         effects, suspects = self.table.report_dead(host, pid, address, now)
@@ -113,8 +113,8 @@ class Table:
     def release_of(self, process: HolderProcess, now: float) -> list[Grant]:
         return self.take(self.table.release_of(process, now))
 
-    def confirm(self, name: bytes, token: int) -> None:
-        assert self.take(self.table.confirm(name, token)) == []
+    def confirm(self, name: bytes, token: int, now: float = 0.0) -> None:
+        assert self.take(self.table.confirm(name, token, now)) == []
 
     def renew(self, name: bytes, token: int, now: float) -> Grant | None:
         grant, effects = self.table.renew(name, token, now)
@@ -130,7 +130,7 @@ class Table:
         return bool(ended)
 
     def recall(self, names: Iterable[bytes]) -> list[Grant]:
-        recalled, effects = self.table.recall(names)
+        recalled, effects = self.table.recall(grant for name in names for grant in self.table.holders(name))
         assert self.take(effects) == []
         return recalled
 
@@ -360,7 +360,7 @@ class Model(RuleBasedStateMachine):
     def leave(self, client: Client) -> None:
         """The server notices that the client has hung up."""
         client.is_present = False
-        assert self.table.dequeue(client) == any(client in queue for queue in self.queues.values())
+        self.table.leave(client, self.now)
         self.model_leave(client)
         if self.outcomes.get(client) == "waiting":
             self.outcomes[client] = "left"
@@ -406,7 +406,7 @@ class Model(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), right=st.booleans())
     def confirm(self, name: bytes, right: bool) -> None:
         token = self.held[name].token if name in self.held else 0
-        self.table.confirm(name, token if right else token - 1)
+        self.table.confirm(name, token if right else token - 1, self.now)
         if right and name in self.held and self.held[name].confirm_by < inf:
             self.held[name].set_confirmed()
 
@@ -851,7 +851,7 @@ def test_a_client_that_is_gone_is_passed_over() -> None:
     table.enqueue(there)
     table.release(Client(ANN), 0)
     assert granted(table) == [(there, b"a")]
-    assert not table.dequeue(gone)
+    table.leave(gone)
 
 
 def test_a_hold_ends_on_time_and_not_before() -> None:
@@ -1329,10 +1329,10 @@ def test_a_request_is_taken_off_its_queues_once() -> None:
     table = Table()
     table.acquire(Client(ANN), 0)
     waiting = Client(BOB)
-    assert not table.dequeue(waiting)
+    table.leave(waiting)
     table.enqueue(waiting)
-    assert table.dequeue(waiting)
-    assert not table.dequeue(waiting)
+    table.leave(waiting)
+    table.leave(waiting)
 
 
 # Confirmations and tokens

@@ -36,6 +36,10 @@ records = st.builds(
     address=st.sampled_from(["", "127.0.0.1", "::1"]),
     machine=words,
     timens=numbers,
+    slots=st.integers(0, 2**63 - 1),
+    min_hold=st.floats(0, 1e12),
+    keep_until=st.none() | st.floats(0, 1e12),
+    kept=st.booleans(),
 )
 USUAL = Record(
     7, b"x", b"u", b"", 1.0, 0.0, False, False, True, False, None, b"", b"", 0, None, b"", None, "", b"", None

@@ -597,11 +597,26 @@ def test_a_key_that_cant_be_read_stops_the_load_and_is_named(space: Space, key: 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("terms", [{"slots": 0}, {"slots": 4}, {"min_hold": 5.0}])
+def test_an_older_lockerd_may_use_a_prefix_until_it_could_misread_what_is_there(
+    space: Space, terms: dict[str, float]
+) -> None:
+    store = space.loaded()
+    store.commit(some(3), [], 3)
+    assert space.keys()["format"] == "1"
+    (record,) = some(1)
+    store.commit([record._replace(token=4, **terms)], [], 4)
+    assert space.keys()["format"] == "2"
+    assert record._replace(token=4, **terms) in space.grants().values()
+    space.loaded().commit([], [(record.name, 4)], 4)
+    assert space.keys()["format"] == "2"
+
+
 def test_a_prefix_that_a_newer_lockerd_uses_is_refused_and_left_as_it_is(space: Space) -> None:
     space.loaded().commit(some(3), [], 3)
-    space.etcd.put(f"{space.prefix}format", "2")
+    space.etcd.put(f"{space.prefix}format", "3")
     before = space.keys()
-    with pytest.raises(StateError, match="are of format 2, and this lockerd knows 1: use a newer lockerd"):
+    with pytest.raises(StateError, match="are of format 3, and this lockerd knows 2: use a newer lockerd"):
         space.store().load()
     after = space.keys()
     assert {**before, "leader": ""} == {**after, "leader": ""}

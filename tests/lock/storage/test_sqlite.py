@@ -42,6 +42,10 @@ records = st.builds(
     address=st.sampled_from(["", "127.0.0.1", "::1"]),
     machine=st.binary(max_size=5),
     timens=st.none() | st.integers(0, 2**62),
+    slots=st.integers(0, 2**63 - 1),
+    min_hold=st.floats(0, 1e12),
+    keep_until=st.none() | st.floats(0, 1e12),
+    kept=st.booleans(),
 )
 batches = st.tuples(st.lists(records, max_size=4, unique_by=lambda record: record.token), st.lists(tokens, max_size=3))
 A_RECORD = Record(
@@ -212,7 +216,7 @@ def test_a_file_of_the_version_before_is_moved_over_with_all_that_is_in_it(tmp_p
     assert set(loaded(path)) == {7, 41}
     file = sqlite3.connect(path)
     names = {name for (name,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert names == {"grants", "tokens", "space"} and file.execute("PRAGMA user_version").fetchone() == (3,)
+    assert names == {"grants", "tokens", "space"} and file.execute("PRAGMA user_version").fetchone() == (4,)
     file.close()
 
 
@@ -229,7 +233,11 @@ def other_types(path: Path) -> None:
     SqliteStore(str(path)).close()
     with sqlite3.connect(path) as file:
         file.execute(
-            "INSERT INTO grants (name, " + ", ".join(Record._fields[2:]) + ") VALUES ('text'" + ", 1" * 18 + ")"
+            "INSERT INTO grants (name, "
+            + ", ".join(Record._fields[2:])
+            + ") VALUES ('text'"
+            + ", 1" * len(Record._fields[2:])
+            + ")"
         )
     file.close()
 
@@ -253,7 +261,7 @@ def of_another_program(path: Path) -> None:
         (lambda path: path.write_text("no database at all" * 100), "is damaged: move it away"),
         (damaged_page, "is damaged: move it away"),
         (other_types, "is damaged: move it away"),
-        (newer, "is of version 99, and this lockerd knows 3"),
+        (newer, "is of version 99, and this lockerd knows 4"),
         (of_another_program, "is no state file of lockerd"),
         (lambda path: path.mkdir(), "can't be opened"),
     ],

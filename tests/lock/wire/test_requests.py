@@ -43,7 +43,9 @@ def heard_in_pieces(stream: bytes, cuts: list[int]) -> tuple[bytes, bytes, bool]
     places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
     for start, end in zip(places, places[1:]):
         peer.send(stream[start:end])
-    server.service.apply(server.service.table.break_locks([b"a", b"b"], server.now))  # those that wait are served
+    table = server.service.table
+    held = [grant for name in (b"a", b"b") for grant in table.holders(name)]
+    server.service.apply(table.break_grants(held, server.now))  # those that wait are served
     return peer.heard, other.heard, peer.closed
 
 
