@@ -54,6 +54,23 @@ class Lockersh(
         default=0.0,
         otherwise="hold it until the command ends",
     )
+    slots: int = number(
+        "N",
+        "How many may hold the lock while this run is one of them, as for N licences. All who take it should give the "
+        "same number.",
+        default=1,
+        lowest=1,
+    )
+    shared: bool = flag(
+        "Share the lock with all others that do so, as readers do. A run without it, as a writer, has the lock alone.",
+        "--shared",
+        "-s",
+    )
+    min_hold: float = seconds(
+        "Keep the lock taken for so long from when it was obtained, though the command may end before. Only lockstat "
+        "break shortens that.",
+        default=0.0,
+    )
     lost_signal: int = signal_option("What a command gets that is to end because the lock is lost.")
     on_lost: str = option(
         "If the lock is lost: say so; end the command, too; or run LINE by /bin/sh. With --lease the command is ended "
@@ -99,6 +116,8 @@ class Lockersh(
             raise self.wrong("the command is missing: give it after the options, behind --")
         if self.lease and self.hold_timeout:
             raise self.wrong("--lease and --hold-timeout are two ways to hold a lock: give one of them")
+        if self.shared and self.slots != 1:
+            raise self.wrong("--shared has no limit, and --slots is one: give one of them")
         if self.lease or self.on_lost == "kill":
             from ..process.tree import require_sight
 
@@ -134,6 +153,9 @@ class Lockersh(
             all=self.together,
             timeout=self.hold_timeout,
             lease=self.lease,
+            slots=self.slots,
+            shared=self.shared,
+            min_hold=self.min_hold,
             command=" ".join(self.command),
             connect_tries=self.connect_tries,
             connect_delay=self.connect_delay,

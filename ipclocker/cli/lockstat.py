@@ -180,8 +180,11 @@ SECTIONS = {
 With --json, one object; more keys may come.
 list, show  server, time, locks: none or more of
               name, holder, token, since, age, hold, lease, left, recalled,
-              outlived, confirmed, host, pid, address, command, waiters: of
-                user, since, age, host, pid, address, command
+              outlived, confirmed, mode: exclusive, slots or shared, slots,
+              min_hold, kept, host, pid, address, command, holders: of
+                holder, token, slots, kept, since, age, host, pid, address,
+                command, waiters: of
+                user, mode, slots, since, age, host, pid, address, command
 break       server, locks: of name, holder,
               outcome: broken, recalled, free or held (still)
 verify      server, name, token, current

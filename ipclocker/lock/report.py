@@ -61,7 +61,14 @@ def details(lock: HeldInfo, snapshot: Snapshot) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(snapshot.time - age))
         lines.append(("since", f"{since}, {duration(age)} ago"))
     lines += [("hold", _hold_in_words(lock)), ("token", _number(lock.token or None))]
+    if lock.slots != 1:
+        lines.append(("slots", f"{_slots(lock)} taken"))
     lines += [("state", words) for words in _states(lock).values()]
+    for other in lock.others:
+        words = "" if other.command is None else f", {text(other.command).translate(_CONTROLS)}"
+        where = f" on {_place(other)}, pid {_number(other.pid)}" if other.pid is not None else ""
+        kept = ", kept" if other.kept else ""
+        lines.append(("and", f"{text(other.user)}{where}, token {_number(other.token or None)}{kept}{words}"))
     lines.append(("waiters", str(len(lock.waiters))))
     return _facts(lines) + "".join(_waiter(number, waiter) for number, waiter in enumerate(lock.waiters, 1))
 
@@ -241,9 +248,25 @@ def _states(lock: HeldInfo) -> dict[str, str]:
         states["recalled"] = "recalled: its holder was told to end what it runs and to give it back"
     if lock.outlived:
         states["outlived"] = "outlived: the lease is over, but the holder's process is known to live, so it stays held"
+    if lock.kept:
+        states["kept"] = "kept: its holder is done; it stays taken until its min-hold is over"
+    if lock.slots != 1:
+        states[_slots(lock)] = (
+            "shared: with all others that share it" if lock.slots == 0 else "by slots: several hold it"
+        )
     if not lock.confirmed:
         states["unconfirmed"] = "unconfirmed: granted after a wait, and the holder has not yet said that it knows"
     return states
+
+
+def _slots(lock: HeldInfo) -> str:
+    """Write how many hold a lock that several may hold, of how many."""
+    limits = [held.slots for held in (lock, *lock.others) if held.slots]
+    return f"{1 + len(lock.others)} of {min(limits)}" if limits else f"{1 + len(lock.others)} shared"
+
+
+def _mode(slots: int) -> str:
+    return {0: "shared", 1: "exclusive"}.get(slots, "slots")
 
 
 def _waiter(number: int, waiter: WaiterInfo) -> str:
@@ -274,10 +297,32 @@ def _lock_document(lock: HeldInfo, snapshot: Snapshot) -> dict[str, Any]:
         "recalled": lock.recalled if known else None,
         "outlived": lock.outlived if known else None,
         "confirmed": lock.confirmed if known else None,
+        "mode": _mode(lock.slots) if known else None,
+        "slots": (lock.slots or None) if known else None,
+        "min_hold": _seconds(lock.minhold),
+        "kept": lock.kept if known else None,
         **_process_document(lock, snapshot),
-        "waiters": [{"user": json_text(waiter.user), **_process_document(waiter, snapshot)} for waiter in lock.waiters]
-        if known
-        else None,
+        "holders": [_holder_document(held, snapshot) for held in (lock, *lock.others)] if known else None,
+        "waiters": [_waiter_document(waiter, snapshot) for waiter in lock.waiters] if known else None,
+    }
+
+
+def _holder_document(held: HeldInfo, snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "holder": json_text(held.user),
+        "token": held.token or None,
+        "slots": held.slots or None,
+        "kept": held.kept,
+        **_process_document(held, snapshot),
+    }
+
+
+def _waiter_document(waiter: WaiterInfo, snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "user": json_text(waiter.user),
+        "mode": _mode(waiter.slots),
+        "slots": waiter.slots or None,
+        **_process_document(waiter, snapshot),
     }
 
 

@@ -33,9 +33,9 @@ LEASE = PLAIN._replace(name=b"disk", lease=30.0, left=21.5, command=b"make -C /p
 WAITER = WaiterInfo(b"disk", b"worker7_33_bob", 12.25, b"worker7", 33, b"10.0.0.7", b"vi\x1b[2J\n")
 HELD_KEYS = {
     *("name", "holder", "token", "since", "age", "hold", "lease", "left", "recalled", "outlived", "confirmed"),
-    *("host", "pid", "address", "command", "waiters"),
+    *("mode", "slots", "min_hold", "kept", "host", "pid", "address", "command", "holders", "waiters"),
 }
-WAITER_KEYS = {"user", "since", "age", "host", "pid", "address", "command"}
+WAITER_KEYS = {"user", "mode", "slots", "since", "age", "host", "pid", "address", "command"}
 
 
 def snapshot(*locks: HeldInfo, detailed: bool = True) -> Snapshot:

@@ -32,7 +32,7 @@ from collections.abc import Iterator, Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
-from ...errors import IpclockerError, LockLost, ServerRefused, ServerUnavailable
+from ...errors import IpclockerError, LockLost, ServerRefused, ServerUnavailable, UsageError
 from ...net.address import Address
 from ...net.text import decode_text
 from ..model import HeldGrant
@@ -188,7 +188,7 @@ class LockAcquisition:
                 raise DeadlineExceeded
             if got and self._is_due(got):
                 got = self._renew(got)
-            held = self._ask(names, got, wait, deadline)
+            held = self._ask(names, got, wait, deadline, self.settings.min_hold if len(groups) == 1 else 0.0)
             if held is None:
                 if got:
                     self.abandon()
@@ -197,10 +197,19 @@ class LockAcquisition:
             got.append(held)
         if len(got) > 1 and (self._waited or self._is_due(got)):
             got = self._renew(got)
+        if len(got) > 1 and self.settings.min_hold:  # only now: a part that is given back is not to be kept
+            got = [self._ask_again(names, got, deadline) for names in groups]
         self.grants = tuple(got)
         if self._waited:
             self._listener.obtained()
         return True
+
+    def _ask_again(self, names: tuple[bytes, ...], got: Sequence[HeldGrant], deadline: float) -> HeldGrant:
+        """Ask for a lock that is held, with its min-hold; the grant. Raises _AskAgain if it does not stand any more."""
+        held = self._ask(names, got, False, deadline, self.settings.min_hold)
+        if held is None or (held.name, held.token) not in {(grant.name, grant.token) for grant in got}:
+            raise _AskAgain
+        return held
 
     def _is_due(self, grants: Sequence[HeldGrant]) -> bool:
         """Tell if a third of the time of one of the grants is over, so that they are to be renewed."""
@@ -219,7 +228,9 @@ class LockAcquisition:
         self._session.begin(self.settings)
         return False
 
-    def _ask(self, names: tuple[bytes, ...], got: Sequence[HeldGrant], wait: bool, deadline: float) -> HeldGrant | None:
+    def _ask(
+        self, names: tuple[bytes, ...], got: Sequence[HeldGrant], wait: bool, deadline: float, min_hold: float
+    ) -> HeldGrant | None:
         """Ask for the first of the names that is free, while the `got` are held; the grant, None if all are busy.
 
         Raises _AskAgain if the answer came too late: the grant does not stand any more; _TakenOff.
@@ -236,7 +247,7 @@ class LockAcquisition:
         waits_since = self._waits_since.setdefault(names, asked)
         if waits_since < asked or connection.has_sent("waited"):
             variables["waited"] = asked - waits_since
-        connection.send_request(b"LOCK", **variables, **lock_variables(self.settings, connection))
+        connection.send_request(b"LOCK", **variables, **lock_variables(self.settings, connection, min_hold))
         answer, waited, ask_again = self._await_answer(connection, names, got, wait, deadline)
         if not answer.locked:
             self.busy, self.holder = names[0], decode_text(answer.owner)
@@ -252,6 +263,7 @@ class LockAcquisition:
             return None
         if answer.name not in names:
             raise ConnectionLost(errno.EPROTO, "it grants a lock that was not asked for")
+        self._check_echo(answer, min_hold)
         self._waited |= waited
         self._waits_since.pop(names, None)
         connection.set_by_server("locks", (answer.name,))
@@ -268,6 +280,20 @@ class LockAcquisition:
             (held,) = self._renew([held], held.line(b"GOT"))
         self._asked[names] = held
         return held
+
+    def _check_echo(self, answer: Answer, min_hold: float) -> None:
+        """See that the lock was granted with what was asked for, which an older server passes over.
+
+        Raises ServerUnavailable.
+        """
+        for what, is_known in (
+            ("slots (nor shared locks)", answer.slots == self.settings.slots),
+            ("min-hold", not min_hold or answer.min_hold > 0),
+        ):
+            if not is_known:
+                raise ServerUnavailable(
+                    f"the lock server {self.connector.server} knows no {what}: use one of this release"
+                )
 
     def _await_answer(
         self,
@@ -351,6 +377,9 @@ class LockAcquisition:
             if answer.error == b"recalled":
                 names = ", ".join(map(decode_text, self.settings.names))
                 raise LockLost(f"the lock {names} was asked for back (lockstat break): it is given back")
+            if answer.error == b"bad_slots":
+                names = ", ".join(map(decode_text, self.settings.names))
+                raise UsageError(f"the lock {names} is held with another number of slots: give it back first")
             raise ServerRefused(decode_text(answer.error), self.connector.server)
 
     # Releasing

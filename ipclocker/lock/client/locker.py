@@ -52,6 +52,12 @@ class Locker(AsyncLocker):
         two names for one time; the second is IPC::Locker's
     lease: hold the lock for so long at a time (3 at least), and renew that in the background; in place of `hold`;
         default: 0, no
+    slots: how many may hold the lock while this Locker is one of them, as for N licences; all who take it should give
+        the same number; default: 1, it is held alone
+    shared: share the lock with all others that do so, as readers do; who gives neither, as a writer, has it alone;
+        default: False
+    min_hold: the lock stays taken for so many seconds from when it was obtained, also if it is released or its process
+        ends before; default: 0
     wait: how long `with` and lock() wait for the lock; then they raise LockBusy; default: None, without a limit
     block: whether `with` and lock() wait at all; default: True
     command: what runs under the lock, for people to read; default: None
@@ -98,6 +104,9 @@ class Locker(AsyncLocker):
         hold: Optional[float] = None,
         timeout: Optional[float] = None,
         lease: float = 0,
+        slots: int = 1,
+        shared: bool = False,
+        min_hold: float = 0,
         wait: Optional[float] = None,
         block: bool = True,
         command: Optional[str] = None,
@@ -140,6 +149,9 @@ class Locker(AsyncLocker):
         hold: Optional[float] = UNCHANGED,
         timeout: Optional[float] = UNCHANGED,
         lease: float = UNCHANGED,
+        slots: int = UNCHANGED,
+        shared: bool = UNCHANGED,
+        min_hold: float = UNCHANGED,
         wait: Optional[float] = UNCHANGED,
         block: bool = UNCHANGED,
         command: Optional[str] = UNCHANGED,

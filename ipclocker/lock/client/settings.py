@@ -15,7 +15,7 @@ from ...net.line_buffer import MAX_LINE
 from ...net.text import decode_text, encode_text
 from ...process.identity import parse_pid
 from ..endpoint import endpoint
-from ..wire.requests import MAX_NAME, MAX_NAMES, MAX_SECONDS
+from ..wire.requests import MAX_NAME, MAX_NAMES, MAX_NUMBER, MAX_SECONDS
 
 Message = Callable[..., object]
 SHORTEST_LEASE = 3.0  # seconds; of a shorter one there would be no time to end what it protects (lease.py)
@@ -33,6 +33,9 @@ class LockerParameters(TypedDict, total=False):
     hold: Union[float, None]
     timeout: Union[float, None]
     lease: float
+    slots: int
+    shared: bool
+    min_hold: float
     wait: Union[float, None]
     block: bool
     command: Union[str, None]
@@ -58,6 +61,9 @@ _DEFAULTS: LockerParameters = {  # None for all others
     "lock": "lock",
     "all": False,
     "lease": 0,
+    "slots": 1,
+    "shared": False,
+    "min_hold": 0,
     "block": True,
     "destroy_unlock": True,
     "connect_tries": 3,
@@ -96,6 +102,8 @@ class LockSettings:
         hold = _hold_seconds(chosen["hold"], chosen["timeout"])
         self.lease = _lease_seconds(chosen["lease"], hold)
         self.hold = self.lease or (HOLD if hold is None else hold)
+        self.slots = _slots(chosen["slots"], _flag("shared", chosen["shared"]))
+        self.min_hold = _seconds("min_hold", chosen["min_hold"])
         self.wait = inf if chosen["wait"] in (None, inf) else _seconds("wait", chosen["wait"])
         self.command = _optional_text("command", chosen["command"])
         self.connect_delay = _seconds("connect_delay", chosen["connect_delay"])
@@ -254,6 +262,15 @@ def _tries(given: object) -> int:
     if isinstance(given, bool) or not isinstance(given, int):
         raise UsageError(f"connect_tries is {given!r}: it takes a whole number")
     return max(1, given)
+
+
+def _slots(given: object, shared: bool) -> int:
+    """Return the slots as the protocol has them, where 0 is any number. Raises UsageError."""
+    if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= MAX_NUMBER:
+        raise UsageError(f"slots is {given!r}: it takes a whole number, from 1 on")
+    if shared and given != 1:
+        raise UsageError(f"slots is {given}, and shared is True: a shared lock has no limit, so give one of them")
+    return 0 if shared else given
 
 
 def _seconds(name: str, value: object) -> float:
