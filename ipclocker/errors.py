@@ -14,6 +14,7 @@ INTERNAL = 70  # a fault of ours
 OUTPUT = 74  # what was to be printed could not be written, or a server's state could not be kept
 TEMPORARY = 75  # the lock is busy
 LOST = 76  # the lock was lost while the command ran
+NOT_ALLOWED = 77  # to this user
 GAVE_UP = 79  # a program that was to be kept alive died too often
 CANNOT_EXECUTE = 126  # as a shell: found, but not to be executed
 NOT_FOUND = 127  # as a shell: no such command
@@ -72,6 +73,12 @@ class LockLost(IpclockerError):
     """A lock that was held is not held any more."""
 
     exit_code = LOST
+
+
+class NotAllowed(IpclockerError, PermissionError):
+    """This user may not do that (a PermissionError, so an OSError, too)."""
+
+    exit_code = NOT_ALLOWED
 
 
 class NotHeld(IpclockerError, RuntimeError):

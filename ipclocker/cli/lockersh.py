@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from ..errors import OK, TEMPORARY, LockBusy
 from ..process.spawn import CommandProcess, ExecSpec
@@ -12,6 +12,7 @@ from .staying import StayingCommandLine
 
 if TYPE_CHECKING:
     from ..lock.client.settings import LockSettings
+    from ..run.options import RunOptions
 
 
 class Lockersh(
@@ -26,8 +27,12 @@ class Lockersh(
     Behind -- the words are executed exactly as they are. Without --, as the Perl program has it, they are joined by
     spaces: if that has shell characters, /bin/sh -c runs it, else it is executed directly.
 
+    With --for PID there is no command: the lock is taken for a process that runs already, usually the script that
+    calls this (--for $$), and lockersh returns. The lock is free again when that process has ended, or after --release.
+
     Other exit codes: 64 the command line is wrong, 69 no server, 70 an internal fault, 75 the lock is busy, 76 the
-    lock was lost and the command ended, 126 the command can't be executed, 127 there is no such command.
+    lock was lost and the command ended, 77 not for this user, 126 the command can't be executed, 127 there is no such
+    command.
     """
 
     command: list[str] = COMMAND
@@ -82,6 +87,11 @@ class Lockersh(
         "Within a run of the same lock, run the command under that lock, and end it when that is not held any more; "
         "else this is an error, since it would wait for itself. Other options about the lock have no effect then."
     )
+    for_process: int | None = number(
+        "PID", "Run nothing; hold the lock for this process until it ends, whatever it does.", "--for", lowest=1
+    )
+    release: bool = flag("With --for: give back what was taken so, and return when it is free.")
+    prints: bool = flag("With --for: print the variables that a command would have, as assignments for sh.", "--print")
     no_shell: bool = NO_SHELL
     locklist: bool = flag("Run nothing; print the locks that are held and their holders.")
     conflict_exit_code: int = number(
@@ -112,8 +122,11 @@ class Lockersh(
             return OK
         if not names or not all(names):
             raise self.wrong("the name of a lock is missing: give --lock NAME")
-        if not any(self.command):
-            raise self.wrong("the command is missing: give it after the options, behind --")
+        if self.for_process is None:
+            if self.release or self.prints:
+                raise self.wrong(f"{'--release' if self.release else '--print'} goes with --for PID")
+            if not any(self.command):
+                raise self.wrong("the command is missing: give it after the options, behind --")
         if self.lease and self.hold_timeout:
             raise self.wrong("--lease and --hold-timeout are two ways to hold a lock: give one of them")
         if self.shared and self.slots != 1:
@@ -122,21 +135,41 @@ class Lockersh(
             from ..process.tree import require_sight
 
             require_sight("--lease" if self.lease else "--on-lost kill")
+        if self.for_process is not None:
+            return self._for_process(names, self.for_process)
         return self._stay(names, CommandProcess("lockersh", ExecSpec(self.command, self.exact or self.no_shell)))
+
+    def _for_process(self, names: list[str], pid: int) -> int:
+        """Take a lock for a process that runs already, or give it back; the exit code."""
+        if self.command or self.nested:
+            raise self.wrong(f"--for runs no command: leave {'--nested' if self.nested else 'that'} out")
+        if self.release and self.prints:
+            raise self.wrong("there is nothing to --print after a --release: leave one of them out")
+        from ..run.for_process.front import hold_for, release_for
+
+        if self.release:
+            return release_for(pid, names)
+        settings = self._settings(names, pid)
+        return self._or_busy(lambda: hold_for(pid, settings, self._options(), self.prints, self.debug))
 
     def _stay(self, names: list[str], child: CommandProcess) -> int:
         # Only now: meanwhile the child makes itself ready, and carries none of this.
-        from ..run.options import RunOptions
         from ..run.under_lock import run_locked
 
-        options = RunOptions(
-            self.timeout, self.release_tries, self.lost_signal, self.on_lost, self.verbose, self.nested
-        )
+        settings = self._settings(names, child.pid)
+        return self._or_busy(lambda: run_locked(child, settings, self._options()))
+
+    def _or_busy(self, call: Callable[[], int]) -> int:
         try:
-            return run_locked(child, self._settings(names, child.pid), options)
+            return call()
         except LockBusy as busy:
             busy.exit_code = self.conflict_exit_code
             raise
+
+    def _options(self) -> RunOptions:
+        from ..run.options import RunOptions
+
+        return RunOptions(self.timeout, self.release_tries, self.lost_signal, self.on_lost, self.verbose, self.nested)
 
     def _settings(self, names: list[str], pid: int | None = None) -> LockSettings:
         from ..lock.client.settings import LockSettings

@@ -7,6 +7,7 @@ from ..errors import (
     GAVE_UP,
     INTERNAL,
     LOST,
+    NOT_ALLOWED,
     NOT_FOUND,
     OK,
     OUTPUT,
@@ -23,6 +24,7 @@ MEANINGS = {
     OUTPUT: "the output could not be written; lockerd: its state can't be read or written, or etcd can't be used",
     TEMPORARY: "the lock is busy",
     LOST: "the lock was lost while the command ran",
+    NOT_ALLOWED: "this user may not do that",
     GAVE_UP: "a program that was to be kept alive died too often",
     CANNOT_EXECUTE: "the command can't be executed",
     NOT_FOUND: "there is no such command",
@@ -49,10 +51,16 @@ _OF = {
     "lockerd": _SERVER,
     "lockersh": {
         **_RUNS_A_COMMAND,
-        UNAVAILABLE: "no lock server could be reached",
+        OK: "with --for: the process has the lock, or with --release has it no more",
+        USAGE: "the command line is wrong; with --for: there is no such process, it has ended, or it has the lock on "
+        "other terms",
+        UNAVAILABLE: "no lock server could be reached; with --release: nothing is held by --for, or it could not be "
+        "given back yet",
+        OUTPUT: "the output could not be written; with --for: there is no place for a socket",
         TEMPORARY: "the lock is busy, or held by the run that this one is part of, unless --conflict-exit-code says "
         "another one",
-        LOST: "the lock was lost and the command was ended",
+        LOST: "the lock was lost and the command was ended; with --release: it was lost before",
+        NOT_ALLOWED: "with --for: the process is another user's",
     },
     "lockstat": {
         OK: "done; show: it is held; verify: the token is current",

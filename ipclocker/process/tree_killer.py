@@ -35,7 +35,8 @@ class TreeKiller:
         self._mark = mark
         self._report = report
         self._seen = {self.command}
-        self._spared = {os.getpid()} | ancestors(os.getpid())
+        # The command itself may be above: one that gets orphans gets a process that goes to the background as well.
+        self._spared = ({os.getpid()} | ancestors(os.getpid())) - {command.pid}
         self._denied: set[ProcessIdentity] = set()
 
     @property

@@ -15,6 +15,7 @@ import select
 import socket
 import struct
 import time
+from math import inf
 from typing import Callable, NoReturn
 
 from ..errors import INTERNAL, IpclockerError
@@ -31,7 +32,8 @@ class Watchdog:
     def __init__(self, deadline: float, kill: Callable[[], None]) -> None:
         """Start the process, which calls `kill` at the deadline (monotonic seconds).
 
-        Raises IpclockerError if there can be no further process.
+        While that is infinite it stands by: it ends nothing, not even if this process is killed. Raises
+        IpclockerError if there can be no further process.
         """
         self._kill = kill
         self._deadline = deadline
@@ -127,7 +129,7 @@ def _wait(receiver: int, deadline: float) -> bool:
         if poller.poll(max(0.0, min(left, _LONGEST_WAIT)) * 1000):
             data = os.read(receiver, _TIME.size * 64)
             if not data:
-                return True
+                return deadline < inf
             deadline = _TIME.unpack(data[-_TIME.size :])[0]
             if deadline == _DISARMED:
                 return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import time
 from math import inf
-from typing import Callable
+from typing import Callable, Optional, Protocol
 
 from ..errors import IpclockerError
 from ..lock.client.acquisition import LockAcquisition
@@ -21,11 +21,28 @@ from ..process.identity import ProcessIdentity
 from ..process.signal_names import signal_name
 from ..process.tree_killer import TreeKiller
 from ..process.watchdog import Watchdog
-from .foreground import Foreground
+from .foreground import Pollable
 from .on_lost_hook import OnLostHook
 from .options import GRACE, KILL, MARKS, WARN, RunOptions
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.25  # seconds between two searches for what is left: each reads all of /proc
+
+
+class Waiting(Protocol):
+    """The one who waits for the command's end, as Foreground does, and for all else at once."""
+
+    first: Optional[Callable[[], None]]
+
+    def wait(self, sock: Pollable | None, events: int, deadline: float) -> bool:
+        """Wait for the socket as well; False at the deadline. It may raise, as when the command has ended."""
+
+    def was_ended_by(self, number: int) -> bool:
+        """Tell if the command has ended by this signal."""
+
+
+def new_watchdog(command: ProcessIdentity, mark: str, deadline: float = inf) -> Watchdog:
+    """Start a watchdog that ends a command and what carries its mark. Raises IpclockerError if there can be none."""
+    return Watchdog(deadline, lambda: TreeKiller(command, MARKS, mark).kill_all())
 
 
 class LockGuard:
@@ -33,18 +50,20 @@ class LockGuard:
 
     def __init__(
         self,
-        foreground: Foreground,
+        foreground: Waiting,
         command: ProcessIdentity,
         mark: str,
         acquisition: LockAcquisition,
         options: RunOptions,
         additions: dict[str, str],
         report: Callable[[str], None],
+        watchdog: Watchdog | None = None,
     ) -> None:
         """Begin to renew the lock, if it has a lease.
 
         `mark` is in the command's environment; `additions` are for the environment of what is run because of a loss.
-        `report` is called with messages for people. Raises IpclockerError if there can be no watchdog.
+        `report` is called with messages for people. A `watchdog` for a lease may stand by already. Raises
+        IpclockerError if there can be none.
         """
         self.loss: LockLoss | None = None
         self._foreground = foreground
@@ -61,7 +80,8 @@ class LockGuard:
         self._watchdog: Watchdog | None = None
         if acquisition.settings.lease:
             lease = self._lease = Lease(acquisition.settings.lease, min(held.asked for held in acquisition.grants))
-            self._watchdog = Watchdog(lease.kill_at, lambda: TreeKiller(command, MARKS, mark).kill_all())
+            self._watchdog = watchdog or new_watchdog(command, mark, lease.kill_at)
+            self._watchdog.set_deadline(lease.kill_at)
             foreground.first = self._check_time
         self._keepalive = KeepAlive(acquisition.connector, acquisition.grants, self._lease)
 

@@ -49,10 +49,12 @@ class OuterGrant(NamedTuple):
 class OuterRuns:
     """Looks for the holders of what an acquisition has found busy, and asks its server about them.
 
-    Of several locks that are wanted together it is one that is waited for, else all of them are.
+    Of several locks that are wanted together it is one that is waited for, else all of them are. The runs are those
+    that the process `member` is part of; None: this process.
     """
 
-    def __init__(self, acquisition: LockAcquisition, wait: Wait) -> None:
+    def __init__(self, acquisition: LockAcquisition, wait: Wait, member: int | None = None) -> None:
+        self._member = os.getpid() if member is None else member
         assert acquisition.asked_at is not None
         space = acquisition.asked_space
         names = space_names(acquisition.asked_at, space and space.identity)
@@ -65,12 +67,15 @@ class OuterRuns:
         self._told = acquisition.holder_processes
         self._tokens = tokens_in(os.environ, names)
 
-    def refuse(self) -> None:
-        """Raise LockBusy if all that is waited for is held by outer runs."""
+    def refuse(
+        self,
+        holder: str = "the run that this one is part of",
+        remedy: str = "--nested runs the command under that lock",
+    ) -> None:
+        """Raise LockBusy if all that is waited for is held by outer runs; who that is and what to do goes into it."""
         if len(self._held_by_them(self._waited_for)) == len(self._waited_for):
             raise LockBusy(
-                f"lock {_listed(self._waited_for)} is held by the run that this one is part of, which would wait for "
-                "itself: --nested runs the command under that lock"
+                f"lock {_listed(self._waited_for)} is held by {holder}, which would wait for itself: {remedy}"
             )
 
     def to_run_under(self) -> list[OuterGrant]:
@@ -101,12 +106,16 @@ class OuterRuns:
 
     def _find(self, name: bytes, busy: bool) -> OuterGrant | None:
         told = self._told.get(name)
-        if not busy or (told is not None and _is_above(told.host, told.pid)):
+        if not busy or (told is not None and self._is_above(told.host, told.pid)):
             for held in self._look_up(name, told):
-                if _is_above(held.host, held.pid) and _is_that_very(process := _identity(held)):
+                if self._is_above(held.host, held.pid) and _is_that_very(process := _identity(held)):
                     return OuterGrant(name, held.token or None, process)
         token = self._tokens.get(name)
         return OuterGrant(name, token) if token is not None and self._is_current(name, token) else None
+
+    def _is_above(self, host: bytes | None, pid: int | None) -> bool:
+        """Tell if a process of that host's name and that number may be the member or above it."""
+        return host == encode_text(own_host_name()) and pid is not None and descends_from(self._member, pid)
 
     def _look_up(self, name: bytes, told: LookFor | None) -> Sequence[HeldInfo]:
         """Return what the server knows of a lock: if it is a classic one, what it has told with its answer."""
@@ -140,11 +149,6 @@ class OuterRuns:
 
 def _listed(names: Iterable[bytes]) -> str:
     return ", ".join(map(decode_text, sorted(names)))
-
-
-def _is_above(host: bytes | None, pid: int | None) -> bool:
-    """Tell if a process of that host's name and that number may be this one or above it."""
-    return host == encode_text(own_host_name()) and pid is not None and descends_from(os.getpid(), pid)
 
 
 def _identity(held: HeldInfo) -> ProcessIdentity:

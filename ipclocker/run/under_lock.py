@@ -77,12 +77,12 @@ class Reporter:
             self.report(f"{time.strftime('%H:%M:%S')} {text}")
 
 
-def trace_links() -> None:
-    """Print on stderr all that is sent to lock servers and back, from now on."""
+def trace_links(say: Callable[[str], None] | None = None) -> None:
+    """Print on stderr, or `say`, all that is sent to lock servers and back, from now on."""
 
     def show(direction: str, data: bytes) -> None:
         for line in data.decode("utf-8", "backslashreplace").split("\n")[:-1]:
-            print_stderr(f"lockersh: {direction} {line}")
+            (say or Reporter(False).report)(f"{direction} {line}")
 
     ServerConnection.trace = show
 
@@ -111,7 +111,7 @@ def run_locked(child: CommandProcess, settings: LockSettings, options: RunOption
     run: _Run | NestedRun
     try:
         try:
-            _acquire(acquisition, reporter, options.wait)
+            acquire(acquisition, reporter, options.wait)
             run = _Run(child, foreground, acquisition, options, reporter)
         except _UnderOuterRun as found:
             from .nested_run import NestedRun  # only here, for an import that most runs do without
@@ -129,8 +129,8 @@ def run_locked(child: CommandProcess, settings: LockSettings, options: RunOption
     return run.to_the_end()
 
 
-def _acquire(acquisition: LockAcquisition, reporter: Reporter, longest: float | None) -> None:
-    """Get the lock, so that there is time enough to begin.
+def acquire(acquisition: LockAcquisition, reporter: Reporter, longest: float | None) -> None:
+    """Get the lock, so that there is time enough for the command to begin.
 
     Raises LockBusy if it takes longer than `longest` (seconds), and what `on_busy` of the reporter does;
     ServerUnavailable, also if its answers take too long for a lease; ServerRefused.
