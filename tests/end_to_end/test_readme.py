@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import signal
 import subprocess
 import textwrap
@@ -16,7 +18,8 @@ from ipclocker.cli.tool_specs import describe
 from ipclocker.docs.exit_codes import MEANINGS, exit_codes
 
 from ..support import PROJECT
-from ..support.site import Site, Tool
+from ..support.processes import NO_PID
+from ..support.site import NOBODY_UID, Site, Tool
 from ..support.waiting import wait_for
 from . import readme
 
@@ -96,6 +99,15 @@ def _unwritable(site: Site) -> int:
     return done.returncode
 
 
+def _as_another_user(site: Site) -> int:
+    if os.geteuid() != 0:
+        return site.run("lockersh", "--for", "1", "--lock", "x").returncode
+    site.folder.chmod(0o755)
+    file = shutil.copy(site.file, site.folder / "ipclocker")  # its own folder may be closed to others
+    words = [file, "lockersh", "--for", str(os.getpid()), "--lock", "x"]
+    return subprocess.run(words, user=NOBODY_UID, env=site.environment, stderr=subprocess.DEVNULL).returncode
+
+
 def _of(*words: str) -> Callable[[Site], int]:
     return lambda site: site.run(*words).returncode
 
@@ -118,6 +130,9 @@ PROVOKED: dict[str, tuple[int, Callable[[Site], int]]] = {
     "busy": (75, _while_held("lockersh", "--lock", "held", "--timeout", "0", "true")),
     "busy, as told": (9, _while_held("lockersh", "--lock=held", "--timeout=0", "--conflict-exit-code=9", "true")),
     "lost": (76, _lost),
+    "not allowed": (77, _as_another_user),
+    "nothing to release": (69, _of("lockersh", "--for", str(os.getpid()), "--release", "--lock", "x")),
+    "no such process": (64, _of("lockersh", "--for", str(NO_PID), "--lock", "x")),
     "fatal": (79, _of("supervise", "--nofork", "--fatal-exit", "--give-up", "1/10", "--program", "false")),
     "not executable": (126, _of("lockersh", "--lock", "x", "--no-shell", "/")),
     "not found": (127, _of("lockersh", "--lock", "x", "--no-shell", "/no/such/command")),
@@ -221,3 +236,32 @@ def test_supervisor(bare_site: Site, tmp_path: Path) -> None:
     running.process.terminate()
     assert "quitting\n" in running.out()
     assert running.end() == 0
+
+
+def test_the_script(bare_site: Site, tmp_path: Path) -> None:
+    """Line by line: what is held at each step, and when all is free."""
+    (code,) = readme.code_under("In a script")
+    assert code.count("ipclocker lockersh --for $$") == 3 and code.count("--dhost lockhost") == 2
+    bare_site.serve_tcp()
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "ipclocker").symlink_to(bare_site.file)
+    make = programs / "make"
+    make.write_text(f'#!/bin/sh\necho "$$ $*"; while [ ! -e {tmp_path}/go.$3 ]; do sleep 0.02; done\n')
+    make.chmod(0o755)
+    path = tmp_path / "script"
+    path.write_text(code.replace("lockhost", "127.0.0.1"))
+    environment = {**bare_site.environment, "PATH": f"{programs}:{os.environ['PATH']}"}
+    script = subprocess.Popen(["/bin/sh", path], env=environment, stdout=subprocess.PIPE, text=True)
+    bare_site.watch(Tool(script, tmp_path / "none"))
+    assert script.stdout is not None
+    said = re.fullmatch(r"lock nightly, token (\d+)\n", script.stdout.readline())
+    assert said and bare_site.run("lockstat", "verify", "nightly", said[1]).returncode == 0
+    assert script.stdout.readline().endswith("-C /proj reports\n")
+    assert set(bare_site.locks()) == {"nightly", "reports"}
+    (tmp_path / "go.reports").touch()
+    assert script.stdout.readline() == f"{script.pid} -C /proj regress\n", "the script has become that"
+    assert set(bare_site.locks()) == {"nightly"}
+    (tmp_path / "go.regress").touch()
+    assert script.wait(60) == 0
+    wait_for(lambda: not bare_site.locks(), "nightly to be free")

@@ -25,7 +25,7 @@ from ipclocker.process.watchdog import Watchdog
 def kill():
     open("killed.new", "w").write(f"{{time.monotonic()}} {{os.getpid()}} {{os.getsid(0)}} {{os.listdir('/dev/fd')}}")
     os.rename("killed.new", "killed")
-watchdog = Watchdog(time.monotonic() + {seconds}, kill)
+watchdog = Watchdog(time.monotonic() + float("{seconds}"), kill)
 {then}
 """
 
@@ -209,3 +209,18 @@ def test_one_that_was_stopped_itself_hears_first_what_it_was_told(scene: Scene) 
     os.kill(watchdog, signal.SIGCONT)
     time.sleep(0.3)
     assert not scene.has_killed and exists(watchdog)
+
+
+def test_one_that_stands_by_ends_nothing(scene: Scene) -> None:
+    process = scene.start(float("inf"), f"{READY} sys.stdin.read()")
+    (watchdog,) = watchdogs(process)
+    process.kill()
+    process.wait()
+    all_gone([watchdog])
+    assert not scene.has_killed
+
+
+def test_one_that_stood_by(scene: Scene) -> None:
+    begin = time.monotonic()
+    scene.start(float("inf"), f"watchdog.set_deadline(time.monotonic() + 0.3); {READY} sys.stdin.read()")
+    assert scene.killed_at() - begin >= 0.3
