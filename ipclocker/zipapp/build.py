@@ -17,10 +17,12 @@ import zipfile
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
+from .strip import strip_module
 from .unpack import LAUNCHER, build_of
 
 PROJECT = Path(__file__).resolve().parents[2]
-NOT_ON_HOSTS = {"ipclocker/zipapp/build.py"}
+NOT_ON_HOSTS = {"ipclocker/zipapp/build.py", "ipclocker/zipapp/strip.py"}
+WITH_DOCSTRINGS = "ipclocker/cli/"  # which are texts of --help and of manual pages
 # What pip leaves in a distribution's folder depends on who installed it, from where and how.
 LEFT_BY_PIP = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 SHEBANG = b"#!/usr/bin/python3 -ISXutf8\n"
@@ -40,6 +42,9 @@ def stage(folder: Path) -> None:
         name = path.relative_to(PROJECT).as_posix()
         if path.is_file() and "__pycache__" not in path.parts and name not in NOT_ON_HOSTS:
             _copy(path, folder / name)
+            if path.suffix == ".py" and name != LAUNCHER:
+                source = strip_module(path.read_text(encoding="utf-8"), name.startswith(WITH_DOCSTRINGS))
+                (folder / name).write_text(source, encoding="utf-8")
     for pin in pinned():
         name, _, version = pin.partition("==")
         try:

@@ -25,19 +25,25 @@ class Terms(NamedTuple):
 
     lease: float
     hold_timeout: float
+    slots: float  # 0: any number, as with --shared
+    min_hold: float
 
     @classmethod
     def of(cls, settings: LockSettings) -> Terms:
         """Return the terms of these settings."""
-        return cls(settings.lease, 0.0 if settings.lease else settings.hold)
+        return cls(settings.lease, 0.0 if settings.lease else settings.hold, float(settings.slots), settings.min_hold)
 
     def differences(self, held: Terms) -> str:
         """Say in which options a request differs from what is `held`; empty if it agrees."""
         return ", ".join(
-            f"--{name.replace('_', '-')} is {theirs:g} there, not {ours:g}"
+            f"--{name.replace('_', '-')} is {_shown(name, theirs)} there, not {_shown(name, ours)}"
             for name, ours, theirs in zip(self._fields, self, held)
             if ours != theirs
         )
+
+
+def _shown(name: str, value: float) -> str:
+    return "any number (--shared)" if name == "slots" and not value else f"{value:g}"
 
 
 class Wanted(NamedTuple):

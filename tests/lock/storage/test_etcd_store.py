@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
@@ -599,7 +599,7 @@ def test_a_key_that_cant_be_read_stops_the_load_and_is_named(space: Space, key: 
 
 @pytest.mark.parametrize("terms", [{"slots": 0}, {"slots": 4}, {"min_hold": 5.0}])
 def test_an_older_lockerd_may_use_a_prefix_until_it_could_misread_what_is_there(
-    space: Space, terms: dict[str, float]
+    space: Space, terms: dict[str, Any]
 ) -> None:
     store = space.loaded()
     store.commit(some(3), [], 3)
