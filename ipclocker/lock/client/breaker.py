@@ -30,10 +30,10 @@ _Found = TypeVar("_Found")
 
 
 class _Recalled(NamedTuple):
-    """A recalled grant: since when it is waited for, and until when (seconds, monotonic)."""
+    """Recalled grants of one lock: since when their end is waited for, and until when (seconds, monotonic)."""
 
     holder: bytes
-    token: int
+    tokens: frozenset[int]
     since: float
     until: float
 
@@ -76,27 +76,31 @@ class LockBreaker:
         for name in _checked(names):
             what, holder = self._take(name, self._inspector.recall, latest)
             lease = self._ask(lambda name=name: self._held(name), latest) if what == RECALLED else None  # type: ignore[misc]
-            if lease is None or not lease.recalled:  # given back already, and perhaps another one's by now
+            leases = [held for held in _holders(lease) if held.recalled]
+            if not leases:  # given back already, and perhaps another one's by now
                 yield Outcome(name, what, holder)
                 continue
             now = self._clock()
-            longest = (lease.left or 0.0) + LOOK_WITHIN if self._timeout is None else self._timeout
-            recalled[name] = _Recalled(lease.user, lease.token, now, now + longest)
+            left = max(held.left or 0.0 for held in leases)
+            longest = left + LOOK_WITHIN if self._timeout is None else self._timeout
+            lease = leases[0]
+            recalled[name] = _Recalled(lease.user, frozenset(held.token for held in leases), now, now + longest)
             told = f"lock {name}: {decode_text(lease.user)} was told to end what it runs and to give it back"
             self._say(f"{told}; waiting for that, {longest:.0f} s at most" if longest else told)
         for name, grant in recalled.items():
             yield self._await_end(name, grant)
 
     def _await_end(self, name: str, grant: _Recalled) -> Outcome:
-        """Wait until the grant with that token has ended, or the wait is over."""
+        """Wait until the grants with these tokens have ended, or the wait is over."""
         pause = _FIRST_PAUSE
         lives = False
         while True:
-            lease = self._ask(lambda: self._held(name), inf, grant.until)
+            leases = self._ask(lambda: _holders(self._held(name)), inf, grant.until)
+            leases = [held for held in leases if held.token in grant.tokens and not held.kept]
             waited = self._clock() - grant.since
-            if lease is None or lease.token != grant.token:
+            if not leases:
                 return Outcome(name, RECALLED, grant.holder, waited)
-            if lease.outlived and not lives:
+            if leases[0].outlived and not lives:
                 lives = True
                 self._say(f"lock {name}: the lease is over, but its process is known to live, so it stays held")
             if self._clock() >= grant.until:
@@ -142,6 +146,10 @@ class LockBreaker:
     def _held(self, name: str) -> Optional[HeldInfo]:
         locks = self._inspector.look(name).locks
         return locks[0] if locks else None
+
+
+def _holders(lock: Optional[HeldInfo]) -> list[HeldInfo]:
+    return [] if lock is None else [lock, *lock.others]
 
 
 def _checked(names: Iterable[str]) -> list[str]:

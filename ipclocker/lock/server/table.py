@@ -78,7 +78,7 @@ class LockTable(GrantTable):
                     free = name
             elif grant.owner == owner:
                 return grant, self._change_terms(grant, request, now)
-            elif grant.slots != 1:
+            elif name in self._index.shared:
                 own = self._index.shared[name].of(owner)
                 if own is not None:
                     return own, self._change_terms(own, request, now)
@@ -140,7 +140,8 @@ class LockTable(GrantTable):
             if grant is None:
                 continue
             if grant.owner != owner:
-                grant = self._index.shared[name].of(owner) if grant.slots != 1 else None
+                shared = self._index.shared.get(name)
+                grant = None if shared is None else shared.of(owner)
             if grant is not None:
                 self._let_go(grant, now, effects)
                 continue
@@ -285,7 +286,7 @@ class LockTable(GrantTable):
                 continue
             if grant.owner == owner:
                 return grant
-            if grant.slots != 1:
+            if name in self._index.shared:
                 own = self._index.shared[name].of(owner)
                 if own is not None:
                     return own

@@ -226,7 +226,7 @@ def test_a_state_in_which_a_lock_is_held_twice_is_refused() -> None:
         1, b"x", b"ann", b"", 1.0, 0.0, False, False, True, False, None, b"", b"", 0, None, b"", None, "", b"", None
     )
     disk.records = {1: record, 2: record._replace(token=2, user=b"bob")}
-    with pytest.raises(StateError, match="a fake disk is damaged, since a lock is held twice"):
+    with pytest.raises(StateError, match="a fake disk is damaged, since the lock 'x' has more holders"):
         serving(disk)
 
 

@@ -94,6 +94,13 @@ class Modes(RuleBasedStateMachine):
             self.table.enqueue(client, self.now)
         self.settle()
 
+    @rule(which=st.integers(0, 5))
+    def unlock_one_that_is_held(self, which: int) -> None:
+        grants = [grant for grant in self.table.grants.values() if not grant.kept and grant.owner != RESERVED]
+        if grants:
+            grant = grants[which % len(grants)]
+            self.unlock(grant.owner, grant.name)
+
     @rule(owner=st.sampled_from(OWNERS), name=st.sampled_from(NAMES))
     def unlock(self, owner: Owner, name: bytes) -> None:
         before = self.held_by(owner, (name,))
@@ -167,6 +174,7 @@ class Modes(RuleBasedStateMachine):
         self.table.restore(records, self.now, 0.0)
         for grant in self.table.grants.values():
             assert grant.keep_until <= self.now + grant.min_hold
+        self.pass_time(0.0)
 
     # What holds at all times
 
@@ -253,7 +261,7 @@ class Modes(RuleBasedStateMachine):
 
 def test_modes() -> None:
     Modes.seen.clear()
-    run_state_machine_as_test(Modes, settings=settings(max_examples=100, stateful_step_count=30))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(Modes, settings=settings(max_examples=200, stateful_step_count=30))  # type: ignore[no-untyped-call]
     assert set(Modes.seen) >= {"joined", "kept", "granted together"}, Modes.seen
 
 
@@ -354,6 +362,20 @@ def test_after_a_restart_nobody_joins_before_those_who_had_waited_are_back() -> 
     assert table.expire(10.0 + RETURN_WITHIN) == [] and not table.granted
     table.release(asks(b"ann"), 13.0)
     assert [request for request, _ in table.granted] == [writer]
+
+
+def test_a_reader_can_be_taken_back_to_a_lock_that_is_reserved_meanwhile() -> None:
+    table = Table()
+    table.restore(
+        [Grant(b"a", token, asks(user, 0), 5.0).record(0.0) for token, user in enumerate([b"ann", b"bob"])], 10.0, 0.0
+    )
+    table.release(asks(b"ann"), 10.1)
+    table.before_images.clear()
+    table.release(asks(b"bob"), 10.2)
+    table.rollback(table.before_images, 10.3)
+    assert table.standing(asks(b"bob")) is not None
+    table.release(asks(b"bob"), 10.4)
+    assert table.standing(asks(b"bob")) is None
 
 
 # Kept
