@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from ..support.site import Node
 from .chaos import torment
 from .crowd import Setting, built
 from .fail_overs import over_fail_overs
 from .recorded import Clients
-from .replicas import Site, need_machines, new_replicated_crowd
+from .replicas import PORT, ReplicatedCrowd, Site, need_machines, new_replicated_crowd
 from .storm import STORM, Storm
 
 
@@ -30,6 +31,55 @@ def test_histories_over_fail_overs(built_file: Path, cache: Path, tmp_path: Path
     told = over_fail_overs(built_file, cache, tmp_path, dice, faults, 3, kind=kind)
     assert told.checked.grants > 50
     print(told)
+
+
+def test_a_host_is_switched_off_with_a_holder_the_leader_and_etcds(
+    built_file: Path, cache: Path, dice: random.Random
+) -> None:
+    need_machines()
+    with new_replicated_crowd(Setting(built(built_file), [], workers=0), SITE, built_file, cache, dice) as crowd:
+        leader = crowd.leader()
+        elsewhere = crowd.client_nodes[-1]
+        lost = hold(crowd, leader.node, built_file, "x", 3)
+        kept = hold(crowd, elsewhere, built_file, "y", 30)
+        waiter = elsewhere.start(*lockersh(crowd, built_file, "x", 3), "echo", "$IPCLOCKER_TOKEN")
+        waiter.says("waiting for lock x")
+        lead_etcd(crowd, leader.place.name)
+        leader.node.end()
+        crowd.etcd.members[crowd.lockerd_nodes.index(leader.node)].kill()
+        assert int(waiter.out()) > lost, "its lease is over, by its own clock and by the new leader's"
+        assert crowd.leader() is not leader
+        another = elsewhere.start(*lockersh(crowd, built_file, "y", 3, "--timeout", "0"), "true")
+        assert another.end() == 75
+        assert str(kept) in elsewhere.run(
+            str(built_file), "lockstat", "list", "--dhost", crowd.hosts, "--port", str(PORT)
+        )
+
+
+SITE = Site(beside=True)
+
+
+def lockersh(crowd: ReplicatedCrowd, file: Path, lock: str, lease: int, *words: str) -> list[str]:
+    """A command under a lease, up to the command."""
+    where = ["--dhost", crowd.hosts, "--port", str(PORT)]
+    return [str(file), "lockersh", "--verbose", *where, "--lock", lock, "--lease", str(lease), *words]
+
+
+def hold(crowd: ReplicatedCrowd, node: Node, file: Path, lock: str, lease: int) -> int:
+    """Hold a lock there until the end; the token."""
+    holder = node.start(*lockersh(crowd, file, lock, lease), "echo $IPCLOCKER_TOKEN; exec sleep 1000")
+    assert holder.process.stdout is not None
+    return int(holder.process.stdout.readline())
+
+
+def lead_etcd(crowd: ReplicatedCrowd, name: str) -> None:
+    """Let the member on that host lead etcd."""
+    before = crowd.etcd_leader()
+    assert before is not None
+    number = [f"etcd{number}" for number in range(SITE.members)].index(name)
+    if before is not crowd.etcd.members[number]:
+        told = crowd.etcd.call("maintenance/status", {}, number)["header"]["member_id"]
+        crowd.etcd.call("maintenance/transfer-leadership", {"targetID": told}, crowd.etcd.members.index(before))
 
 
 # That these would find what they look for
