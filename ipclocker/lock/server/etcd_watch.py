@@ -62,10 +62,6 @@ class EtcdWatch:
         """Look no more; no event is called from now on. Returns at once."""
         self._closed.set()
 
-    def reload(self) -> None:
-        """Read renewed certificates. Raises StateError, and goes on with what it has."""
-        self._client.reload()
-
     def _run(self) -> None:
         is_ready = False
         pause = _AGAIN

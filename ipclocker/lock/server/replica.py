@@ -84,7 +84,6 @@ class Replica:
         self.failure: StateError | None = None  # why it never serves again
         self._term: int | None = None  # that it was elected for, while that lasts
         self._client = EtcdClient(settings)  # of the election
-        self._store_client: EtcdClient | None = None
         events = Events(self._on_elected, self._on_lost, self._on_standing_by, self._on_waiting, self._on_failed)
         host = own_host_name()
         identity = Identity(host, advertised(addresses, host), VERSION)
@@ -111,13 +110,6 @@ class Replica:
         if self.failure is not None:
             raise self.failure
         return self._is_decided
-
-    def reload(self) -> None:
-        """Read renewed certificates. Raises StateError, and goes on with what it has."""
-        self._client.reload()
-        self._watch.reload()
-        if self._store_client is not None:
-            self._store_client.reload()
 
     def tick(self, when: float) -> float:
         """End the term if its time is up; return when to look again (monotonic, seconds)."""
@@ -157,7 +149,7 @@ class Replica:
 
     def _on_elected(self, term: int) -> None:
         self._term = term
-        store_client = self._store_client = EtcdClient(self._settings)
+        store_client = EtcdClient(self._settings)
         valid_until = partial(self._election.valid_until, term)
         store = EtcdStore(store_client, self._settings.prefix, term, valid_until, now, compacts=self._compacts)
         Thread(target=self._load, args=(term, store, store_client), name="load", daemon=True).start()

@@ -59,14 +59,14 @@ class EtcdUnavailable(IpclockerError):
 
 
 class EtcdClient:
-    """A client for one thread, but for `reload`. Raises UsageError, and StateError for files that can't be used."""
+    """A client for one thread. Raises UsageError, and StateError for files that can't be used."""
 
     def __init__(self, settings: EtcdSettings) -> None:
         self._settings = settings = settings.checked()
         self._members = settings.members()
-        self._context = tls_context(settings)
-        self._has_new_context = False
-        self._connections = self._make_connections()
+        context = tls_context(settings)
+        shows_certificate = settings.cert is not None
+        self._connections = [Connection(member, context, shows_certificate) for member in self._members]
         self._current = 0  # the member that answered last
         self._ids: dict[int, str] = {}  # of the members, as far as they have said which they are
         self._failed_at: dict[int, float] = {}  # when a member gave no answer, the last time
@@ -88,10 +88,6 @@ class EtcdClient:
         member can be used and that will not change by itself.
         """
         data = body if isinstance(body, bytes) else _encode(body).encode()
-        if self._has_new_context:
-            self._has_new_context = False
-            self.close()
-            self._connections = self._make_connections()
         maybe_applied = False
         said: dict[int, NoAnswer | EtcdUnusable] = {}  # by each member, the last time
         pause = _FIRST_PAUSE
@@ -158,22 +154,10 @@ class EtcdClient:
     def _may_be_preferred(self, number: int) -> bool:
         return time.monotonic() - self._failed_at.get(number, -inf) >= _LEAVE_ALONE
 
-    def reload(self) -> None:
-        """Read the certificates again; the next request uses them. Any thread may call it.
-
-        Raises StateError, and goes on with what it has.
-        """
-        self._context = tls_context(self._settings)
-        self._has_new_context = True
-
     def close(self) -> None:
         """Close the connections; the next request makes one."""
         for connection in self._connections:
             connection.close()
-
-    def _make_connections(self) -> list[Connection]:
-        shows_certificate = self._settings.cert is not None
-        return [Connection(member, self._context, shows_certificate) for member in self._members]
 
     def _ask(self, path: str, data: bytes, until: float) -> dict[str, Any]:
         """Ask the current member. Raises NoAnswer, EtcdUnusable, EtcdRefused."""

@@ -202,7 +202,7 @@ def _unusable(error: Exception | None, shows_certificate: bool) -> str | None:
         if "CERT" in reason or "UNKNOWN_CA" in reason:
             if not shows_certificate:
                 return f"wants a certificate of ours ({reason}): give --etcd-cert and --etcd-key"
-            return f"does not accept our certificate ({reason}): see --etcd-cert"
+            return f"does not accept our certificate ({reason}): has it ended? see --etcd-cert"
         return f"can't be spoken to by TLS ({reason}): is it http?"
     if isinstance(error, NoHttp):
         return f"is no etcd, since it does not speak HTTP: it says {str(error)[:40]!r}"
