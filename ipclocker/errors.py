@@ -75,12 +75,6 @@ class LockLost(IpclockerError):
     exit_code = LOST
 
 
-class NotAllowed(IpclockerError, PermissionError):
-    """This user may not do that (a PermissionError, so an OSError, too)."""
-
-    exit_code = NOT_ALLOWED
-
-
 class NotHeld(IpclockerError, RuntimeError):
     """A lock was released by one who does not hold it (a RuntimeError, as for threading.Lock)."""
 

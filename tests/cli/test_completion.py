@@ -112,8 +112,8 @@ class TestBash:
         assert bash(scripts, "lockerd", "--state-dir", "a") == {"afolder"}
         assert bash(scripts, "pidwatch", "--signal", "T") == {"TERM"}
         assert bash(scripts, "lockersh", "--timeout", "") == set()
-        assert bash(scripts, "lockersh", "--lock", "a", ":", "b", "--rel") == {"--release-tries"}
-        assert bash(scripts, "lockersh", "--lock", "=", "a", ":", "b", "--rel") == {"--release-tries"}
+        assert bash(scripts, "lockersh", "--lock", "a", ":", "b", "--release-") == {"--release-tries"}
+        assert bash(scripts, "lockersh", "--lock", "=", "a", ":", "b", "--release-") == {"--release-tries"}
         assert bash(scripts, "ipclocker", "--install-completion", "") == set(SHELLS)
 
     def test_words(self, scripts: dict[str, Path]) -> None:

@@ -153,7 +153,7 @@ def test_both_tell_whether_dashes_stood_in_front_of_the_command(tool: str, words
 
 @pytest.mark.parametrize("command", sorted(set(commands())))
 def test_the_quick_one_declines_no_command_of_the_readme(command: str) -> None:
-    words = [word for word in shlex.split(command.partition(">")[0]) if word]
+    words = [word for word in shlex.split(command.partition(">")[0].replace("$$", "4711")) if word]
     assert words.pop(0) == FAMILY
     if words[0] in {name.split()[0] for name in OPTIONS} or words[-1] in ("--help", "--version"):
         return

@@ -181,6 +181,27 @@ def test_of_several_locks_one_is_held_and_another_waited_for(replicas: Replicas,
     assert (tool.end(), tool.err) == (7, "")
 
 
+@pytest.mark.parametrize("number", WAYS, ids=lambda number: number.name)
+@pytest.mark.parametrize("lease", [(), ("--lease", "45")], ids=["held", "leased"])
+def test_the_lock_of_a_process_that_runs_already(
+    replicas: Replicas, tools: Tools, number: int, lease: tuple[str, ...]
+) -> None:
+    sleeper = subprocess.Popen(["sleep", "1000"])
+    try:
+        taken = tools.run("lockersh", "--for", str(sleeper.pid), "--lock", "x", "--print", *lease)
+        token = taken.stdout.splitlines()[1].partition("=")[2]
+        follower = replace(replicas, number)
+        assert follower.ask(f"CHECK x {token}") == ["current 1"]
+        assert tools.run("lockersh", "--for", str(sleeper.pid), "--lock", "x", "--print", *lease).stdout == taken.stdout
+        released = tools.run("lockersh", "--for", str(sleeper.pid), "--release", "--lock", "x")
+        assert (released.returncode, released.stderr) == (0, "")
+        assert follower.ask(f"CHECK x {token}") == ["current 0"]
+        assert sleeper.poll() is None
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
 def test_the_lock_space_of_a_token_is_the_same_at_every_server(replicas: Replicas, tools: Tools) -> None:
     tool = tools.hold()
     token, space = line_of(tool), line_of(tool)

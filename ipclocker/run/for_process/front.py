@@ -19,11 +19,11 @@ from typing import NoReturn
 
 from ...errors import (
     INTERNAL,
+    NOT_ALLOWED,
     OK,
     TEMPORARY,
     IpclockerError,
     LockBusy,
-    NotAllowed,
     ServerUnavailable,
     UsageError,
 )
@@ -48,8 +48,8 @@ _MORE = 30.0  # seconds beyond the time that a keeper was given; its answer come
 def hold_for(pid: int, settings: LockSettings, options: RunOptions, prints: bool, debug: bool = False) -> int:
     """Take the lock for a process; return the exit code. `prints`: say its name and token as assignments for sh.
 
-    Raises UsageError if there is no such process or it has the lock on other terms, NotAllowed, LockBusy,
-    ServerUnavailable, ServerRefused.
+    Raises UsageError if there is no such process, LockBusy, and IpclockerError, with the exit code of the error that the
+    keeper has met, or that it is another user's process.
     """
     watched = Watched(identify(pid))
     process = _checked(watched.process)
@@ -80,8 +80,8 @@ def hold_for(pid: int, settings: LockSettings, options: RunOptions, prints: bool
 def release_for(pid: int, names: list[str]) -> int:
     """Give locks of these names back that were taken for a process; return the exit code.
 
-    What was taken together is given back together. Raises UsageError if there is no such process, NotAllowed,
-    ServerUnavailable if nothing of these names is held, or a server does not answer, LockLost if it was lost before.
+    What was taken together is given back together. Raises UsageError if there is no such process, ServerUnavailable if
+    nothing of these names is held, and IpclockerError, with its exit code: a server does not answer, it was lost before.
     """
     process = _checked(identify(pid))
     waited_for = []
@@ -104,13 +104,14 @@ def release_for(pid: int, names: list[str]) -> int:
 
 
 def _checked(process: ProcessIdentity) -> ProcessIdentity:
-    """Return a process that is there, and this user's. Raises UsageError, NotAllowed."""
+    """Return a process that is there, and this user's. Raises UsageError, IpclockerError."""
     if exists(process.pid, process.start) is False:
         raise UsageError(f"there is no process {process.pid} to hold a lock for: in a script, --for $$ is its own")
     try:
         send_signal(process, 0)
     except PermissionError:
-        raise NotAllowed(f"process {process.pid} is another user's: only that user and root may do this") from None
+        text = f"process {process.pid} is another user's: only that user and root may do this"
+        raise IpclockerError(text, NOT_ALLOWED) from None
     return process
 
 

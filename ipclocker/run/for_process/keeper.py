@@ -248,6 +248,7 @@ class Keeper(Reporter):
         watchdog = new_watchdog(self._process, mark) if self._settings.lease else None
         acquisition = LockAcquisition(self._settings, self, self.wait)
         acquisition.subscribes = True
+        acquisition.connector.check = lambda: self.wait(None, 0, time.monotonic())
         self.on_busy = lambda: self._refuse_outer_runs(acquisition)
         try:
             acquire(acquisition, self, self._options.wait)
