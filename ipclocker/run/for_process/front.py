@@ -48,10 +48,13 @@ _MORE = 30.0  # seconds beyond the time that a keeper was given; its answer come
 def hold_for(pid: int, settings: LockSettings, options: RunOptions, prints: bool, debug: bool = False) -> int:
     """Take the lock for a process; return the exit code. `prints`: say its name and token as assignments for sh.
 
-    Raises UsageError if there is no such process, LockBusy, and IpclockerError, with the exit code of the error that the
-    keeper has met, or that it is another user's process.
+    Raises UsageError if there is no such process, LockBusy, and IpclockerError with the exit code of what the keeper
+    has met, or because it is another user's process.
     """
-    watched = Watched(identify(pid))
+    try:
+        watched = Watched(pid)
+    except ProcessLookupError:
+        raise _missing(pid) from None
     process = _checked(watched.process)
     settings = _for_keeper(settings, process)
     wanted = Wanted.of(settings)
@@ -81,7 +84,7 @@ def release_for(pid: int, names: list[str]) -> int:
     """Give locks of these names back that were taken for a process; return the exit code.
 
     What was taken together is given back together. Raises UsageError if there is no such process, ServerUnavailable if
-    nothing of these names is held, and IpclockerError, with its exit code: a server does not answer, it was lost before.
+    nothing of these names is held, and IpclockerError with an exit code: no server answers, or it was lost before.
     """
     process = _checked(identify(pid))
     waited_for = []
@@ -103,10 +106,14 @@ def release_for(pid: int, names: list[str]) -> int:
     return OK
 
 
+def _missing(pid: int) -> UsageError:
+    return UsageError(f"there is no process {pid} to hold a lock for: in a script, --for $$ is its own")
+
+
 def _checked(process: ProcessIdentity) -> ProcessIdentity:
     """Return a process that is there, and this user's. Raises UsageError, IpclockerError."""
     if exists(process.pid, process.start) is False:
-        raise UsageError(f"there is no process {process.pid} to hold a lock for: in a script, --for $$ is its own")
+        raise _missing(process.pid)
     try:
         send_signal(process, 0)
     except PermissionError:

@@ -33,7 +33,7 @@ from ...net.loop import Loop
 from ...net.ready import READ, new_poller, poll_until
 from ...net.text import decode_text, encode_text
 from ...process.exit_watcher import ExitWatcher
-from ...process.identity import ProcessIdentity
+from ...process.identity import ProcessIdentity, identify, open_pidfd
 from ...process.proctitle import set_title
 from ..foreground import CommandEnded, Pollable
 from ..lock_guard import LockGuard, new_watchdog
@@ -55,13 +55,26 @@ class ToBeReleased(BaseException):
 
 
 class Watched:
-    """A process that is watched, from before the keeper was made: a number alone could be another one's by then."""
+    """A process that is pinned by its pidfd before the keeper is made: by then its number may be another one's."""
 
-    def __init__(self, process: ProcessIdentity) -> None:
-        self.process = process
+    def __init__(self, pid: int) -> None:
+        """Raises ProcessLookupError if there is no such process."""
+        self._pidfd = open_pidfd(pid)
+        self.process = identify(pid)  # after that: if it is another one's already, the pidfd tells of the end
         self.has_ended = False
-        self.loop = Loop()
-        ExitWatcher(self.loop).add(process, self._end)
+
+    def watch(self, loop: Loop) -> None:
+        """Set `has_ended` as soon as the process has ended, in a turn of the loop."""
+        pidfd = self._pidfd
+        if pidfd is None:
+            ExitWatcher(loop).add(self.process, self._end)
+            return
+
+        def ready(events: int) -> None:
+            loop.unwatch(pidfd)  # it stays readable
+            self._end()
+
+        loop.watch(pidfd, READ, ready)
 
     def _end(self) -> None:
         self.has_ended = True
@@ -74,7 +87,7 @@ class Keeper(Reporter):
         super().__init__(verbose=False)
         self.first: Callable[[], None] | None = None  # what is called first whenever this process wakes up
         self._watched = watched
-        self._loop = watched.loop
+        self._loop = Loop()
         self._process = watched.process
         self._settings = settings
         self._options = options
@@ -86,12 +99,14 @@ class Keeper(Reporter):
         self._taken = False  # somebody has said that the caller knows of the grants
         self._over = False  # from here on nothing is raised any more
         self._to_be_replaced = False
+        self._is_stuck = False  # the lock could not be given back so far
         self._guard: LockGuard | None = None
         self._within = options.release_within
 
     def run(self, debug: bool) -> None:
         """Be the keeper, in a new process, until there is nothing to keep."""
         detach()
+        self._watched.watch(self._loop)
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         set_up("lockersh", foreground=False, log_file=None, debug=False)
         set_title(f"lockersh: keeps lock {self._names} for process {self._process.pid}")
@@ -204,9 +219,10 @@ class Keeper(Reporter):
         differences = wanted.terms.differences(self._wanted.terms)
         if not wanted.is_met_by(self._wanted, held):
             front.say({"other": True})
+        elif self._is_stuck:
+            front.say(self._stuck())
         elif self._over:
-            text = f"lock {self._names} is being given back for process {self._process.pid}: try again later"
-            front.say({"error": text, "code": TEMPORARY})
+            self._add(front, "hold")  # until this one has ended
         elif self._guard is not None and self._guard.is_ending:
             front.say({"error": self._lost(), "code": LOST})
         elif self._guard is not None and self._guard.loss is not None:
@@ -221,6 +237,10 @@ class Keeper(Reporter):
                 front.say(self._granted(wanted))
             else:
                 front.say({"joined": True})
+
+    def _stuck(self) -> Message:
+        text = f"lock {self._names} is still being given back for process {self._process.pid}: try again later"
+        return {"error": text, "code": TEMPORARY}
 
     def _add(self, front: Front, wants: str) -> None:
         front.wants = wants
@@ -337,6 +357,8 @@ class Keeper(Reporter):
                 return {"released": True} if stood else {"error": self._lost(), "code": LOST}
             except IpclockerError as error:
                 text = f"lock {self._names} could not be given back in {self._within:g} s ({error})"
+                self._is_stuck = True
+                self._tell(self._stuck())
                 self._end({"error": f"{text}: it is tried again and again", "code": UNAVAILABLE}, "release")
                 if self._watched.has_ended or time.monotonic() >= over_at:
                     self.report(
