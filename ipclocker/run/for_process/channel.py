@@ -59,9 +59,9 @@ class Channel:
         self._sock.close()
 
 
-def channels_to(process: ProcessIdentity) -> Iterator[Channel]:
-    """Yield a channel to each keeper of this process."""
-    for path in sockets_for(process):
+def channels_to(process: ProcessIdentity, key: str = "") -> Iterator[Channel]:
+    """Yield a channel to each keeper of this process, first to one for the locks with this key."""
+    for path in sockets_for(process, key):
         sock = socket.socket(socket.AF_UNIX)
         with contextlib.suppress(OSError):  # it was killed, or has just ended
             sock.connect(path)

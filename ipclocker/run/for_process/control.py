@@ -120,14 +120,17 @@ def is_own(sock: socket.socket) -> bool:
     return _PEER.unpack(peer)[1] in (0, os.geteuid())
 
 
-def sockets_for(process: ProcessIdentity) -> list[str]:
-    """Return the paths of the sockets of this process's keepers; one that was killed may have left its own."""
+def sockets_for(process: ProcessIdentity, key: str = "") -> list[str]:
+    """Return the paths of the sockets of this process's keepers; one that was killed may have left its own.
+
+    Those with this key come first.
+    """
     found = []
     for folder in runtime_folders(_FOLDER):
         with contextlib.suppress(OSError):
             names = sorted(name for name in os.listdir(folder) if name.startswith(_prefix(process)))
             found += [f"{folder}/{name}" for name in names]
-    return found
+    return sorted(found, key=lambda path: not path.endswith(f".{key}"))
 
 
 def _prefix(process: ProcessIdentity) -> str:

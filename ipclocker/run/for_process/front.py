@@ -136,7 +136,7 @@ def _joined(
     process: ProcessIdentity, wanted: Wanted, options: RunOptions, deadline: float
 ) -> tuple[Channel | None, Message | None]:
     """Ask the keepers of the process; return the one that has this lock, or will have it, with its answer."""
-    for channel in channels_to(process):
+    for channel in channels_to(process, wanted.key):
         channel.say({"ask": "hold", "wanted": wanted})
         answer = _hear(channel, process, _PATIENCE)
         if "other" in answer:
