@@ -18,7 +18,7 @@ LINES = [  # what is typed, and what TAB makes of it
     ("ipclocker check-p", "ipclocker check-pidstatd "),
     ("lockstat br", "lockstat break "),
     ("ipclocker lockstat ver", "ipclocker lockstat verify "),
-    ("lockersh --rel", "lockersh --release-tries"),
+    ("lockersh --release-", "lockersh --release-tries"),
     ("lockerd --pid-file onl", "lockerd --pid-file onlyfile "),
     ("lockersh --lock x onlypro", "lockersh --lock x onlyprogram "),
     ("lockersh --lock x cat onl", "lockersh --lock x cat onlyfile "),
