@@ -105,8 +105,8 @@ def test_members_that_are_gone(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_and_a_file_that_is_none(etcd: Etcd, tmp_path: Path) -> None:
-    etcd.put("ipclocker/format", "2")
-    assert "are of format 2" in ask(etcd).problem
+    etcd.put("ipclocker/format", "3")
+    assert "are of format 3" in ask(etcd).problem
     with pytest.raises(StateError, match="password can't be read"):
         ask_etcd(EtcdSettings(tuple(etcd.urls), user="u", password_file=str(tmp_path / "none")))
 

@@ -202,7 +202,7 @@ def test_users_and_passwords(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"format": "2"}, "are of format 2, and this lockerd knows 1: use a newer lockerd"),
+        ({"format": "3"}, "are of format 3, and this lockerd knows 2: use a newer lockerd"),
         ({"format": "x"}, "the key 'ipclocker/format' in etcd at .* can't be read .*etcdctl"),
         ({"format": "1", "counter": "1 2"}, "the key 'ipclocker/counter' in etcd at .* can't be read .*etcdctl"),
         ({"format": "1", "space": "a b"}, "the key 'ipclocker/space' in etcd at .* can't be read .*etcdctl"),
@@ -228,9 +228,9 @@ def test_keys_that_it_can_not_use(etcd: Etcd, tmp_path: Path, keys: dict[str, st
 
 def test_a_newer_format_is_refused_by_one_that_would_stand_by(etcd: Etcd, tmp_path: Path) -> None:
     """A newer lockerd leads."""
-    etcd.put("ipclocker/format", "2")
+    etcd.put("ipclocker/format", "3")
     etcd.put("ipclocker/leader", json.dumps({"host": "newer", "addresses": []}))
-    assert "are of format 2" in refusal(tmp_path, "--etcd", etcd.urls[0])
+    assert "are of format 3" in refusal(tmp_path, "--etcd", etcd.urls[0])
     assert etcd.keys("ipclocker/member/") == {}
 
 
