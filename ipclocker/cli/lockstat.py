@@ -86,7 +86,7 @@ class Show(_Client, name="lockstat show", example="lockstat show nightly", inter
     def run(self) -> int:
         """Print the lock; the exit code."""
         snapshot = self.inspector().look(self.name)
-        free = report.escape_controls(f"lock {self.name} is free") + "\n"
+        free = f"lock {self.name} is free\n"
         text = report.details(snapshot.locks[0], snapshot) if snapshot.locks else free
         self.show(report.document(snapshot), text)
         return OK if snapshot.locks else NOTHING_HELD

@@ -1,8 +1,8 @@
 r"""Writing held locks down for lockstat: as a table, as the details of one lock, and as the objects of JSON.
 
-The table keeps the bytes of names and users for scripts, so it has to be written out with `encode_text`. For a
-terminal, and in the details, control characters and bytes that are not UTF-8 stand as \xNN: no lock's name moves the
-cursor. JSON has text only, so there a byte that is not UTF-8, and the backslash, stand as \xNN.
+Text keeps the bytes of names and users, so it has to be written out with `encode_text`. For a terminal, and in
+commands, control characters stand as \xNN: no lock's name moves the cursor. JSON has text only, so there a byte that is
+not UTF-8, and the backslash, stand as \xNN.
 
 A fact that the server did not say is `-` in a table and null in JSON.
 """
@@ -22,7 +22,6 @@ _COLUMNS = ("NAME", "HOLDER", "HOST", "PID", "SINCE", "HOLD", "TOKEN", "WAIT", "
 _TO_THE_RIGHT = {"PID", "WAIT"}
 _WIDEST = 32  # characters that a column makes room for; a longer cell moves the rest of its line
 _CONTROLS = {number: f"\\x{number:02x}" for number in (*range(0x20), *range(0x7F, 0xA0))}
-_CONTROLS.update((0xDC00 + number, f"\\x{number:02x}") for number in range(0x80, 0x100))  # bytes that are not UTF-8
 # Seconds, 300,000 years and 300: a server may say any number, but a larger one is not believed, and localtime() would
 # raise for it.
 _LONGEST_TIME = 1e13
@@ -36,7 +35,7 @@ def text(word: bytes | None) -> str:
 
 
 def escape_controls(written: str) -> str:
-    r"""Write control characters, but for newlines, and bytes that are not UTF-8 as \xNN."""
+    r"""Write the control characters of a text as \xNN, but for newlines."""
     return "\n".join(line.translate(_CONTROLS) for line in written.split("\n"))
 
 
@@ -51,11 +50,12 @@ def table(snapshot: Snapshot) -> str:
 
 def details(lock: HeldInfo, snapshot: Snapshot) -> str:
     """Write all that is known of one lock, a line each, and a line for each of its waiters in their order."""
-    lines = [("lock", _shown(lock.name)), ("holder", _shown(lock.user))]
+    lines = [("lock", text(lock.name)), ("holder", text(lock.user))]
     if not snapshot.detailed:
         lines.append(("", "(the server is a classic one, which tells no more)"))
         return _facts(lines)
-    lines += [("host", _place(lock)), ("pid", _number(lock.pid)), ("command", _shown(lock.command))]
+    command = "-" if lock.command is None else text(lock.command).translate(_CONTROLS)
+    lines += [("host", _place(lock)), ("pid", _number(lock.pid)), ("command", command)]
     age = _age(lock)
     if age is not None:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(snapshot.time - age))
@@ -220,10 +220,6 @@ def _line(columns: Sequence[str], row: Sequence[str], widths: Sequence[int]) -> 
 # The details
 
 
-def _shown(word: bytes | None) -> str:
-    return text(word).translate(_CONTROLS)
-
-
 def _facts(lines: Iterable[tuple[str, str]]) -> str:
     return "".join(f"{title:<8} {fact}".rstrip() + "\n" for title, fact in lines)
 
@@ -231,8 +227,8 @@ def _facts(lines: Iterable[tuple[str, str]]) -> str:
 def _place(process: HeldInfo | WaiterInfo) -> str:
     """Write the host as it calls itself, with the address that the server saw."""
     if process.host is not None and process.address is not None:
-        return f"{_shown(process.host)} ({_shown(process.address)})"
-    return _shown(process.address if process.host is None else process.host)
+        return f"{text(process.host)} ({text(process.address)})"
+    return text(process.address if process.host is None else process.host)
 
 
 def _hold_in_words(lock: HeldInfo) -> str:
@@ -271,14 +267,14 @@ def _mode(slots: int) -> str:
 
 def _waiter(number: int, waiter: WaiterInfo) -> str:
     age = _age(waiter)
-    words = [f"{number:>4}. {_shown(waiter.user)}"]
+    words = [f"{number:>4}. {text(waiter.user)}"]
     words.append("waits" if age is None else f"waits for {duration(age)}")
     if waiter.host is not None or waiter.address is not None:
         words.append(f"on {_place(waiter)}")
     if waiter.pid is not None:
         words.append(f"pid {waiter.pid}")
     if waiter.command is not None:
-        words.append(_shown(waiter.command))
+        words.append(text(waiter.command).translate(_CONTROLS))
     return ", ".join(words) + "\n"
 
 
