@@ -280,6 +280,39 @@ def test_a_second_time(site: Site) -> None:
     assert len(keepers(int(pid))) == 2
 
 
+def test_readers_and_a_number_at_a_time(site: Site) -> None:
+    first, second, third = (str(sleeper(site)) for _ in range(3))
+    for pid in (first, second):
+        assert site.lockersh("--for", pid, "--shared").returncode == 0
+        assert site.lockersh("--for", pid, "--slots", "2", "--timeout", "0", lock="y").returncode == 0
+    assert site.lockersh("--for", third, "--timeout", "0").returncode == 75, "a writer"
+    assert site.lockersh("--for", third, "--slots", "2", "--timeout", "0", lock="y").returncode == 75
+    done = site.lockersh("--for", first)
+    assert done.returncode == 64 and "--slots is any number (--shared) there, not 1" in done.stderr
+    assert site.lockersh("--for", first, "--release").returncode == 0
+    os.kill(int(second), signal.SIGKILL)
+    assert site.lockersh("--for", third).returncode == 0
+
+
+def test_a_lock_that_is_kept_for_a_time(site: Site) -> None:
+    pid = str(sleeper(site))
+    terms = ("--min-hold", "1000")
+    first = site.lockersh("--for", pid, "--print", *terms)
+    assert site.lockersh("--for", pid, "--print", *terms).stdout == first.stdout
+    assert site.lockersh("--for", pid, "--min-hold", "999").returncode == 64
+    assert site.lockersh("--for", pid, "--release").returncode == 0, "it does not wait for that"
+    assert not keepers(int(pid)) and not is_free(site)
+    done = site.lockersh("--for", pid, "--timeout", "0", *terms)
+    assert done.returncode == 75, done.stderr
+    assert "would wait for itself" not in done.stderr, "its process is asked for no more"
+    site.free("x")
+    assert site.lockersh("--for", pid, *terms).returncode == 0
+    os.kill(int(pid), signal.SIGKILL)
+    wait_for(lambda: not keepers(int(pid)), "the keeper's end")
+    assert not is_free(site)
+    site.free("x")
+
+
 def test_many_at_once(site: Site) -> None:
     pid = str(sleeper(site))
     tools = [
