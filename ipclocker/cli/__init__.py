@@ -94,9 +94,9 @@ def _run_tool(tool: str, words: list[str]) -> int:
 
 
 def _no_tool(words: list[str]) -> int:
-    if words in (["--version"], ["version"]):
+    if words in (["-V"], ["--version"], ["version"]):
         print(f"Version: {VERSION}")
-    elif words in (["--help"], ["help"]):
+    elif words in (["-h"], ["--help"], ["help"]):
         print(_overview())
     else:
         problem = f"there is no tool '{words[0]}'" if words else "say which tool"

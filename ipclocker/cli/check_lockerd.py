@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import ServerUnavailable
 from ..lock.client.ping import ping_hosts, serving
 from ..lock.client.settings import LockSettings
-from .monitoring_plugin import PATIENCE, Plugin
+from .monitoring_plugin import Plugin
 from .shared_options import lockerd_host, lockerd_port
 
 
@@ -22,7 +22,7 @@ class CheckLockerd(Plugin, name="check-lockerd", example="check-lockerd -H lockh
 
     def run(self) -> int:
         """Ask the servers; the exit code."""
-        hosts = ping_hosts(LockSettings(host=self.host, port=self.port, connect_tries=1), PATIENCE)
+        hosts = ping_hosts(LockSettings(host=self.host, port=self.port, connect_tries=1), self.timeout)
         try:
             first = serving(hosts)
         except ServerUnavailable as problem:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from ..pid.client import PidStat
 from .command_line import number, option
 from .monitoring_plugin import Plugin
@@ -20,7 +22,7 @@ class CheckPidstatd(Plugin, name="check-pidstatd", example="check-pidstatd -H ho
 
     def run(self) -> int:
         """Ask the server; the exit code."""
-        with PidStat(self.host, self.port) as stat:
+        with PidStat(self.host, self.port, tries=ceil(self.timeout)) as stat:  # of a second each
             ping = stat.ping_status(pid=self.pid)
         return self.report(ping["ok"], ping["status"])
 

@@ -38,7 +38,10 @@ class Lockersh(
     command: list[str] = COMMAND
     exact: bool
     lock: list[str] = option(
-        "Name of the lock. Given several times, or with colons between names: the first that is free.", many=True
+        "Name of the lock. Given several times, or with colons between names: the first that is free.",
+        "-l",
+        "--lock",
+        many=True,
     )
     together: bool = flag("Take all of these locks, or none; not the first that is free.", "--all")
     dhost: str | None = lockerd_host(
@@ -47,7 +50,8 @@ class Lockersh(
     )
     port: str | None = lockerd_port()
     path: str | None = PATH
-    timeout: float | None = seconds("Longest wait for the lock; 0 tries once.", otherwise="for ever")
+    timeout: float | None = seconds("Longest wait for the lock; 0 tries once.", "-w", "--timeout", otherwise="for ever")
+    nonblock: bool = flag("Try once, as with --timeout 0.", "-n", "--nonblock")
     hold_timeout: float = seconds(
         "Longest time to hold the lock; then the server takes it away, though the command may still run.",
         default=0.0,
@@ -68,8 +72,8 @@ class Lockersh(
     )
     shared: bool = flag(
         "Share the lock with all others that do so, as readers do. A run without it, as a writer, has the lock alone.",
-        "--shared",
         "-s",
+        "--shared",
     )
     min_hold: float = seconds(
         "Keep the lock taken for so long from when it was obtained, though the command may end before. Only lockstat "
@@ -95,7 +99,13 @@ class Lockersh(
     no_shell: bool = NO_SHELL
     locklist: bool = flag("Run nothing; print the locks that are held and their holders.")
     conflict_exit_code: int = number(
-        "CODE", "Exit code if the lock stays busy.", default=TEMPORARY, lowest=0, highest=255
+        "CODE",
+        "Exit code if the lock stays busy.",
+        "-E",
+        "--conflict-exit-code",
+        default=TEMPORARY,
+        lowest=0,
+        highest=255,
     )
     connect_tries: int = number(
         "N",
@@ -109,7 +119,8 @@ class Lockersh(
         "its place.",
         default=5.0,
     )
-    verbose: bool = flag("Say on stderr when the lock is waited for and obtained.")
+    quiet: bool = flag("Say nothing but errors; that the lock is busy is none then.", "-q", "--quiet")
+    verbose: bool = flag("Say on stderr when the lock is waited for and obtained.", "-v", "--verbose")
     debug: bool = TRACE
 
     def run(self) -> int:
@@ -129,6 +140,10 @@ class Lockersh(
                 raise self.wrong("the command is missing: give it after the options, behind --")
         if self.lease and self.hold_timeout:
             raise self.wrong("--lease and --hold-timeout are two ways to hold a lock: give one of them")
+        if self.nonblock and self.timeout:
+            raise self.wrong("-n tries once, and --timeout waits: give one of them")
+        if self.quiet and self.verbose:
+            raise self.wrong("--quiet and --verbose are opposites: give one of them")
         if self.shared and self.slots != 1:
             raise self.wrong("--shared has no limit, and --slots is one: give one of them")
         if self.lease or self.on_lost == "kill":
@@ -163,13 +178,23 @@ class Lockersh(
         try:
             return call()
         except LockBusy as busy:
+            if self.quiet:
+                return self.conflict_exit_code
             busy.exit_code = self.conflict_exit_code
             raise
 
     def _options(self) -> RunOptions:
         from ..run.options import RunOptions
 
-        return RunOptions(self.timeout, self.release_tries, self.lost_signal, self.on_lost, self.verbose, self.nested)
+        return RunOptions(
+            0.0 if self.nonblock else self.timeout,
+            self.release_tries,
+            self.lost_signal,
+            self.on_lost,
+            self.verbose,
+            self.nested,
+            self.quiet,
+        )
 
     def _settings(self, names: list[str], pid: int | None = None) -> LockSettings:
         from ..lock.client.settings import LockSettings

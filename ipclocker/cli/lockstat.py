@@ -227,12 +227,12 @@ class Lockstat(CommandLine):
     def main(cls, words: list[str]) -> int:
         """Show the help or the version; the exit code. Raises UsageError if it is something else that is asked for."""
         name = words[0] if words else ""
-        if name in ("--help", "help"):
+        if name in (*HELP_OPTION.names, "help"):
             commands = "\n".join(f"  {command:<19} {what}" for command, what in _COMMANDS.items())
             codes = "\n".join(f"  {code:<3} {meaning}" for code, meaning in exit_codes("lockstat"))
             sections = "\n\n".join(f"{title}:{indent(text, '  ')}" for title, text in SECTIONS.items())
             print(_HELP.format(commands=commands, codes=codes, sections=sections, version=VERSION))
-        elif name == "--version":
+        elif name in VERSION_OPTION.names:
             print(f"Version: {VERSION}")
         else:
             problem = f"there is no command '{name}'" if words else "the command is missing"

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
-from ..docs.tool_spec import VERSION_OPTION, Argument, Command, Option
+from ..docs.tool_spec import HELP_OPTION, VERSION_OPTION, Argument, Command, Option
 from ..errors import USAGE, UsageError
 from ..process.stderr import print_stderr
 from ..version import VERSION
@@ -65,7 +65,7 @@ def typer_command(command: Command) -> TyperCommand:
     return TyperCommand(
         command.name,
         context_settings={
-            "help_option_names": ["--help"],
+            "help_option_names": [*HELP_OPTION.names],
             "allow_interspersed_args": command.interspersed,
             "max_content_width": 100,
         },

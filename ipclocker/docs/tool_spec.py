@@ -92,8 +92,8 @@ class Option(NamedTuple):
         return self.help + self.note + (f" [{extra}]" if extra else "")
 
 
-VERSION_OPTION = Option("", ("--version",), "Show the version and exit.")
-HELP_OPTION = Option("", ("--help",), "Show this message and exit.")
+VERSION_OPTION = Option("", ("-V", "--version"), "Show the version and exit.")
+HELP_OPTION = Option("", ("-h", "--help"), "Show this message and exit.")
 
 
 class Command(NamedTuple):

@@ -19,6 +19,7 @@ class RunOptions(NamedTuple):
     release_within: how long to try to give it back to a server that does not answer (seconds)
     lost_signal: what the command gets if it is to end because the lock is lost
     on_lost: WARN, KILL, or a command line for a shell; with a lease the command is ended, whichever it is
+    verbose: say how the acquisition goes on; quiet: say nothing of it but errors
     nested: if the lock is held by a run that this one is part of, run the command under it, and end it with that run
     """
 
@@ -28,3 +29,4 @@ class RunOptions(NamedTuple):
     on_lost: str = WARN
     verbose: bool = False
     nested: bool = False
+    quiet: bool = False

@@ -32,14 +32,15 @@ _TRIES = 5  # to get a lease that is fresh enough for the command to begin
 
 
 class Reporter:
-    """Prints on stderr how the acquisition of the lock goes on: what matters always, the rest if `verbose`.
+    """Prints on stderr how the acquisition goes on: all of it if `verbose`, nothing if `quiet`, else what matters.
 
     `on_terminal`: True if there is something to show every second. `on_busy` is called when the lock is busy and waited
     for; what it raises ends the acquisition.
     """
 
-    def __init__(self, verbose: bool) -> None:
+    def __init__(self, verbose: bool, quiet: bool = False) -> None:
         self._verbose = verbose
+        self._quiet = quiet
         self.on_terminal = verbose and sys.stderr.isatty()
         self.on_busy: Callable[[], None] = lambda: None
         self._waiting_for = ""
@@ -59,8 +60,9 @@ class Reporter:
             self._trace(f"obtained lock after {time.monotonic() - self._since:.1f} s")
 
     def retry(self, reason: str, left: float) -> None:
-        """Print that no server answers, at once and whether asked for or not; `left` in seconds."""
-        self.report(f"{reason}; trying again for {left:.0f} s")
+        """Print that no server answers, at once; `left` in seconds."""
+        if not self._quiet:  # what comes of it will be said
+            self.report(f"{reason}; trying again for {left:.0f} s")
 
     def tick(self) -> None:
         """Print the time waited so far, over what was printed before; not from the background."""
@@ -102,7 +104,7 @@ def run_locked(child: CommandProcess, settings: LockSettings, options: RunOption
     Returns an exit code only if the command was not run, or was ended because the lock was lost. Raises LockBusy,
     ServerUnavailable, ServerRefused.
     """
-    reporter = Reporter(options.verbose)
+    reporter = Reporter(options.verbose, options.quiet)
     foreground = Foreground(child, reporter.tick if reporter.on_terminal else None)
     acquisition = LockAcquisition(settings, reporter, foreground.wait)
     acquisition.subscribes = True

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from ipclocker.cli.check_pidstatd import CheckPidstatd
+from ipclocker.cli.monitoring_plugin import threshold
 
 from ..support.processes import NO_PID, run_ipclocker
 from ..support.servers import ThreadServer, pid_server, port_of
@@ -69,3 +70,38 @@ def test_thresholds(taken: float, code: int, capsys: pytest.CaptureFixture[str])
     plugin = CheckPidstatd.read(["-w", "1", "-c", "2"])
     assert plugin.report(True, f"{taken:.3f} second response on h:1") == code
     assert capsys.readouterr().out.split()[1] == ["OK", "WARNING", "CRITICAL"][code]
+
+
+@pytest.mark.parametrize(
+    ("text", "alerts", "fine"),
+    [
+        ("10", [-0.1, 10.1], [0, 10]),
+        ("10:", [9.9], [10, 1e9]),
+        ("~:10", [10.1], [-1e9, 10]),
+        ("10:20", [9, 21], [10, 20]),
+        ("@10:20", [10, 20], [9, 21]),
+        ("@5", [0, 5], [5.1]),
+    ],
+)
+def test_ranges_of_the_guidelines(text: str, alerts: list[float], fine: list[float]) -> None:
+    limit = threshold(text)
+    assert all(map(limit.alerts, alerts)) and not any(map(limit.alerts, fine)) and limit.text == text
+
+
+@pytest.mark.parametrize("text", ["", ":", "20:10", "x", "1:x", "@", "nan", "1:nan", "inf", "~", "-5", "1:2:3"])
+def test_what_is_no_range(text: str) -> None:
+    with pytest.raises(ValueError, match="is no range: write 2"):
+        threshold(text)
+
+
+@pytest.mark.parametrize("tool", ["check-lockerd", "check-pidstatd"])
+def test_short_options(tool: str) -> None:
+    assert check(tool, "-V")[0] == 0 and "--critical" in check(tool, "-h")[1]
+    code, line = check(tool, "-t", "0")
+    assert code == 3 and "UNKNOWN" in line
+
+
+def test_a_check_waits_as_long_as_it_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pid_server() as server:
+        words = ["check-pidstatd", "-H", "127.0.0.1", "-p", str(port_of(server)), "-t", "0.5", "-w", "@0:20"]
+        assert check(*words)[0] == 1

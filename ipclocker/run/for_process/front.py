@@ -150,7 +150,7 @@ def _joined(
 
 def _follow(channel: Channel, process: ProcessIdentity, options: RunOptions, deadline: float) -> Message:
     """Show how the keeper gets on with the lock; return its answer. Raises LockBusy at the deadline."""
-    reporter = Reporter(options.verbose)
+    reporter = Reporter(options.verbose, options.quiet)
     latest = inf if options.wait is None else time.monotonic() + options.wait + _MORE
     while True:
         until = min(deadline, latest, time.monotonic() + 1.0 if reporter.on_terminal else inf)
