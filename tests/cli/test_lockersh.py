@@ -52,7 +52,9 @@ def test_busy_is_said_unless_it_is_to_be_quiet(busy: list[str], wait: list[str])
 
 
 def test_errors_are_said_though_it_is_quiet() -> None:
-    done = run_ipclocker("lockersh", "-q", "--dhost", "127.0.0.1:1", "--connect-tries", "1", "-l", "x", "--", "true")
+    done = run_ipclocker(
+        "lockersh", "-q", "--dhost", "127.0.0.1", "--port", "1", "--connect-tries", "1", "-l", "x", "--", "true"
+    )
     assert (done.returncode, done.stderr.count("\n")) == (69, 1)
 
 
