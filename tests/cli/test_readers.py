@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ipclocker.cli import OPTIONS, TOOLS, command_lines
 from ipclocker.cli.command_line import CommandLine, flag, option, to_seconds, to_some_seconds
+from ipclocker.cli.monitoring_plugin import threshold
 from ipclocker.cli.quick_reader import read_quickly
 from ipclocker.cli.typer_support import read_by_typer
 from ipclocker.docs.tool_spec import FAMILY, Command, Option
@@ -49,6 +50,8 @@ def right_values(option: Option) -> st.SearchStrategy[str]:
         return st.sampled_from(["HUP", "SIGTERM", "-INT", "9", "usr1"])
     if option.read in (to_seconds, to_some_seconds):
         return st.floats(0.001, 1e11).map(str) | st.sampled_from(["5", "1e3"])
+    if option.read is threshold:
+        return st.sampled_from(["5", "0.5:", "~:5", "1:2", "@1:2"])
     return VALUES
 
 
@@ -197,6 +200,8 @@ def test_values_are_of_the_types_that_are_declared(line: type[CommandLine]) -> N
         kind = "int" if each.limits or each.read is signal_number else "str" if each.read is str else "float"
         if not each.value:
             kind = "bool"
+        if each.read is threshold:
+            kind = "Threshold"
         expected = f"list[{kind}]" if each.many else f"{kind} | None" if each.default is None else kind
         assert annotations[each.attribute] == expected, each.names
     for argument in line.SPEC.arguments:

@@ -54,7 +54,8 @@ def granted_twice() -> None:
             held = table.held[request.names[0]]
             table._expiries.drop(held)
             grant, effects = table._new_grant(held.name, request, now), Effects()
-            table._index.replace(held, grant)
+            table._index.take_out(held)
+            table._index.add(grant, held)
             effects.before_images = {held.token: held, grant.token: None}
         return grant, effects
 
@@ -66,11 +67,11 @@ def last_come_first_served() -> None:
     """The one who has waited for the shortest time is served."""
     from ipclocker.lock.server.table import LockTable
 
-    def free(method: Any, table: Any, grant: Any, now: float, effects: Any) -> None:
+    def free(method: Any, table: Any, grant: Any, *words: Any) -> None:
         queue = table._queues.by_name.get(grant.name)
         if queue:
             queue.move_to_end(next(reversed(queue)), last=False)
-        method(table, grant, now, effects)
+        method(table, grant, *words)
 
     _wrap(LockTable, "_free", free)
 
@@ -82,10 +83,10 @@ def freed_to_nobody() -> None:
 
     numbers = count()
 
-    def free(method: Any, table: Any, grant: Any, now: float, effects: Any) -> None:
+    def free(method: Any, table: Any, grant: Any, *words: Any) -> None:
         queue = table._queues.by_name.get(grant.name)
         kept = table._queues.by_name.pop(grant.name) if queue and next(numbers) % 5 == 4 else None
-        method(table, grant, now, effects)
+        method(table, grant, *words)
         if kept:
             table._queues.by_name[grant.name] = kept
 
