@@ -20,6 +20,7 @@ def read_by_typer(command: Command, words: list[str]) -> dict[str, Any]:
 
     Ends by SystemExit, with what there was to say printed, if the line is wrong, or asks for help or the version.
     """
+    _refuse_single_dash(command, words)
     try:
         context = typer_command(command).make_context(command.name, list(words))
     except click.exceptions.Exit as end:  # the help or the version was shown
@@ -34,6 +35,20 @@ def read_by_typer(command: Command, words: list[str]) -> dict[str, Any]:
         if argument.dashes:
             values[argument.dashes] = _has_dashes(context, words, values[argument.attribute])
     return values
+
+
+def _refuse_single_dash(command: Command, words: list[str]) -> None:
+    """End for -lock, as the Perl programs take it: it would be -l and the name ock."""
+    values = {name: bool(option.value) for option in command.options for name in option.names}
+    others = iter(words)
+    for word in others:
+        name = word.partition("=")[0]
+        if word == "--" or (word[:1] != "-" and not command.interspersed):
+            return
+        if len(name) > 2 and name[1] != "-" and any(long.startswith(f"-{name}") for long in values):
+            _end(command.name, f"{name} begins with one dash: an option of several letters has two, -{name}")
+        if values.get(word):
+            next(others, None)
 
 
 def _has_dashes(context: click.Context, words: list[str], arguments: list[str]) -> bool:

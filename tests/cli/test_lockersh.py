@@ -35,6 +35,13 @@ def test_what_does_not_go_together(words: list[str]) -> None:
     assert (done.returncode, done.stdout) == (64, "") and done.stderr
 
 
+@pytest.mark.parametrize("word", ["-lock", "-lock=y", "-tim", "-verbose"])
+def test_an_option_of_several_letters_has_two_dashes(word: str) -> None:
+    """As the Perl program takes it: -lock would be -l and a lock named ock."""
+    done = run_ipclocker("lockersh", "-l", "x", word, "y", "echo", "ran")
+    assert (done.returncode, done.stdout) == (64, "") and f"has two, -{word.partition('=')[0]}" in done.stderr
+
+
 @pytest.fixture
 def busy() -> Iterator[list[str]]:
     """Options for a server on which the lock is held."""

@@ -90,11 +90,11 @@ def check_usage_error(done: subprocess.CompletedProcess[str], tool: str) -> None
 
 
 def test_which_tool(site: Site) -> None:
-    for words in ([], ["nonsense"], ["--nonsense"], [""], ["lockersh "], ["-h"]):
+    for words in ([], ["nonsense"], ["--nonsense"], [""], ["lockersh "], ["-x"]):
         done = site.run(*words)
         check_usage_error(done, "ipclocker")
         assert all(tool in done.stderr for tool in TOOLS)
-    assert all(tool in site.run("--help").stdout for tool in TOOLS)
+    assert all(tool in site.run(word).stdout for tool in TOOLS for word in ("-h", "--help"))
     assert site.run("--version").stdout == f"Version: {VERSION}\n"
 
 

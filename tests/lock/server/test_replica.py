@@ -290,6 +290,24 @@ def test_two_on_one_host_are_told_apart(replicas: Replicas) -> None:
     replicas.etcd.delete("ipclocker/member/old")
 
 
+def test_locks_that_are_shared_or_kept_are_so_under_the_next_leader(replicas: Replicas) -> None:
+    leader = replicas.leader()
+    peer = leader.connect()
+    for user in ("ann", "bob"):
+        assert "slots 3" in peer.ask(f"user {user}; session s; locks shared; slots 3; token 1; LOCK")
+    assert "minhold 600" in peer.ask("user cy; session s; locks kept; slots 1; minhold 600; LOCK")
+    assert peer.ask("UNLOCK") == ["owner cy", "locked 0"]
+    assert replicas.etcd.keys("ipclocker/format") == {"ipclocker/format": "2"}
+    leader.kill()
+    after = replicas.leader()
+    info = after.ask("LOCK_INFO shared kept")
+    assert [line.split()[1] for line in info if line.startswith("held ")] == ["shared", "shared", "kept"]
+    assert "kept 1" in info[2] and 500 < float(info[2].partition(" left ")[2].split()[0]) <= 600
+    assert after.ask("user dee; session s; locks kept; LOCK") == ["owner cy", "locked 0"]
+    wait_for(lambda: "locked 1" in after.ask("user dee; session s; locks shared; slots 3; LOCK"), "the third")
+    assert "locked 1" not in after.ask("user eve; session s; locks shared; slots 3; LOCK")
+
+
 def test_many_terms(replicas: Replicas) -> None:
     token = take(replicas.leader())
     for _ in range(5):
