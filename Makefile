@@ -5,7 +5,9 @@ demo: dist/ipclocker
 	tests/demo.sh
 
 # Thousands of real processes: on a busy machine one of them is late at times. What has failed is run once more, alone, and
-# has to pass; but for what a proof has found, which need not happen again (tests/conftest.py).
+# has to pass; but for what a proof has found, which need not happen again (tests/conftest.py). Each start of a tool from
+# the sources would compile them if Python kept no bytecode.
+test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/ready dist/ipclocker
 	.venv/bin/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder || \
 	    { [ $$? = 1 ] && .venv/bin/python -m pytest --last-failed; }
