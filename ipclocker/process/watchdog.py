@@ -22,6 +22,7 @@ from ..errors import INTERNAL, IpclockerError
 
 _TIME = struct.Struct("d")  # monotonic seconds, the same clock for all processes of a host
 _DISARMED = -1.0
+STANDS_BY = 1e18  # seconds; a deadline that is not infinite, which would end all if this process is killed
 _LATER = 0.1  # seconds after the deadline: so the process beside the command comes first, and can tell its user
 _LONGEST_WAIT = 3600.0  # seconds; poll(2) takes no infinity
 
@@ -32,8 +33,8 @@ class Watchdog:
     def __init__(self, deadline: float, kill: Callable[[], None]) -> None:
         """Start the process, which calls `kill` at the deadline (monotonic seconds).
 
-        While that is infinite it stands by: it ends nothing, not even if this process is killed. Raises
-        IpclockerError if there can be no further process.
+        With STANDS_BY there is nothing to end yet: not even if this process is killed. Raises IpclockerError if there
+        can be no further process.
         """
         self._kill = kill
         self._deadline = deadline
@@ -129,7 +130,7 @@ def _wait(receiver: int, deadline: float) -> bool:
         if poller.poll(max(0.0, min(left, _LONGEST_WAIT)) * 1000):
             data = os.read(receiver, _TIME.size * 64)
             if not data:
-                return deadline < inf
+                return not STANDS_BY <= deadline < inf
             deadline = _TIME.unpack(data[-_TIME.size :])[0]
             if deadline == _DISARMED:
                 return False

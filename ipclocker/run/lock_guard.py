@@ -20,7 +20,7 @@ from ..net.text import decode_text
 from ..process.identity import ProcessIdentity
 from ..process.signal_names import signal_name
 from ..process.tree_killer import TreeKiller
-from ..process.watchdog import Watchdog
+from ..process.watchdog import STANDS_BY, Watchdog
 from .foreground import Pollable
 from .on_lost_hook import OnLostHook
 from .options import GRACE, KILL, MARKS, WARN, RunOptions
@@ -40,7 +40,7 @@ class Waiting(Protocol):
         """Tell if the command has ended by this signal."""
 
 
-def new_watchdog(command: ProcessIdentity, mark: str, deadline: float = inf) -> Watchdog:
+def new_watchdog(command: ProcessIdentity, mark: str, deadline: float = STANDS_BY) -> Watchdog:
     """Start a watchdog that ends a command and what carries its mark. Raises IpclockerError if there can be none."""
     return Watchdog(deadline, lambda: TreeKiller(command, MARKS, mark).kill_all())
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ipclocker.process.identity import exists
+from ipclocker.process.watchdog import STANDS_BY
 
 from ..support import PROJECT
 from ..support.processes import all_gone, command_line, processes_with
@@ -212,7 +213,7 @@ def test_one_that_was_stopped_itself_hears_first_what_it_was_told(scene: Scene) 
 
 
 def test_one_that_stands_by_ends_nothing(scene: Scene) -> None:
-    process = scene.start(float("inf"), f"{READY} sys.stdin.read()")
+    process = scene.start(STANDS_BY, f"{READY} sys.stdin.read()")
     (watchdog,) = watchdogs(process)
     process.kill()
     process.wait()
@@ -220,7 +221,14 @@ def test_one_that_stands_by_ends_nothing(scene: Scene) -> None:
     assert not scene.has_killed
 
 
+def test_one_without_a_deadline_ends_what_it_guards_when_its_owner_is_killed(scene: Scene) -> None:
+    process = scene.start(float("inf"), f"{READY} sys.stdin.read()")
+    process.kill()
+    process.wait()
+    scene.killed_at()
+
+
 def test_one_that_stood_by(scene: Scene) -> None:
     begin = time.monotonic()
-    scene.start(float("inf"), f"watchdog.set_deadline(time.monotonic() + 0.3); {READY} sys.stdin.read()")
+    scene.start(STANDS_BY, f"watchdog.set_deadline(time.monotonic() + 0.3); {READY} sys.stdin.read()")
     assert scene.killed_at() - begin >= 0.3
