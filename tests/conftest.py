@@ -16,7 +16,8 @@ from .support import PROJECT
 from .support.site import PYTHON, Run
 
 # No test asserts speed: a busy machine is no reason to fail.
-# It says nothing about the product that making an example takes long. Half of Hypothesis's own number of examples: where more are needed, the test says so.
+# It says nothing about the product that making an example takes long. Half of Hypothesis's own number of examples:
+# where more are needed, the test says so.
 settings.register_profile("patient", deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
 settings.load_profile("patient")
 
