@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from .support import PROJECT
+from .support.etcd import Etcd, running_etcd
 from .support.site import PYTHON, Run
 
 # No test asserts speed: a busy machine is no reason to fail.
@@ -35,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 _LONGEST = ("proof/", "test_makefile.py", "run/", "end_to_end/", "lock/")  # that begin first, or they would end last
+_AFTER_HOSTS = "end_to_end/test_hosts_etcd.py"  # until another process has made the hosts, it would do nothing
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,6 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def place(item: pytest.Item) -> int:
         path = item.nodeid.removeprefix("tests/")
+        if path.startswith(_AFTER_HOSTS):
+            return len(_LONGEST)
         return next((number for number, begin in enumerate(_LONGEST) if path.startswith(begin)), len(_LONGEST))
 
     items.sort(key=place)
@@ -76,6 +80,20 @@ def built_file() -> Path:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which the built file keeps its modules, so that nothing is left on this host."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def module_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    """An etcd of one member, without TLS and users, for the tests of one file."""
+    with running_etcd(tmp_path_factory.mktemp("etcd") / "one") as etcd:
+        yield etcd
+
+
+@pytest.fixture
+def etcd(module_etcd: Etcd) -> Etcd:
+    """The same, with nothing in it."""
+    module_etcd.clear()
+    return module_etcd
 
 
 @pytest.fixture

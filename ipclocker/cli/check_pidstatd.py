@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from math import ceil
 
-from ..pid.client import PidStat
+from ..doctor.at_once import at_once
+from ..errors import IpclockerError
+from ..pid.client import PidPing, PidStat
 from .command_line import number, option
 from .monitoring_plugin import Plugin
 from .shared_options import pidstatd_port
@@ -22,9 +24,20 @@ class CheckPidstatd(Plugin, name="check-pidstatd", example="check-pidstatd -H ho
 
     def run(self) -> int:
         """Ask the server; the exit code."""
-        with PidStat(self.host, self.port, tries=ceil(self.timeout)) as stat:  # of a second each
-            ping = stat.ping_status(pid=self.pid)
-        return self.report(ping["ok"], ping["status"])
+        # In a thread, since the look-up of a host name may take longer. One second is for it, each other one for a try.
+        answer = at_once({"ping": self._ping}, self.timeout).get("ping")
+        if answer is None:
+            return self.report(False, f"no answer from {self.host} within {self.timeout:g} s")
+        if isinstance(answer, IpclockerError):
+            raise answer
+        return self.report(answer["ok"], answer["status"])
+
+    def _ping(self) -> PidPing | IpclockerError:
+        try:
+            with PidStat(self.host, self.port, tries=max(1, ceil(self.timeout) - 1)) as stat:
+                return stat.ping_status(pid=self.pid)
+        except IpclockerError as error:
+            return error
 
 
 COMMAND_LINES = (CheckPidstatd,)

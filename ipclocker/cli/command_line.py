@@ -56,7 +56,7 @@ class CommandLine:
 
     @classmethod
     def read(cls: type[Self], words: list[str]) -> Self:
-        """Read a command line. Ends by SystemExit, with a message printed, if it is wrong or asks for help."""
+        """Read a command line. Raises UsageError if it is wrong. Ends by SystemExit when it has shown the help."""
         values = read_quickly(cls.SPEC, words)
         return cls(cls.read_by_typer(words) if values is None else values)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import inf
 from typing import NamedTuple
 
-from ..errors import USAGE, IpclockerError
+from ..errors import IpclockerError
 from .command_line import CommandLine, option, seconds, to_some_seconds
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
@@ -63,10 +63,6 @@ class Plugin(CommandLine):
         """Run the plugin; whatever is wrong comes out as one line on stdout, and 3."""
         try:
             return super().main(words)
-        except SystemExit as end:
-            if end.code != USAGE:
-                raise
-            return cls._print(UNKNOWN, f"the command line is wrong; see {cls.SPEC.name} --help")
         except IpclockerError as error:
             return cls._print(UNKNOWN, str(error))
 
@@ -82,7 +78,7 @@ class Plugin(CommandLine):
     @classmethod
     def _print(cls, code: int, text: str) -> int:
         """Print the line with what was checked and its state; the exit code."""
-        print(f"{cls.SPEC.name.partition('-')[2].upper()} {_WORDS[code]} - {text}")
+        print(f"{cls.SPEC.name.partition('-')[2].upper()} {_WORDS[code]} - {' '.join(text.split())}")
         return code
 
 

@@ -17,5 +17,8 @@ class StayingCommandLine(CommandLine):
 
     @classmethod
     def read_by_typer(cls, words: list[str]) -> dict[str, Any]:
-        """Read any command line, in a process of its own. If it is wrong, that process says so, and both end."""
+        """Read any command line, in a process of its own. If it is wrong, that process says so, and both end.
+
+        So here it is SystemExit that is raised for a line that is wrong.
+        """
         return call_in_child(super().read_by_typer, words)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from ..docs.tool_spec import HELP_OPTION, VERSION_OPTION, Argument, Command, Option
-from ..errors import USAGE, UsageError
-from ..process.stderr import print_stderr
+from ..errors import UsageError
 from ..version import VERSION
 
 
 def read_by_typer(command: Command, words: list[str]) -> dict[str, Any]:
     """The values of options and words by their attributes.
 
-    Ends by SystemExit, with what there was to say printed, if the line is wrong, or asks for help or the version.
+    Raises UsageError if the line is wrong. Ends by SystemExit, with what there was to say printed, if it asks for help
+    or the version.
     """
     _refuse_single_dash(command, words)
     try:
@@ -27,7 +27,7 @@ def read_by_typer(command: Command, words: list[str]) -> dict[str, Any]:
         sys.stdout.flush()
         raise SystemExit(end.exit_code) from None
     except click.UsageError as error:
-        _end(command.name, error.format_message())
+        raise _wrong(command, error.format_message()) from None
     several = {option.attribute for option in command.options if option.many}
     several |= {argument.attribute for argument in command.arguments if argument.many}
     values = {name: list(value or ()) if name in several else value for name, value in context.params.items()}
@@ -38,7 +38,7 @@ def read_by_typer(command: Command, words: list[str]) -> dict[str, Any]:
 
 
 def _refuse_single_dash(command: Command, words: list[str]) -> None:
-    """End for -lock, as the Perl programs take it: it would be -l and the name ock."""
+    """Raise UsageError for -lock, as the Perl programs take it: it would be -l and the name ock."""
     values = {name: bool(option.value) for option in command.options for name in option.names}
     others = iter(words)
     for word in others:
@@ -46,7 +46,7 @@ def _refuse_single_dash(command: Command, words: list[str]) -> None:
         if word == "--" or (word[:1] != "-" and not command.interspersed):
             return
         if len(name) > 2 and name[1] != "-" and any(long.startswith(f"-{name}") for long in values):
-            _end(command.name, f"{name} begins with one dash: an option of several letters has two, -{name}")
+            raise _wrong(command, f"{name} begins with one dash: an option of several letters has two, -{name}")
         if values.get(word):
             next(others, None)
 
@@ -150,6 +150,5 @@ def _show_version(context: click.Context, option: click.Parameter, wanted: bool)
         context.exit()
 
 
-def _end(name: str, problem: str) -> NoReturn:
-    print_stderr(f"{name}: {' '.join(problem.split()).rstrip('.')}; see {name} --help")
-    raise SystemExit(USAGE)
+def _wrong(command: Command, problem: str) -> UsageError:
+    return UsageError(f"{' '.join(problem.split()).rstrip('.')}; see {command.name} --help")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import pytest
 
 from ipclocker.cli.check_pidstatd import CheckPidstatd
 from ipclocker.cli.monitoring_plugin import threshold
+from ipclocker.pid.client import PidStat
 
 from ..support.processes import NO_PID, run_ipclocker
 from ..support.servers import ThreadServer, pid_server, port_of
+from ..support.waiting import DEADLINE
 
 
 def check(*words: str) -> tuple[int, str]:
@@ -54,9 +57,9 @@ def test_check_pidstatd_asks_the_server_of_this_host_too() -> None:
 @pytest.mark.parametrize("tool", ["check-lockerd", "check-pidstatd"])
 @pytest.mark.parametrize("words", [["-w", "x"], ["--nonsense"], ["-p", "nosuch"], ["-p", "70000"], ["-c", "-1"]])
 def test_trouble(tool: str, words: list[str]) -> None:
-    code, line = check(tool, *words)
-    assert code == 3
-    assert line.startswith(f"{tool[6:].upper()} UNKNOWN - ") and "\n" not in line
+    done = run_ipclocker(tool, *words)
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (3, "", 1)
+    assert done.stdout.startswith(f"{tool[6:].upper()} UNKNOWN - ") and words[-1] in done.stdout
 
 
 @pytest.mark.parametrize("tool", ["check-lockerd", "check-pidstatd"])
@@ -105,3 +108,14 @@ def test_a_check_waits_as_long_as_it_is_told(capsys: pytest.CaptureFixture[str])
     with pid_server() as server:
         words = ["check-pidstatd", "-H", "127.0.0.1", "-p", str(port_of(server)), "-t", "0.5", "-w", "@0:20"]
         assert check(*words)[0] == 1
+
+
+def test_a_check_ends_in_time_though_the_name_is_not_looked_up_in_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    never = threading.Event()
+    monkeypatch.setattr(PidStat, "ping_status", lambda stat, pid: never.wait(DEADLINE))
+    plugin = CheckPidstatd.read(["-H", "slowhost", "-t", "0.2"])
+    assert plugin.run() == 2
+    assert capsys.readouterr().out == "PIDSTATD CRITICAL - no answer from slowhost within 0.2 s\n"
+    never.set()

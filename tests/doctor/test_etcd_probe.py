@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,21 +13,6 @@ from ipclocker.errors import StateError
 from ipclocker.lock.storage.etcd_settings import EtcdSettings
 
 from ..support.etcd import Etcd, running_etcd
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    with running_etcd(tmp_path_factory.mktemp("etcd") / "e") as etcd:
-        yield etcd
-
-
-@pytest.fixture
-def etcd(cluster: Etcd) -> Etcd:
-    """The cluster, empty."""
-    found = cluster.keys()
-    for key in found:
-        cluster.delete(key)
-    return cluster
 
 
 def ask(etcd: Etcd, prefix: str = "ipclocker/") -> EtcdFacts:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ..support.etcd import Etcd, running_etcd
+from ..support.etcd import Etcd
 from ..support.replicas import free_port
 from .hosts import SUITES, host
 
@@ -33,12 +32,6 @@ touch /tmp/go; wait $holder || echo "code $?"
 ipclocker lockersh --lock x --timeout 30 -- echo free
 kill $second; wait $second
 """
-
-
-@pytest.fixture(scope="module")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    with running_etcd(tmp_path_factory.mktemp("etcd") / "e") as etcd:
-        yield etcd
 
 
 @pytest.mark.parametrize("suite", SUITES)

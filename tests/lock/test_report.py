@@ -162,7 +162,7 @@ def test_json_text() -> None:
 WORDS = st.binary(max_size=20)
 NUMBERS = st.one_of(st.none(), st.sampled_from([0.0, -1.0, 1e300, inf, nan]), st.floats())
 WAITERS = st.builds(WaiterInfo, WORDS, WORDS, st.floats(), st.none() | WORDS, st.none() | st.integers())
-LOCKS = st.builds(
+ONE_HOLDER = st.builds(
     HeldInfo,
     WORDS,
     WORDS,
@@ -174,8 +174,13 @@ LOCKS = st.builds(
     lease=NUMBERS,
     left=NUMBERS,
     command=st.none() | WORDS,
-    waiters=st.tuples(WAITERS),
+    slots=st.integers(),
+    minhold=NUMBERS,
+    kept=st.booleans(),
+    waiters=st.just(()) | st.tuples(WAITERS),
+    others=st.just(()),  # else they would have others, and so on
 )
+LOCKS = st.builds(HeldInfo._replace, ONE_HOLDER, others=st.lists(ONE_HOLDER, max_size=2).map(tuple))
 
 
 @given(st.lists(LOCKS, max_size=3), st.booleans())

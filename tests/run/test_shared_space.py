@@ -18,7 +18,7 @@ from ipclocker.lock.client.keepalive import KeepAlive
 from ipclocker.lock.server.table import RESERVED
 
 from ..support import PROJECT
-from ..support.etcd import Etcd, running_etcd
+from ..support.etcd import Etcd
 from ..support.fake_servers import ClassicServer
 from ..support.replicas import Replica, Replicas
 from ..support.site import Tool
@@ -27,19 +27,10 @@ from ..support.waiting import DEADLINE, wait_for
 WAYS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP]
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    with running_etcd(tmp_path_factory.mktemp("etcd")) as etcd:
-        yield etcd
-
-
 @pytest.fixture
-def replicas(cluster: Etcd, tmp_path: Path) -> Iterator[Replicas]:
-    try:
-        with Replicas(cluster, tmp_path / "logs") as replicas:
-            yield replicas
-    finally:
-        cluster.delete("ipclocker/")
+def replicas(etcd: Etcd, tmp_path: Path) -> Iterator[Replicas]:
+    with Replicas(etcd, tmp_path / "logs") as replicas:
+        yield replicas
 
 
 class Tools:

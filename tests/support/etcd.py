@@ -233,6 +233,11 @@ class Etcd:
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
         self.call("kv/deleterange", {"key": _base64(prefix.encode()), "range_end": _base64(end.encode())}, number)
 
+    def clear(self) -> None:
+        """Delete all keys."""
+        everything = _base64(b"\0")
+        self.call("kv/deleterange", {"key": everything, "range_end": everything})
+
     def leases(self, number: int = 0) -> list[str]:
         """The numbers of all leases."""
         return [lease["ID"] for lease in self.call("lease/leases", {}, number).get("leases", [])]

@@ -35,21 +35,6 @@ def refusal(folder: Path, *words: str, code: int = 74) -> str:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    with running_etcd(tmp_path_factory.mktemp("plain") / "e") as etcd:
-        yield etcd
-
-
-@pytest.fixture
-def etcd(plain: Etcd) -> Etcd:
-    """One without TLS and users, empty."""
-    found = plain.keys()
-    for key in found:
-        plain.delete(key)
-    return plain
-
-
-@pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
     with running_etcd(tmp_path_factory.mktemp("tls") / "e", tls=True) as etcd:
         yield etcd

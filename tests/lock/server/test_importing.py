@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,25 +16,12 @@ from ipclocker.lock.storage.etcd_import import EtcdImport
 from ipclocker.lock.storage.etcd_settings import EtcdSettings
 from ipclocker.lock.storage.open_store import open_store
 
-from ...support.etcd import Etcd, running_etcd
+from ...support.etcd import Etcd
 from ...support.servers import Lockerd
 from ...support.shared_lockerd import SharedLockerd, run_lockerd
 from ...support.waiting import wait_for
 
 TTL = 2
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    with running_etcd(tmp_path_factory.mktemp("etcd") / "e") as etcd:
-        yield etcd
-
-
-@pytest.fixture
-def etcd(cluster: Etcd) -> Etcd:
-    """The cluster, empty."""
-    cluster.delete("ipclocker/")
-    return cluster
 
 
 @pytest.fixture

@@ -35,18 +35,6 @@ ASKS = {
 T = TypeVar("T")
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    with running_etcd(tmp_path_factory.mktemp("etcd")) as etcd:
-        yield etcd
-
-
-@pytest.fixture
-def etcd(cluster: Etcd) -> Iterator[Etcd]:
-    yield cluster
-    cluster.delete("ipclocker/")
-
-
 @pytest.fixture
 def replicas(etcd: Etcd, tmp_path: Path) -> Iterator[Replicas]:
     with Replicas(etcd, tmp_path) as replicas:

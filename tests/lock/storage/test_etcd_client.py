@@ -39,12 +39,6 @@ from ...support.waiting import DEADLINE, wait_for
 CLIENTS: list[EtcdClient] = []
 
 
-@pytest.fixture(scope="module")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    with running_etcd(tmp_path_factory.mktemp("etcd") / "one") as etcd:
-        yield etcd
-
-
 def soon() -> float:
     """A deadline for what is not to be answered."""
     return time.monotonic() + 1.5

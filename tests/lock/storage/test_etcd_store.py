@@ -43,12 +43,6 @@ PERMISSION_DENIED = error(403, 7, "etcdserver: permission denied")
 prefixes = (f"test{number}/" for number in itertools.count())
 
 
-@pytest.fixture(scope="module")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    with running_etcd(tmp_path_factory.mktemp("etcd") / "one") as etcd:
-        yield etcd
-
-
 class Space:
     """A prefix of its own in a real etcd; each `store` is that of a new term, and goes through the gateway."""
 
