@@ -62,7 +62,7 @@ def details(lock: HeldInfo, snapshot: Snapshot) -> str:
         lines.append(("since", f"{since}, {duration(age)} ago"))
     lines += [("hold", _hold_in_words(lock)), ("token", _number(lock.token or None))]
     if lock.slots != 1:
-        lines.append(("slots", f"{_slots(lock)} taken"))
+        lines.append(("slots", _slots(lock)))
     lines += [("state", words) for words in _states(lock).values()]
     for other in lock.others:
         words = "" if other.command is None else f", {text(other.command).translate(_CONTROLS)}"
@@ -188,10 +188,10 @@ def _row(lock: HeldInfo, snapshot: Snapshot) -> tuple[str, ...]:
     if not snapshot.detailed:
         return name, user, "-", "-", "-", "-", "-", "-", ""
     hold, lease = _seconds(lock.hold), _seconds(lock.lease)
-    limit = f"lease {_written(lease)}" if lease else _written(hold) if hold else "for ever"
+    limit = f"lease {_written(lease)}" if lease else _written(hold) if hold else "-" if lock.kept else "for ever"
     host = text(lock.address if lock.host is None else lock.host)
     since = _clock_time(lock, snapshot.time)
-    state = ", ".join(_states(lock))
+    state = ", ".join([*_states(lock), *([_slots(lock)] if lock.slots != 1 else [])])
     return name, user, host, _number(lock.pid), since, limit, _number(lock.token or None), str(len(lock.waiters)), state
 
 
@@ -234,6 +234,8 @@ def _place(process: HeldInfo | WaiterInfo) -> str:
 def _hold_in_words(lock: HeldInfo) -> str:
     lease, hold, left = _seconds(lock.lease), _seconds(lock.hold), _seconds(lock.left)
     words = f"a lease of {_written(lease)} s" if lease else f"{_written(hold)} s" if hold else "for ever"
+    if lock.kept:
+        words = f"at least {_written(_seconds(lock.minhold) or 0.0)} s"
     return words if left is None else f"{words}, {left:.1f} s left"
 
 
@@ -246,19 +248,15 @@ def _states(lock: HeldInfo) -> dict[str, str]:
         states["outlived"] = "outlived: the lease is over, but the holder's process is known to live, so it stays held"
     if lock.kept:
         states["kept"] = "kept: its holder is done; it stays taken until its min-hold is over"
-    if lock.slots != 1:
-        states[_slots(lock)] = (
-            "shared: with all others that share it" if lock.slots == 0 else "by slots: several hold it"
-        )
     if not lock.confirmed:
         states["unconfirmed"] = "unconfirmed: granted after a wait, and the holder has not yet said that it knows"
     return states
 
 
 def _slots(lock: HeldInfo) -> str:
-    """Write how many hold a lock that several may hold, of how many."""
+    """Write how many hold a lock that several may hold, of how many: "2 of 4"."""
     limits = [held.slots for held in (lock, *lock.others) if held.slots]
-    return f"{1 + len(lock.others)} of {min(limits)}" if limits else f"{1 + len(lock.others)} shared"
+    return f"{1 + len(lock.others)} of {min(limits)}" if limits else f"{1 + len(lock.others)} of any number"
 
 
 def _mode(slots: int) -> str:

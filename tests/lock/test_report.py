@@ -243,3 +243,15 @@ def test_ping() -> None:
     assert (found["server"], found["seconds"], found["version"], found["started"]) == ("h:1", 0.012346, "2.0", NOON)
     assert ping_line(Ping("h:1", 0.01, "", None)) == "h:1 answered in 0.010 s: version -"
     assert ping_document(Ping("h:1", 0.01, "", None))["age"] is None
+
+
+def test_locks_that_several_hold_or_that_are_kept() -> None:
+    reader = LEASE._replace(user=b"ann", slots=0, lease=None, left=None)
+    shared = reader._replace(others=(reader._replace(user=b"bob", token=8, host=b"h2", pid=9, command=b"ls"),))
+    limited = shared._replace(slots=4)
+    kept = PLAIN._replace(kept=True, minhold=60.0, left=21.5)
+    assert [row.split()[-4:] for row in table(snapshot(shared)).splitlines()[1:]] == [["2", "of", "any", "number"]]
+    assert table(snapshot(limited)).rstrip().endswith("2 of 4") and table(snapshot(kept)).rstrip().endswith(" 0  kept")
+    text = details(shared, snapshot())
+    assert "slots    2 of any number\n" in text and "and      bob on h2" in text and "token 8, ls\n" in text
+    assert "hold     at least 60 s, 21.5 s left\n" in details(kept, snapshot())

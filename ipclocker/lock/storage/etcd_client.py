@@ -192,7 +192,7 @@ class EtcdClient:
             answer = {"code": error.get("grpc_code", error.get("code")), "message": error.get("message")}
         if isinstance(answer.get("code"), int) and isinstance(answer.get("message"), str):
             return max(status, 400), answer
-        if status >= 500 or status in (408, 429):  # of something between us and etcd
+        if (status >= 500 and status != 501) or status in (408, 429):  # of something between us and etcd
             raise NoAnswer(f"{self._where()}: status {status}", maybe_applied=True)
         raise EtcdUnusable(self._why_it_is_no_etcd(status, text, until))
 

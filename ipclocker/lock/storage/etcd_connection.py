@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import ssl
 
 _TLS_RECORDS = (b"\x15", b"\x16")  # what an answer to the greeting begins with: an alert, or a greeting
-_LOOK_WITHIN = 1.0  # seconds
+_LOOK_WITHIN = 2.0  # seconds; nearly always at a start, when nothing depends on this yet
 
 
 class EtcdUnusable(StateError):
@@ -68,6 +68,7 @@ class Connection:
         self._host = _host_header(member)
         self._sock: socket.socket | None = None
         self._poll = select.poll()  # of that socket
+        self._has_answered = False  # this member, so it is spoken to in the right way
 
     def ask(self, method: str, path: str, body: bytes | None, token: str, until: float) -> tuple[int, bytes]:
         """Send a request, and return the answer's status and body.
@@ -90,6 +91,7 @@ class Connection:
             raise
         if not reader.keeps:
             self.close()
+        self._has_answered = True
         return answer
 
     def close(self) -> None:
@@ -127,7 +129,7 @@ class Connection:
     def _explained(self, error: Exception, maybe_applied: bool) -> NoAnswer | EtcdUnusable:
         problem = _unusable(error, self._shows_certificate)
         if problem is None and _is_hang_up(error):  # as etcd does if it is spoken to in the wrong way
-            problem = _look_for_other_way(self.member)
+            problem = None if self._has_answered else _look_for_other_way(self.member)
             if problem is None and self._context is not None:
                 problem = _unusable(_hear_alert(self.member, self._context), self._shows_certificate)
         if problem is not None:
@@ -140,7 +142,7 @@ class Connection:
             other = "https://"
         elif type(error).__name__ in ("SSLEOFError", "SSLZeroReturnError"):
             other = "http://"
-        if other is not None:
+        if other is not None and not self._has_answered:
             return f"it hung up without an answer, as one does that wants {other} (or that is just ending)"
         return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 

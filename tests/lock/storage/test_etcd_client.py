@@ -280,6 +280,7 @@ def answers(status: int, body: bytes, version: Answer = (404, b"404 page not fou
         (answers(200, b'{"kvs":[]}'), "is no etcd"),
         (answers(302, b""), "is no etcd: it answers with status 302"),
         (answers(404, b"{}"), "is no etcd: it answers with status 404"),
+        (answers(501, b"<html>"), "is no etcd: it answers with status 501"),  # as a server of files does
         (answers(400, b"Client sent an HTTP request to an HTTPS server."), "without TLS: write https://"),
         (answers(404, b"404", (200, b'{"etcdserver":"3.3.27","etcdcluster":"3.3.0"}')), "version 3.3.27, .* too old"),
         (answers(404, b"404", (200, b'{"etcdserver":"2.3.8"}')), "version 2.3.8, .* too old"),
